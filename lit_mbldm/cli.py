@@ -1,0 +1,195 @@
+"""The command: Lightning's verbs and ours; no logic of its own."""
+
+import argparse
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lit_mbldm.errors import InputError
+
+TRAINER_VERBS = {
+    "fit": "train a model from a config",
+    "validate": "measure a model's loss on the validation data",
+    "test": "score a model",
+    "predict": "write a model's samples to disk",
+}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run `lightning`, `lit-mbldm` or `python -m lit_mbldm`."""
+    argv = list(sys.argv[1:] if args is None else args)
+    try:
+        _dispatch(argv)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+def _dispatch(argv: list[str]) -> None:
+    verb = argv[0] if argv else ""
+    if verb in TRAINER_VERBS:
+        _run_trainer(argv)
+        return
+    parser = _parser()
+    if verb and not verb.startswith("-") and verb not in _own_verbs(parser):
+        _pass_on_to_lightning_sdk(argv)
+    options = parser.parse_args(argv or ["--help"])
+    options.run(options)
+
+
+def _run_trainer(argv: list[str]) -> None:
+    import lightning as L
+    from lightning.pytorch.cli import LightningCLI
+
+    LightningCLI(
+        L.LightningModule,
+        L.LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        args=argv,
+    )
+
+
+def _pass_on_to_lightning_sdk(argv: list[str]) -> None:
+    """Run lightning-sdk's own `lightning`, whose name this command shares, where it is installed."""
+    try:
+        scripts = importlib.metadata.distribution("lightning-sdk").entry_points
+    except importlib.metadata.PackageNotFoundError:
+        return
+    (script,) = scripts.select(group="console_scripts", name="lightning")
+    sys.argv[1:] = argv
+    sys.exit(script.load()())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lit-mbldm",
+        description="Diffusion on model-based latents. `lightning` is the same command.",
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for name, text in TRAINER_VERBS.items():
+        verbs.add_parser(name, help=f"{text} (--config FILE)")
+    _add_shards(verbs)
+    _add_codec(verbs)
+    _add_encode(verbs)
+    _add_sample(verbs)
+    return parser
+
+
+def _own_verbs(parser: argparse.ArgumentParser) -> set[str]:
+    return {
+        name
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for name in action.choices
+    }
+
+
+def _add_shards(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = verbs.add_parser("shards", help="images to image shards")
+    parser.add_argument("source", help="folder of images, zip, or tar shards")
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--size", type=int, required=True, help="height and width in pixels")
+    parser.add_argument("--max-skipped", type=float, default=0.01, help="tolerated share of bad images")
+    parser.set_defaults(run=_shards)
+
+
+def _shards(options: argparse.Namespace) -> None:
+    from lit_mbldm.data.shards import write_shards
+
+    manifest = write_shards(
+        options.source, options.out, options.size, max_skipped=options.max_skipped
+    )
+    print(f"{manifest.count} images in {len(manifest.shards)} shards: {options.out}")
+
+
+def _add_encode(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = verbs.add_parser("encode", help="image shards to code shards")
+    parser.add_argument("shards", help="folder of image shards, or a pattern")
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--codec", required=True, help="codec name or folder")
+    parser.add_argument("--device", default="cpu", help="where to encode (default: cpu)")
+    parser.add_argument("--max-skipped", type=float, default=0.01, help="tolerated share of bad images")
+    parser.set_defaults(run=_encode)
+
+
+def _encode(options: argparse.Namespace) -> None:
+    from lit_mbldm.data.encode import encode_shards
+    from lit_mbldm.zoo import load_pretrained
+
+    codec = load_pretrained(options.codec)
+    manifest = encode_shards(
+        options.shards, options.out, codec, device=options.device, max_skipped=options.max_skipped
+    )
+    print(f"{manifest.count} images as codes in {len(manifest.shards)} shards: {options.out}")
+
+
+def _add_codec(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    actions = verbs.add_parser("codec", help="fit a codec, or report on one").add_subparsers(
+        metavar="ACTION", required=True
+    )
+    fit = actions.add_parser("fit", help="fit a codec on images")
+    fit.add_argument("quantizer", help="{VQ|PQ|OPQ|RQ}-{Y-Cb-Cr bits}, such as OPQ-32-8-8")
+    fit.add_argument("images", help="folder of images, zip, or tar shards")
+    fit.add_argument("out", type=Path, help="folder to write")
+    fit.add_argument("--max-patches", type=int, default=300_000, help="patches drawn to fit on")
+    fit.add_argument("--seed", type=int, default=0)
+    fit.set_defaults(run=_codec_fit)
+    report = actions.add_parser("report", help="rate, quality and ordinality, and a picture")
+    report.add_argument("codec", help="codec name or folder")
+    report.add_argument("images", help="folder of images, zip, or tar shards")
+    report.add_argument("--picture", type=Path, default=Path("codec.png"), help="PNG to write")
+    report.set_defaults(run=_codec_report)
+
+
+def _codec_fit(options: argparse.Namespace) -> None:
+    from lit_mbldm.codecs.quantizers import fit_patch_codec
+    from lit_mbldm.data.reading import read_images
+    from lit_mbldm.zoo.entry import save_entry
+
+    images = read_images(options.images)
+    codec = fit_patch_codec(
+        images, options.quantizer, max_patches=options.max_patches, seed=options.seed
+    )
+    command = (
+        f"lit-mbldm codec fit {options.quantizer} IMAGES OUT"
+        f" --max-patches {options.max_patches} --seed {options.seed}"
+    )
+    save_entry(codec, options.out, {"fingerprint": codec.fingerprint, "command": command})
+    print(f"{codec.quantizer}, {codec.bits_per_pixel:g} bits a pixel: {options.out}")
+
+
+def _codec_report(options: argparse.Namespace) -> None:
+    from lit_mbldm.codecs.report import codec_report
+    from lit_mbldm.data.reading import read_images
+    from lit_mbldm.zoo import load_pretrained
+
+    codec = load_pretrained(options.codec)
+    print(codec_report(codec, read_images(options.images), options.picture))
+    print(f"Picture: {options.picture}")
+
+
+def _add_sample(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = verbs.add_parser("sample", help="generate images from a model")
+    parser.add_argument("model", help="checkpoint, folder or name")
+    parser.add_argument("-n", type=int, default=16, help="number of images (default: 16)")
+    parser.add_argument("--steps", type=int, default=50, help="reverse steps (default: 50)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, default=16, help="images made at once")
+    parser.add_argument("--temperature", type=float, help="of a categorical model (default: 1)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
+    parser.add_argument("--out", type=Path, default=Path("grid.png"), help="PNG to write")
+    parser.set_defaults(run=_sample)
+
+
+def _sample(options: argparse.Namespace) -> None:
+    from lit_mbldm.pictures import grid, to_pil
+    from lit_mbldm.zoo import load_pretrained
+
+    model = load_pretrained(options.model).to(options.device)
+    temperature = {} if options.temperature is None else {"temperature": options.temperature}
+    images = model.sample(
+        options.n, options.steps, options.seed, options.batch_size, progress=True, **temperature
+    )
+    to_pil(grid(images)).save(options.out)
+    print(options.out)

@@ -1,0 +1,117 @@
+"""RGB images to 8×8 patches of Y, Cb and Cr, and back.
+
+B images, H×W pixels, s pixels a patch side, h = H/s, w = W/s, D = s² numbers a patch.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lit_mbldm.errors import InputError
+
+# ITU-R BT.601, full range, as in JFIF: Y, Cb and Cr from R, G and B.
+RGB_TO_YCBCR = torch.tensor(
+    [
+        [0.299, 0.587, 0.114],
+        [-0.168735892, -0.331264108, 0.5],
+        [0.5, -0.418687589, -0.081312411],
+    ]
+)
+YCBCR_TO_RGB = torch.tensor([[1.0, 0.0, 1.402], [1.0, -0.344136286, -0.714136286], [1.0, 1.772, 0.0]])
+# Y is centred as well as the chroma, so that every channel lies in [-128, 128).
+LEVEL = 128.0
+
+
+def rgb_to_ycbcr(images: Tensor) -> Tensor:
+    """Convert RGB to level-shifted YCbCr (JFIF, before any rounding).
+
+    Args:
+        images: (B, 3, H, W), uint8 or float, range [0, 255].
+
+    Returns:
+        (B, 3, H, W) float32; Y - 128, Cb and Cr, each in [-128, 127].
+    """
+    flat = images.flatten(2).to(torch.float32)  # (B, 3, HW)
+    ycbcr = (RGB_TO_YCBCR.to(flat.device) @ flat).view(images.shape)
+    ycbcr[:, 0] -= LEVEL
+    return ycbcr
+
+
+def ycbcr_to_rgb(ycbcr: Tensor) -> Tensor:
+    """Invert `rgb_to_ycbcr`; neither rounds nor clips.
+
+    Args:
+        ycbcr: (B, 3, H, W) float; Y - 128, Cb and Cr.
+
+    Returns:
+        (B, 3, H, W) float RGB, nominal range [0, 255].
+    """
+    rgb = (YCBCR_TO_RGB.to(ycbcr) @ ycbcr.flatten(2)).view(ycbcr.shape)
+    return rgb + LEVEL
+
+
+def to_patches(images: Tensor, patch_size: int) -> Tensor:
+    """Cut each channel into non-overlapping square patches.
+
+    Args:
+        images: (B, C, H, W), H and W multiples of `patch_size`.
+        patch_size: side s of a patch in pixels.
+
+    Returns:
+        (C, B, h, w, s²), rows of a patch one after another.
+    """
+    B, C, H, W = images.shape
+    h, w = H // patch_size, W // patch_size
+    cut = images.reshape(B, C, h, patch_size, w, patch_size)
+    return cut.permute(1, 0, 2, 4, 3, 5).reshape(C, B, h, w, patch_size**2)
+
+
+def from_patches(patches: Tensor, patch_size: int) -> Tensor:
+    """Invert `to_patches`.
+
+    Args:
+        patches: (C, B, h, w, s²).
+        patch_size: side s of a patch in pixels.
+
+    Returns:
+        (B, C, h·s, w·s).
+    """
+    C, B, h, w, D = patches.shape
+    channels = patches.permute(1, 0, 4, 2, 3).reshape(B, C * D, h, w)
+    return F.pixel_shuffle(channels, patch_size)  # (B, C, hs, ws)
+
+
+def overlapping_patches(images: Tensor, patch_size: int, positions: Tensor) -> Tensor:
+    """Pick patches at stride 1 by their flat position.
+
+    Args:
+        images: (B, C, H, W).
+        patch_size: side s of a patch in pixels.
+        positions: (N,) int64 in [0, B·(H-s+1)·(W-s+1)): image, then row, then column.
+
+    Returns:
+        (C, N, s²).
+    """
+    B, C, H, W = images.shape
+    rows, columns = H - patch_size + 1, W - patch_size + 1
+    b, rest = positions // (rows * columns), positions % (rows * columns)
+    y, x = rest // columns, rest % columns
+    span = torch.arange(patch_size)
+    picked = images[
+        b[:, None, None], :, (y[:, None] + span)[:, :, None], (x[:, None] + span)[:, None, :]
+    ]  # (N, s, s, C)
+    return picked.permute(3, 0, 1, 2).reshape(C, len(positions), patch_size**2)
+
+
+def check_image_size(height: int, width: int, patch_size: int) -> None:
+    """Raise InputError unless both sides are positive multiples of the patch size."""
+    if height % patch_size == 0 and width % patch_size == 0 and height and width:
+        return
+    down = [max(side // patch_size, 1) * patch_size for side in (height, width)]
+    up = [-(-side // patch_size) * patch_size or patch_size for side in (height, width)]
+    raise InputError(
+        f"The codec cuts images into {patch_size}×{patch_size} patches, so both sides must be"
+        f" multiples of {patch_size}; this image is {height}×{width}. Crop it to"
+        f" {down[0]}×{down[1]} or resize it to {up[0]}×{up[1]}"
+        " (`lit-mbldm shards --size` and the data modules' `image_size` do)."
+    )

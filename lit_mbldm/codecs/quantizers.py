@@ -1,0 +1,160 @@
+"""Fitting codebooks with faiss, and the pseudo-ordinal sort.
+
+N vectors of D numbers, M sub-codebooks of K codewords of d numbers each.
+"""
+
+from collections.abc import Sequence
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lit_mbldm.codecs.codebooks import ProductCodebook, ResidualCodebook
+from lit_mbldm.codecs.patch_codec import PatchCodec
+from lit_mbldm.codecs.patches import overlapping_patches, rgb_to_ycbcr
+from lit_mbldm.errors import InputError
+
+Array = NDArray[np.float32]
+OPQ_ITERATIONS = 50
+
+
+def fit_patch_codec(
+    images: Sequence[Tensor],
+    quantizer: str = "OPQ-32-8-8",
+    *,
+    patch_size: int = 8,
+    codebook_size: int = 256,
+    max_patches: int = 300_000,
+    seed: int = 0,
+    sort: bool = True,
+) -> PatchCodec:
+    """Fit a codec on all overlapping patches of images and of their vertical flips.
+
+    Args:
+        images: uint8 RGB tensors (3, H, W), sizes may differ.
+        quantizer: `{VQ|PQ|OPQ|RQ}-{Y-Cb-Cr}`.
+        patch_size: side of a patch in pixels.
+        codebook_size: codewords a codebook.
+        max_patches: patches drawn at random, without repetition, from all of them; every one is
+            used in every iteration of k-means and of OPQ.
+        seed: of the draw and of k-means.
+        sort: put codewords in pseudo-ordinal order.
+
+    Raises:
+        InputError: fewer patches than codewords, or a bad quantiser name.
+    """
+    codec = PatchCodec(quantizer, patch_size, codebook_size)
+    patches = _sample_patches(images, patch_size, max_patches, seed)  # (3, N, s²)
+    if patches.shape[1] < codebook_size:
+        raise InputError(
+            f"Fitting {codebook_size} codewords needs at least as many patches, the images hold"
+            f" {patches.shape[1]}. Give more or larger images."
+        )
+    for channel, x in zip(codec.channels, patches.numpy(), strict=True):
+        if isinstance(channel, ResidualCodebook):
+            _fit_residual(channel, x, seed)
+        else:
+            assert isinstance(channel, ProductCodebook)
+            _fit_product(channel, x, seed)
+        if sort:
+            for codewords in channel.codewords:
+                codewords.copy_(codewords[pseudo_ordinal_order(codewords)])
+    return codec
+
+
+def pseudo_ordinal_order(codewords: Tensor) -> Tensor:
+    """Order codewords by their projection on their first principal direction, descending.
+
+    Source: Scribano et al. 2023, section 3.2.1. The direction's sign makes its largest
+    component positive.
+
+    Args:
+        codewords: (K, d) float.
+
+    Returns:
+        (K,) int64 permutation.
+    """
+    centred = (codewords - codewords.mean(0)).double()
+    direction = torch.linalg.eigh(centred.t() @ centred).eigenvectors[:, -1]
+    direction = direction * direction[direction.abs().argmax()].sign()
+    return torch.argsort(centred @ direction, descending=True, stable=True)
+
+
+def to_faiss(codec: PatchCodec) -> list[faiss.Index]:
+    """Build the three trained faiss indexes (Y, Cb, Cr) that compute the same codes."""
+    return [_channel_to_faiss(channel) for channel in codec.channels]
+
+
+def _sample_patches(
+    images: Sequence[Tensor], patch_size: int, max_patches: int, seed: int
+) -> Tensor:
+    """Draw patches uniformly from all overlapping ones of images and vertical flips."""
+    flipped = [v for image in images for v in (image, image.flip(1))]
+    counts = [max(i.shape[1] - patch_size + 1, 0) * max(i.shape[2] - patch_size + 1, 0)
+              for i in flipped]  # fmt: skip
+    ends = np.cumsum(counts)
+    if not len(ends) or ends[-1] == 0:
+        raise InputError(f"No image is as large as one {patch_size}×{patch_size} patch.")
+    rng = np.random.default_rng(seed)
+    total = int(ends[-1])
+    drawn = np.sort(rng.choice(total, size=min(max_patches, total), replace=False, shuffle=False))
+    parts = []
+    for image, end, count in zip(flipped, ends, counts, strict=True):
+        own = drawn[(drawn >= end - count) & (drawn < end)] - (end - count)
+        ycbcr = rgb_to_ycbcr(image[None])
+        parts.append(overlapping_patches(ycbcr, patch_size, torch.from_numpy(own)))
+    return torch.cat(parts, dim=1)
+
+
+def _fit_product(channel: ProductCodebook, x: Array, seed: int) -> None:
+    M, K, d = channel.codewords.shape
+    x = np.pad(x, ((0, 0), (0, M * d - x.shape[1])))
+    pq = faiss.ProductQuantizer(M * d, M, K.bit_length() - 1)
+    pq.cp.seed, pq.cp.max_points_per_centroid = seed + 1, len(x)
+    if channel.rotation is not None:
+        opq = faiss.OPQMatrix(M * d, M)
+        opq.max_train_points, opq.niter = len(x), OPQ_ITERATIONS
+        opq.pq = pq
+        opq.train(x)
+        rotation = faiss.vector_to_array(opq.A).reshape(M * d, M * d)
+        channel.rotation.copy_(torch.from_numpy(rotation[:, : channel.dim].copy()))
+        x = opq.apply(x)
+    pq.train(x)
+    centroids = faiss.vector_to_array(pq.centroids).reshape(M, K, d)
+    channel.codewords.copy_(torch.from_numpy(centroids))
+
+
+def _fit_residual(channel: ResidualCodebook, x: Array, seed: int) -> None:
+    M, K, D = channel.codewords.shape
+    rq = faiss.ResidualQuantizer(D, M, K.bit_length() - 1)
+    rq.cp.seed, rq.cp.max_points_per_centroid = seed + 1, len(x)
+    rq.max_beam_size = channel.beam_size
+    rq.train(x)
+    centroids = faiss.vector_to_array(rq.codebooks).reshape(M, K, D)
+    channel.codewords.copy_(torch.from_numpy(centroids))
+
+
+def _channel_to_faiss(channel: torch.nn.Module) -> faiss.Index:
+    if isinstance(channel, ResidualCodebook):
+        M, K, D = channel.codewords.shape
+        index = faiss.IndexResidualQuantizer(D, M, K.bit_length() - 1)
+        faiss.copy_array_to_vector(channel.codewords.numpy().ravel(), index.rq.codebooks)
+        index.rq.max_beam_size = channel.beam_size
+        index.rq.is_trained = index.is_trained = True
+        index.rq.compute_codebook_tables()
+        return index
+    assert isinstance(channel, ProductCodebook)
+    M, K, d = channel.codewords.shape
+    index = faiss.IndexPQ(M * d, M, K.bit_length() - 1)
+    faiss.copy_array_to_vector(channel.codewords.numpy().ravel(), index.pq.centroids)
+    index.is_trained = True
+    if channel.rotation is None and M * d == channel.dim:
+        return index
+    transform = faiss.LinearTransform(channel.dim, M * d, False)
+    matrix = torch.eye(M * d, channel.dim) if channel.rotation is None else channel.rotation
+    faiss.copy_array_to_vector(matrix.contiguous().numpy().ravel(), transform.A)
+    transform.is_trained = True
+    transform.is_orthonormal = True  # in its columns, which is what decoding needs
+    return faiss.IndexPreTransform(transform, index)

@@ -1,0 +1,189 @@
+"""CropDataModule: random crops of a handful of photographs."""
+
+import random
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from lit_mbldm.data.encoding import EncodingDataModule
+from lit_mbldm.data.images import ImageError, load_rgb, resize_square, to_array
+from lit_mbldm.data.loader import EpochLoader
+from lit_mbldm.data.skips import SkipLog
+from lit_mbldm.data.sources import open_source
+from lit_mbldm.errors import InputError
+
+VALIDATION_CROPS = 64
+MAX_TOTAL_PIXELS = 500_000_000
+
+
+class CropDataModule(EncodingDataModule):
+    """Random square crops of the photographs in a folder, which are kept decoded in memory.
+
+    The model receives `{"images": uint8 (B, 3, C, C), "codes": uint8 (B, S, h, w)}`.
+
+    Args:
+        folder: of photographs, searched recursively; None takes those in the package.
+        crop_size: side C of a crop in pixels.
+        batch_size: crops a batch and process.
+        crops_per_epoch: of all processes together.
+        max_zoom_out: a crop covers crop_size times a random factor from 1 to this.
+        num_workers: cropping processes.
+        seed: with the epoch and the crop's number it decides each crop.
+    """
+
+    def __init__(
+        self,
+        folder: str | None = None,
+        crop_size: int = 96,
+        batch_size: int = 64,
+        crops_per_epoch: int = 6400,
+        max_zoom_out: float = 1.0,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if min(crop_size, batch_size) < 1 or max_zoom_out < 1 or num_workers < 0:
+            raise InputError(
+                "Expected crop_size, batch_size and max_zoom_out of at least 1 and num_workers of"
+                f" at least 0, got {crop_size}, {batch_size}, {max_zoom_out} and {num_workers}."
+            )
+        self.folder = folder
+        self.crop_size = crop_size
+        self.batch_size = batch_size
+        self.crops_per_epoch = crops_per_epoch
+        self.max_zoom_out = max_zoom_out
+        self.num_workers = num_workers
+        self.seed = seed
+        self._photos: list[Image.Image] = []
+
+    def setup(self, stage: str | None = None) -> None:
+        """Decode the photographs.
+
+        Raises:
+            InputError: no photograph, one smaller than a crop, more than fit in memory, or a crop
+                size that does not fit the codec.
+        """
+        if self.codec is not None:
+            self.codec.latent_shape(self.crop_size, self.crop_size)
+        if self._photos:
+            return
+        if self.folder is not None:
+            self._photos = _load_photos(Path(self.folder), self.crop_size)
+        else:
+            with resources.as_file(resources.files("lit_mbldm.data") / "photos") as folder:
+                self._photos = _load_photos(folder, self.crop_size)
+
+    def train_dataloader(self) -> EpochLoader:
+        """Full batches of random crops, others each epoch."""
+        stream = CropStream(
+            Cropper(self._photos, self.crop_size, self.max_zoom_out, self.seed),
+            self.crops_per_epoch,
+            self.batch_size,
+            self.rank,
+            self.world_size,
+        )
+        if len(stream) == 0:
+            raise InputError(
+                f"Expected crops_per_epoch of at least {self.batch_size * self.world_size}"
+                f" (batch_size {self.batch_size}, {self.world_size} processes), got"
+                f" {self.crops_per_epoch}."
+            )
+        return EpochLoader(stream, self.current_epoch, self.num_workers)
+
+    def val_dataloader(self) -> EpochLoader:
+        """64 crops, the same in every epoch and process."""
+        cropper = Cropper(self._photos, self.crop_size, self.max_zoom_out, self.seed)
+        stream = CropStream(cropper, VALIDATION_CROPS, min(self.batch_size, VALIDATION_CROPS))
+        return EpochLoader(stream, lambda: -1, 0)
+
+    def test_dataloader(self) -> EpochLoader:
+        """The validation crops."""
+        return self.val_dataloader()
+
+
+class Cropper:
+    """Crop number `index` of an epoch: (3, C, C) uint8, decided by (seed, epoch, index).
+
+    Args:
+        photos: RGB, none smaller than a crop.
+        crop_size: side C in pixels.
+        max_zoom_out: largest side of what a crop covers, in crop sizes.
+        seed: of all crops.
+    """
+
+    def __init__(
+        self, photos: list[Image.Image], crop_size: int, max_zoom_out: float, seed: int
+    ) -> None:
+        self.photos = photos
+        self.crop_size = crop_size
+        self.max_zoom_out = max_zoom_out
+        self.seed = seed
+
+    def __call__(self, epoch: int, index: int) -> Tensor:
+        """Cut the crop."""
+        rng = random.Random(f"{self.seed}/{epoch}/{index}")
+        photo = rng.choice(self.photos)
+        zoom = rng.uniform(1, self.max_zoom_out)
+        side = min(round(self.crop_size * zoom), *photo.size)
+        left = rng.randint(0, photo.width - side)
+        top = rng.randint(0, photo.height - side)
+        crop = to_array(resize_square(photo, (left, top, left + side, top + side), self.crop_size))
+        flipped = crop[:, :, ::-1] if rng.random() < 0.5 else crop
+        return torch.from_numpy(np.ascontiguousarray(flipped))
+
+
+class CropStream(IterableDataset[dict[str, Tensor]]):
+    """Full batches of an epoch's crops, this rank's share; workers take turns."""
+
+    def __init__(
+        self, cropper: Cropper, crops: int, batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.cropper = cropper
+        self.crops = crops
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Batches of each rank."""
+        return self.crops // (self.batch_size * self.world_size)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        for number in range(worker, len(self), workers):
+            first = (number * self.world_size + self.rank) * self.batch_size
+            indices = range(first, first + self.batch_size)
+            yield {"images": torch.stack([self.cropper(self.epoch, i) for i in indices])}
+
+
+def _load_photos(folder: Path, crop_size: int) -> list[Image.Image]:
+    source = open_source(folder)
+    photos, skips, pixels = [], SkipLog(), 0
+    for raw in source:
+        try:
+            photo = load_rgb(raw.read())
+        except (ImageError, OSError) as error:
+            skips.add(raw.name, error)
+            continue
+        if min(photo.size) < crop_size:
+            raise InputError(
+                f"Expected photographs of at least {crop_size}×{crop_size} pixels in {folder},"
+                f" but {raw.name} has {photo.width}×{photo.height}. Lower crop_size or remove it."
+            )
+        pixels += photo.width * photo.height
+        if pixels > MAX_TOTAL_PIXELS:
+            raise InputError(
+                f"{folder} holds more than {MAX_TOTAL_PIXELS // 10**6} megapixels, too many to"
+                " keep in memory. Write shards with `lit-mbldm shards` and use ShardDataModule."
+            )
+        photos.append(photo)
+    skips.check(len(photos), len(source), 0.01, "Nothing was changed.")
+    return photos

@@ -1,0 +1,119 @@
+"""Reading any image safely: one that cannot be read whole is refused, never half decoded."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from lit_mbldm.errors import InputError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
+)
+MAX_PIXELS = 89_478_485
+
+
+class ImageError(InputError):
+    """An image that cannot be used; the message is the reason, without the image's name."""
+
+
+def load_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode an image of any common format and mode.
+
+    The size is checked in the header before anything is decoded. EXIF orientation is applied,
+    transparency lies on white, 16-bit grayscale is scaled to 8 bits (65535 becomes 255).
+
+    Args:
+        data: a file in one of `FORMATS`; of an animation the first frame.
+        max_pixels: largest width × height.
+
+    Returns:
+        8-bit RGB.
+
+    Raises:
+        ImageError: not an image, truncated, corrupt, too large, or with pixels without a range.
+    """
+    formats = [name for name in FORMATS if name != "AVIF" or name in _registered()]
+    try:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            if image.width * image.height > max_pixels:
+                raise ImageError(
+                    f"{image.width}×{image.height} pixels, more than the {max_pixels} allowed"
+                )
+            image.load()
+            return _to_rgb(_upright(image))
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"not an image ({', '.join(formats)})") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"more than the {max_pixels} pixels allowed") from error
+    except Exception as error:  # decoders raise nearly anything on corrupt data
+        raise ImageError(f"truncated or corrupt ({error})") from error
+
+
+def fit_square(image: Image.Image, size: int, max_upsampling: float = 4) -> Image.Image:
+    """Crop the centre to a square and resize it, antialiased.
+
+    Args:
+        image: RGB.
+        size: side of the result in pixels.
+        max_upsampling: an image whose shorter side is below size / max_upsampling is refused.
+
+    Raises:
+        ImageError: the image is too small.
+    """
+    side = min(image.size)
+    if side * max_upsampling < size:
+        raise ImageError(
+            f"{image.width}×{image.height} is too small for {size}×{size}"
+            f" (more than {max_upsampling:g}× upsampling)"
+        )
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return resize_square(image, (left, top, left + side, top + side), size)
+
+
+def resize_square(image: Image.Image, box: tuple[int, int, int, int], size: int) -> Image.Image:
+    """Resize the box (left, top, right, bottom) to size×size with Lanczos, antialiased."""
+    if box[2] - box[0] == size:
+        return image.crop(box)
+    return image.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+
+
+def to_array(image: Image.Image) -> NDArray[np.uint8]:
+    """RGB image to (3, H, W) uint8."""
+    return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1)
+
+
+def _registered() -> set[str]:
+    Image.init()
+    return set(Image.OPEN)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply EXIF orientation; unreadable EXIF is as good as none."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ImageError("floating-point pixels have no fixed range; save it with 8 or 16 bits")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = _to_8_bits(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return image.convert("RGB")
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    pixels = np.asarray(image).astype(np.int64)
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise ImageError("32-bit pixels outside [0, 65535]; save it with 8 or 16 bits")
+    return Image.fromarray(((pixels * 255 + 32767) // 65535).astype(np.uint8))

@@ -1,0 +1,113 @@
+"""manifest.json: what a folder of shards holds, with a checksum of each shard."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lit_mbldm.data.atomic import replacing
+from lit_mbldm.errors import InputError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+Kind = Literal["images", "codes"]
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One shard: file name, number of samples, size in bytes, sha256 (hex)."""
+
+    name: str
+    count: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Contents of a folder of shards.
+
+    Attributes:
+        kind: what a sample is.
+        count: number of samples.
+        source: where they came from.
+        shards: the files, in order.
+        skipped: `{"name", "reason"}` of each image left out.
+        size: side of the images in pixels (images).
+        fingerprint: of the codec (codes).
+        shape: (S, h, w) of a sample's codes (codes).
+        variants: 2 where the flipped image's codes are kept too, else 1 (codes).
+    """
+
+    kind: Kind
+    count: int
+    source: str
+    shards: list[ShardEntry]
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    size: int | None = None
+    fingerprint: str | None = None
+    shape: list[int] | None = None
+    variants: int | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write `manifest.json` into the folder, whole or not at all."""
+        fields = {name: value for name, value in asdict(self).items() if value is not None}
+        with replacing(folder / MANIFEST) as temporary:
+            temporary.write_text(json.dumps({"format": FORMAT, **fields}, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Read the manifest of a folder.
+
+        Raises:
+            InputError: there is none, or it is not one of this format.
+        """
+        path = folder / MANIFEST
+        try:
+            fields: dict[str, Any] = json.loads(path.read_text())
+            version = fields.pop("format")
+            if version != FORMAT:
+                raise ValueError(f"format {version}, this version reads format {FORMAT}")
+            shards = [ShardEntry(**entry) for entry in fields.pop("shards")]
+            if any(Path(shard.name).name != shard.name for shard in shards):
+                raise ValueError("a shard lies outside the folder")
+            return cls(shards=shards, **fields)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"Expected a manifest of shards in {path}: {error!r}. Write the shards again."
+            ) from error
+
+    def verify(self, folder: Path) -> None:
+        """Check every shard's size and sha256.
+
+        Raises:
+            InputError: naming the shards that are missing or differ.
+        """
+        bad = [shard.name for shard in self.shards if not _matches(folder / shard.name, shard)]
+        if bad:
+            raise InputError(
+                f"Shards in {folder} differ from {MANIFEST}: {', '.join(bad)}. Copy or write them"
+                " again."
+            )
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def refuse_existing(folder: Path) -> None:
+    """Raise InputError where the folder already holds shards."""
+    if (folder / MANIFEST).exists() or any(folder.glob("*.tar")):
+        raise InputError(
+            f"{folder} already holds shards. Choose another folder, or remove it first."
+        )
+
+
+def _matches(path: Path, entry: ShardEntry) -> bool:
+    return (
+        path.is_file() and path.stat().st_size == entry.bytes and file_sha256(path) == entry.sha256
+    )

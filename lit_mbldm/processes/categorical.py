@@ -1,0 +1,203 @@
+"""The categorical reverse process: the network gives a distribution over codewords at each site.
+
+B samples, S code channels, K codewords, h×w sites, d numbers a codeword.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.codecs.patches import YCBCR_TO_RGB
+from lit_mbldm.errors import InputError
+from lit_mbldm.processes.forward import Denoiser, GaussianForward, Prediction, Time
+from lit_mbldm.processes.schedules import Schedule
+from lit_mbldm.randomness import SampleStreams
+
+
+class CategoricalProcess(GaussianForward):
+    """Gaussian noise forward, categories backward (Scribano et al. 2023, section 3.2.2).
+
+    The network returns (B, S·K, h, w). The loss of a sample is
+
+        min(SNR, γ)·(latent_weight·‖z_0 - z̃_0‖² + image_weight·‖x_0 - x̃_0‖²)
+        + cross_entropy_weight·CE(z_0)
+
+    with means in place of sums, x in [-1, 1], and z̃_0, x̃_0 from one Gumbel-softmax draw. The
+    first two terms are the paper's L_cat under Min-SNR weights, for ‖ε - ε_θ‖² = SNR·‖z_0 - z̃_0‖².
+
+    Args:
+        num_timesteps: T.
+        schedule: of ᾱ.
+        gumbel_temperature: τ of the Gumbel-softmax in the loss.
+        latent_weight: of the squared error of the soft index.
+        image_weight: λ, of the squared error of the softly decoded image against D(E(x)).
+        cross_entropy_weight: 0 is the paper.
+        likelihood: add log q(z_t | z_0) of each site's own noisy index to its logits (Bayes'
+            rule), so that the network has to learn only what a site's surroundings say.
+        min_snr_gamma: the clamp γ of Min-SNR weighting.
+        self_conditioning: feed back the expected z_0.
+        codebook_size: codewords K of the codec.
+    """
+
+    levels: Tensor  # (K,): z_0 of each index
+
+    def __init__(
+        self,
+        num_timesteps: int = 1000,
+        schedule: Schedule = "linear",
+        gumbel_temperature: float = 1.0,
+        latent_weight: float = 1.0,
+        image_weight: float = 1.0,
+        cross_entropy_weight: float = 0.0,
+        likelihood: bool = False,
+        min_snr_gamma: float = 5.0,
+        self_conditioning: bool = True,
+        codebook_size: int = 256,
+    ) -> None:
+        super().__init__(num_timesteps, schedule, min_snr_gamma, self_conditioning, codebook_size)
+        if gumbel_temperature <= 0:
+            raise InputError(f"gumbel_temperature must be positive, not {gumbel_temperature}.")
+        self.gumbel_temperature = gumbel_temperature
+        self.latent_weight = latent_weight
+        self.image_weight = image_weight
+        self.cross_entropy_weight = cross_entropy_weight
+        self.likelihood = likelihood
+        levels = self.to_latent(torch.arange(codebook_size))
+        self.register_buffer("levels", levels, persistent=False)
+
+    def output_channels(self, num_codes: int) -> int:
+        """Channels the network must return for S code channels: S·K."""
+        return num_codes * self.codebook_size
+
+    def predict(
+        self, denoiser: Denoiser, z_t: Tensor, t: Time, self_condition: Tensor | None = None
+    ) -> Prediction:
+        """Ask the network for logits (B, S, K, h, w) and the expected z_0."""
+        output = self.call(denoiser, z_t, t, self_condition).float()
+        logits = output.unflatten(1, (z_t.shape[1], self.codebook_size))  # (B, S, K, h, w)
+        if self.likelihood:
+            logits = logits + self._log_likelihood(z_t, t)
+        return Prediction(self.expected_level(logits.softmax(2)), logits)
+
+    def expected_level(self, weights: Tensor) -> Tensor:
+        """Σ_k w_k v_k: soft indices (B, S, h, w) in [-1, 1] of weights (B, S, K, h, w)."""
+        return torch.einsum("bskhw,k->bshw", weights, self.levels)
+
+    def loss(
+        self,
+        denoiser: Denoiser,
+        z0: Tensor,
+        t: Tensor,
+        generator: SampleStreams,
+        codec: PatchCodec,
+    ) -> Tensor:
+        """The weighted loss of the class's docstring.
+
+        Args:
+            denoiser: the network.
+            z0: (B, S, h, w) float32, exact levels in [-1, 1].
+            t: (B,) int64 in [1, T].
+            generator: B streams.
+            codec: whose codewords the image term is measured in.
+
+        Returns:
+            (B,) float32.
+        """
+        z_t = self.corrupt(z0, t, generator)
+        estimate = self.first_estimate(denoiser, z_t, t, generator)
+        logits = self.predict(denoiser, z_t, t, estimate).logits
+        assert logits is not None
+        codes = self.to_codes(z0).long()
+        loss = torch.zeros(len(z0), device=z0.device)
+        if self.latent_weight or self.image_weight:
+            soft = self.gumbel_softmax(logits, generator)
+            error = self.latent_weight * (
+                (self.expected_level(soft) - z0).square().flatten(1).mean(1)
+            )
+            if self.image_weight:
+                error = error + self.image_weight * image_error(codec, soft, codes)
+            loss = loss + self.snr(t).flatten().clamp(max=self.min_snr_gamma) * error
+        if self.cross_entropy_weight:
+            nats = F.cross_entropy(logits.transpose(1, 2), codes, reduction="none")
+            loss = loss + self.cross_entropy_weight * nats.flatten(1).mean(1)
+        return loss
+
+    def gumbel_softmax(self, logits: Tensor, generator: SampleStreams) -> Tensor:
+        """A differentiable draw (B, S, K, h, w) from softmax(logits) (Jang et al. 2016)."""
+        gumbel = -generator.exponential(logits.shape[1:]).log()
+        return ((logits + gumbel) / self.gumbel_temperature).softmax(2)
+
+    def step(
+        self,
+        z_t: Tensor,
+        prediction: Prediction,
+        t: int,
+        s: int,
+        generator: SampleStreams,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Algorithm 2: draw z̃_0 from softmax(logits/γ), then z_s ~ q(z_s | z_t, z̃_0).
+
+        Args:
+            z_t: (B, S, h, w).
+            prediction: with logits.
+            t: the present time.
+            s: the next time, s < t; 0 returns z̃_0 itself.
+            generator: B streams.
+            temperature: γ ≥ 0; 0 takes the most probable codeword.
+        """
+        assert prediction.logits is not None
+        codes = draw_categories(prediction.logits, temperature, generator)
+        return self.draw_posterior(z_t, self.levels[codes], t, s, generator)
+
+    def _log_likelihood(self, z_t: Tensor, t: Time) -> Tensor:
+        a = self._alpha_bar_at(t).unsqueeze(2)
+        residual = z_t.unsqueeze(2) - a.sqrt().float() * self.levels.view(-1, 1, 1)
+        return residual.square() * (-0.5 / (1 - a)).float()  # (B, S, K, h, w)
+
+
+def draw_categories(logits: Tensor, temperature: float, generator: SampleStreams) -> Tensor:
+    """Draw a category from softmax(logits/γ) at every site by inverse CDF.
+
+    The CDF is summed in float64: float32 Gumbel noise biases the tails.
+
+    Args:
+        logits: (B, S, K, h, w) float.
+        temperature: γ ≥ 0; 0 is the argmax.
+        generator: B streams.
+
+    Returns:
+        (B, S, h, w) int64 in [0, K-1].
+    """
+    if temperature < 0:
+        raise InputError(f"The sampling temperature must be at least 0, not {temperature}.")
+    if temperature == 0:
+        return logits.argmax(2)
+    B, S, K, h, w = logits.shape
+    u = generator.uniform((S, 1, h, w)).double()
+    draws = []
+    for row, uniform in zip(logits, u, strict=True):
+        cdf = (row.double() / temperature).softmax(1).cumsum(1)  # (S, K, h, w)
+        draws.append((cdf <= uniform * cdf[:, -1:]).sum(1))
+    return torch.stack(draws).clamp_(max=K - 1)
+
+
+def image_error(codec: PatchCodec, weights: Tensor, codes: Tensor) -> Tensor:
+    """Mean squared error of the softly decoded image against D(codes), x in [-1, 1].
+
+    Measured on patches before they are put in place, and without clipping.
+
+    Args:
+        codec: the codec.
+        weights: (B, S, K, h, w), summing to one over K.
+        codes: (B, S, h, w) int64.
+
+    Returns:
+        (B,) float32.
+    """
+    target = [book[codes[:, site]] for site, book in enumerate(codec.codebooks())]
+    soft = codec.soft_codewords(weights)
+    ycbcr = codec.assemble([a - b for a, b in zip(soft, target, strict=True)])  # (3, B, h, w, s²)
+    rgb = torch.einsum("rc,cbhwd->rbhwd", YCBCR_TO_RGB.to(ycbcr), ycbcr) / 127.5
+    return rgb.square().mean(dim=(0, 2, 3, 4))

@@ -1,0 +1,152 @@
+"""The Gaussian forward process on code indices, its posterior, and self-conditioning.
+
+B samples, S code channels, h×w sites, K codewords, T timesteps; t = 0 is clean, t = T is noise.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lit_mbldm.errors import InputError
+from lit_mbldm.processes.schedules import Schedule, alpha_bar
+from lit_mbldm.randomness import SampleStreams
+
+# (z_t (B,S,h,w), t/T (B,), self-conditioning ẑ0 (B,S,h,w)) -> prediction (B,C,h,w)
+Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
+Time = int | Tensor
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of the clean latent.
+
+    Attributes:
+        z0: (B, S, h, w) estimate of z_0 in [-1, 1]; the next step's self-conditioning.
+        logits: (B, S, K, h, w) over codewords, where the process is categorical.
+    """
+
+    z0: Tensor
+    logits: Tensor | None = None
+
+
+class GaussianForward(nn.Module):
+    """q(z_t | z_0) = N(√ᾱ_t z_0, 1-ᾱ_t) on z_0 = 2·index/(K-1) - 1 (Ho et al. 2020).
+
+    Args:
+        num_timesteps: T.
+        schedule: of ᾱ.
+        min_snr_gamma: the clamp γ of Min-SNR weighting (Hang et al. 2023).
+        self_conditioning: feed back an estimate of z_0 (Chen et al. 2022).
+        codebook_size: codewords K of the codec.
+    """
+
+    alpha_bar: Tensor  # (T+1,)
+
+    def __init__(
+        self,
+        num_timesteps: int = 1000,
+        schedule: Schedule = "linear",
+        min_snr_gamma: float = 5.0,
+        self_conditioning: bool = True,
+        codebook_size: int = 256,
+    ) -> None:
+        super().__init__()
+        if num_timesteps < 1:
+            raise InputError(f"num_timesteps must be at least 1, not {num_timesteps}.")
+        self.num_timesteps = num_timesteps
+        self.schedule = schedule
+        self.min_snr_gamma = min_snr_gamma
+        self.self_conditioning = self_conditioning
+        self.codebook_size = codebook_size
+        curve = alpha_bar(schedule, num_timesteps)
+        self.register_buffer("alpha_bar", curve, persistent=False)
+
+    def output_channels(self, num_codes: int) -> int:
+        """Channels the network must return for S code channels."""
+        return num_codes
+
+    def to_latent(self, codes: Tensor) -> Tensor:
+        """Scale codes (B, S, h, w) in [0, K-1] to z_0 in [-1, 1], float32."""
+        return codes.float() * (2 / (self.codebook_size - 1)) - 1
+
+    def to_codes(self, z0: Tensor) -> Tensor:
+        """Round z_0 to the nearest index, clamped to [0, K-1]: (B, S, h, w) uint8."""
+        K = self.codebook_size
+        return ((z0 + 1) * ((K - 1) / 2)).round().clamp(0, K - 1).to(torch.uint8)
+
+    def snr(self, t: Time) -> Tensor:
+        """Signal-to-noise ratio ᾱ_t/(1-ᾱ_t), shaped (B, 1, 1, 1) or (1, 1, 1, 1), float32."""
+        a = self._alpha_bar_at(t)
+        return (a / (1 - a)).float()
+
+    def prior(self, shape: Sequence[int], generator: SampleStreams) -> Tensor:
+        """Draw z_T ~ N(0, 1): (B, *shape)."""
+        return generator.normal(shape)
+
+    def corrupt(self, z0: Tensor, t: Time, generator: SampleStreams) -> Tensor:
+        """Draw z_t ~ q(z_t | z_0) for z_0 (B, S, h, w) and t (B,) in [0, T]."""
+        return self.mix(z0, generator.normal(z0.shape[1:]), t)
+
+    def mix(self, z0: Tensor, eps: Tensor, t: Time) -> Tensor:
+        """√ᾱ_t z_0 + √(1-ᾱ_t) ε."""
+        a = self._alpha_bar_at(t)
+        return a.sqrt().float() * z0 + (1 - a).sqrt().float() * eps
+
+    def posterior(self, z_t: Tensor, z0: Tensor, t: Time, s: Time) -> tuple[Tensor, Tensor]:
+        """Mean (B, S, h, w) and standard deviation of q(z_s | z_t, z_0), s < t.
+
+        Ho et al. 2020, equation 7, for any pair of times; at s = 0 it is z_0 itself.
+        """
+        a_t, a_s = self._alpha_bar_at(t), self._alpha_bar_at(s)
+        beta = 1 - a_t / a_s
+        from_z0 = a_s.sqrt() * beta / (1 - a_t)
+        from_zt = (a_t / a_s).sqrt() * (1 - a_s) / (1 - a_t)
+        mean = from_z0.float() * z0 + from_zt.float() * z_t
+        return mean, (beta * (1 - a_s) / (1 - a_t)).sqrt().float()
+
+    def draw_posterior(
+        self, z_t: Tensor, z0: Tensor, t: Time, s: Time, generator: SampleStreams
+    ) -> Tensor:
+        """Draw z_s ~ q(z_s | z_t, z_0)."""
+        mean, std = self.posterior(z_t, z0, t, s)
+        return mean + std * generator.normal(z_t.shape[1:])
+
+    def predict(
+        self, denoiser: Denoiser, z_t: Tensor, t: Time, self_condition: Tensor | None = None
+    ) -> Prediction:
+        """Ask the network for z_0.
+
+        Args:
+            denoiser: the network.
+            z_t: (B, S, h, w).
+            t: one time for all, or (B,) int64 in [1, T].
+            self_condition: an earlier estimate of z_0, or None.
+        """
+        raise NotImplementedError
+
+    def call(
+        self, denoiser: Denoiser, z_t: Tensor, t: Time, self_condition: Tensor | None
+    ) -> Tensor:
+        """Run the network at time t/T; without an earlier estimate it sees zeros."""
+        time = torch.as_tensor(t, device=z_t.device).expand(len(z_t)) / self.num_timesteps
+        if self_condition is None or not self.self_conditioning:
+            self_condition = torch.zeros_like(z_t)
+        return denoiser(z_t, time, self_condition)
+
+    def first_estimate(
+        self, denoiser: Denoiser, z_t: Tensor, t: Tensor, generator: SampleStreams
+    ) -> Tensor | None:
+        """Training's self-conditioning: for half of the samples a first pass, else zeros."""
+        if not self.self_conditioning:
+            return None
+        heads = generator.uniform(()) < 0.5  # (B,)
+        estimate = torch.zeros_like(z_t)
+        if heads.any():
+            with torch.no_grad():
+                estimate[heads] = self.predict(denoiser, z_t[heads], t[heads]).z0.to(z_t.dtype)
+        return estimate
+
+    def _alpha_bar_at(self, t: Time) -> Tensor:
+        return self.alpha_bar[t].view(-1, 1, 1, 1)

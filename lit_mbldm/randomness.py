@@ -1,0 +1,56 @@
+"""Random numbers keyed by sample, so that a sample never depends on its batch or its device count."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class SampleStreams:
+    """One random stream for each sample of a batch.
+
+    Args:
+        keys: B keys, each a tuple of non-negative integers such as (seed, sample) or
+            (seed, step, rank, sample); equal keys give equal streams.
+        device: where the numbers are drawn. Streams of another kind of device differ.
+    """
+
+    def __init__(self, keys: Sequence[tuple[int, ...]], device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.generators = [
+            torch.Generator(self.device).manual_seed(
+                int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+            )
+            for key in keys
+        ]
+
+    def __len__(self) -> int:
+        return len(self.generators)
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal numbers (B, *shape), float32."""
+        out = torch.empty(len(self), *shape, device=self.device)
+        for row, generator in zip(out, self.generators, strict=True):
+            row.normal_(generator=generator)
+        return out
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Uniform numbers in [0, 1), (B, *shape), float32."""
+        out = torch.empty(len(self), *shape, device=self.device)
+        for row, generator in zip(out, self.generators, strict=True):
+            row.uniform_(generator=generator)
+        return out
+
+    def exponential(self, shape: Sequence[int]) -> Tensor:
+        """Numbers of the unit exponential distribution, (B, *shape), float32, all positive."""
+        out = torch.empty(len(self), *shape, device=self.device)
+        for row, generator in zip(out, self.generators, strict=True):
+            row.exponential_(generator=generator)
+        return out
+
+    def integers(self, low: int, high: int) -> Tensor:
+        """One integer a sample, uniform in [low, high), (B,) int64."""
+        return torch.cat(
+            [torch.randint(low, high, (1,), generator=g, device=self.device) for g in self.generators]
+        )

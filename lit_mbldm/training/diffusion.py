@@ -1,0 +1,163 @@
+"""What continuous and categorical training share: wiring of codec, process and denoiser."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm.auto import tqdm
+
+from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.errors import InputError
+from lit_mbldm.processes.forward import GaussianForward
+from lit_mbldm.randomness import SampleStreams
+from lit_mbldm.samplers import ancestral
+from lit_mbldm.zoo import load_pretrained
+from lit_mbldm.zoo.load import CHECKPOINT_KEY
+from lit_mbldm.zoo.tree import describe
+
+
+class DiffusionModule(L.LightningModule):
+    """A diffusion model of a codec's codes; the base of continuous and categorical training.
+
+    Args:
+        codec: a codec, or its name or path for `load_pretrained`.
+        denoiser: the network (z_t, t/T, self-conditioning) -> prediction.
+        process: how codes are noised and what the loss is.
+        image_size: height and width of the images in pixels.
+        learning_rate: of Adam.
+        betas: of Adam.
+        warmup_steps: over which the learning rate rises linearly from zero.
+        allow_residual: accept an RQ codec, whose codes are ambiguous as a latent.
+
+    Raises:
+        InputError: parts that do not fit each other, or an RQ codec that is not allowed.
+    """
+
+    def __init__(
+        self,
+        codec: str | PatchCodec,
+        denoiser: nn.Module,
+        process: GaussianForward,
+        image_size: int,
+        learning_rate: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        warmup_steps: int = 0,
+        allow_residual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.codec: PatchCodec = load_pretrained(codec) if isinstance(codec, str) else codec
+        self.denoiser = denoiser
+        self.process = process
+        self.image_size = image_size
+        self.learning_rate = learning_rate
+        self.betas = betas
+        self.warmup_steps = warmup_steps
+        self.allow_residual = allow_residual
+        self.latent_shape = self.codec.latent_shape(image_size, image_size)
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        if self.codec.quantizer.startswith("RQ") and not self.allow_residual:
+            raise InputError(
+                "An RQ codec is a poor latent: several codes decode to nearly the same patch. Use"
+                " an OPQ codec such as opq-32-8-8, or set allow_residual: true."
+            )
+        if self.process.codebook_size != self.codec.codebook_size:
+            raise InputError(
+                f"The process has codebook_size {self.process.codebook_size}, the codec"
+                f" {self.codec.codebook_size}: set the process's to the codec's."
+            )
+        S = self.codec.num_codes
+        for name, expected in (
+            ("in_channels", S),
+            ("out_channels", self.process.output_channels(S)),
+        ):
+            found = getattr(self.denoiser, name, expected)
+            if found != expected:
+                raise InputError(
+                    f"A {type(self.process).__name__} on {self.codec.quantizer} needs a denoiser"
+                    f" with {name}: {expected}, got {found}."
+                )
+
+    def process_loss(self, z0: Tensor, t: Tensor, generator: SampleStreams) -> Tensor:
+        """The process's loss of each sample, (B,)."""
+        raise NotImplementedError
+
+    def loss(self, codes: Tensor, key: tuple[int, ...]) -> Tensor:
+        """Mean loss of codes (B, S, h, w) at random times, with noise keyed by `key`."""
+        if codes.shape[1:] != self.latent_shape:
+            raise InputError(
+                f"The model is for codes of shape {tuple(self.latent_shape)} (image_size"
+                f" {self.image_size}), the data has {tuple(codes.shape[1:])}. Make the model's and"
+                " the data's image sizes and codecs agree."
+            )
+        keys = [(*key, self.global_rank, i) for i in range(len(codes))]
+        generator = SampleStreams(keys, codes.device)
+        t = generator.integers(1, self.process.num_timesteps + 1)
+        return self.process_loss(self.process.to_latent(codes), t, generator).mean()
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """One step on a batch's `codes`, (B, S, h, w) uint8."""
+        key = (torch.initial_seed(), 0, self.current_epoch, batch_idx)
+        loss = self.loss(batch["codes"], key)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Log the loss with the same times and noise every epoch."""
+        loss = self.loss(batch["codes"], (0, 1, batch_idx))
+        self.log(
+            "val/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch["codes"])
+        )
+
+    def configure_optimizers(self) -> Any:
+        """Adam, with a linear warm-up."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(parameters, self.learning_rate, self.betas)
+        if not self.warmup_steps:
+            return optimizer
+        schedule = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / self.warmup_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what `load_pretrained` needs to rebuild the model."""
+        checkpoint[CHECKPOINT_KEY] = {
+            "model": describe(self),
+            "fingerprint": self.codec.fingerprint,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another codec."""
+        found = checkpoint.get(CHECKPOINT_KEY, {}).get("fingerprint")
+        if found != self.codec.fingerprint:
+            raise InputError(
+                "The checkpoint was trained on codes of another codec: expected fingerprint"
+                f" {self.codec.fingerprint}, got {found}. Name the codec it was trained with."
+            )
+
+    @torch.inference_mode()
+    def _sample(
+        self,
+        num_images: int,
+        steps: int,
+        seed: int,
+        batch_size: int,
+        progress: bool,
+        **options: Any,
+    ) -> Tensor:
+        training = self.training
+        self.eval()
+        images = []
+        with tqdm(total=num_images * steps, disable=not progress, desc="sampling") as bar:
+            for start in range(0, num_images, batch_size):
+                samples = range(start, min(start + batch_size, num_images))
+                generator = SampleStreams([(seed, i) for i in samples], self.device)
+                z0 = ancestral(
+                    self.process, self.denoiser, self.latent_shape, steps, generator,
+                    on_step=lambda: bar.update(len(samples)), **options,
+                )  # fmt: skip
+                images.append(self.codec.decode(self.process.to_codes(z0)).cpu())
+        self.train(training)
+        return torch.cat(images)

@@ -1,0 +1,82 @@
+"""Sample images during and after training."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from lit_mbldm.pictures import beside, grid, to_pil
+
+
+class SampleImages(L.Callback):
+    """Draw a grid of samples at every validation and, beside real images, at the end of fit.
+
+    Grids go to `<log_dir>/samples/` and to TensorBoard, the last to `<log_dir>/samples.png`.
+
+    Args:
+        num_images: samples in a grid.
+        steps: reverse steps of a sample.
+        seed: of the samples' noise, the same every time.
+    """
+
+    def __init__(self, num_images: int = 16, steps: int = 50, seed: int = 0) -> None:
+        self.num_images = num_images
+        self.steps = steps
+        self.seed = seed
+        self._real: Tensor | None = None
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the first real images to show beside the samples."""
+        if self._real is None:
+            found = batch.get("images")
+            images = pl_module.codec.decode(batch["codes"]) if found is None else found
+            self._real = images[: self.num_images].cpu()
+
+    @rank_zero_only
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Sample while averaged weights are in place, which validation sees to."""
+        if batch_idx or trainer.sanity_checking:
+            return
+        sheet = grid(pl_module.sample(self.num_images, self.steps, self.seed))
+        folder = self._folder(trainer) / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        to_pil(sheet).save(folder / f"step-{trainer.global_step:07d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("samples", sheet, trainer.global_step)
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Write samples.png and print the command that samples from the checkpoint."""
+        sheet = grid(pl_module.sample(self.num_images, self.steps, self.seed, progress=True))
+        if self._real is not None and len(self._real) == self.num_images:
+            sheet = beside(sheet, grid(self._real))
+        path = self._folder(trainer) / "samples.png"
+        to_pil(sheet).save(path)
+        print(f"\nSamples (left) beside real images (right): {path}")
+        checkpoint = getattr(trainer.checkpoint_callback, "last_model_path", "") or getattr(
+            trainer.checkpoint_callback, "best_model_path", ""
+        )
+        if checkpoint:
+            print(
+                f"Make more: lit-mbldm sample {shlex.quote(_relative(checkpoint))}"
+                f" -n 16 --steps {self.steps} --seed 1 --out grid.png"
+            )
+
+    @staticmethod
+    def _folder(trainer: L.Trainer) -> Path:
+        return Path(_relative(trainer.log_dir or trainer.default_root_dir))
+
+
+def _relative(path: str) -> str:
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path

@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lit_mbldm.data.crops import CropDataModule, Cropper
+from lit_mbldm.errors import InputError
+
+PHOTOS = Path(__file__).parents[2] / "lit_mbldm" / "data" / "photos"
+
+
+def gradient(height: int = 40, width: int = 60) -> Image.Image:
+    y, x = np.mgrid[:height, :width]
+    return Image.fromarray(np.stack([x, y, np.zeros_like(x)], 2).astype(np.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    gradient().save(tmp_path / "a.png")
+    return str(tmp_path)
+
+
+def epoch_of(folder: str, epoch: int = 0, **options) -> torch.Tensor:
+    module = CropDataModule(folder, crop_size=8, batch_size=4, crops_per_epoch=32, **options)
+    module.setup("fit")
+    loader = module.train_dataloader()
+    loader._epoch = lambda: epoch
+    batches = [batch["images"] for batch in loader]
+    assert len(batches) == len(loader) == 8
+    return torch.cat(batches)
+
+
+def test_crops_are_pieces_of_the_photograph_or_its_mirror_image(folder) -> None:
+    flipped = 0
+    for crop in epoch_of(folder):
+        assert crop.dtype == torch.uint8
+        x, y = int(crop[0].min()), int(crop[1].min())
+        piece = torch.from_numpy(np.asarray(gradient())[y : y + 8, x : x + 8].copy()).permute(
+            2, 0, 1
+        )
+        mirrored = torch.equal(crop, piece.flip(-1))
+        assert mirrored or torch.equal(crop, piece)
+        flipped += mirrored
+    assert 6 <= flipped <= 26
+
+
+def test_crops_are_decided_by_seed_epoch_and_index(folder) -> None:
+    first = epoch_of(folder, epoch=1, seed=2)
+    assert torch.equal(first, epoch_of(folder, epoch=1, seed=2))
+    assert torch.equal(first, epoch_of(folder, epoch=1, seed=2, num_workers=2))
+    assert not torch.equal(first, epoch_of(folder, epoch=2, seed=2))
+    assert not torch.equal(first, epoch_of(folder, epoch=1, seed=3))
+
+
+def test_zooming_out_covers_more_of_the_photograph() -> None:
+    spans = [
+        int(crop[0].max()) - int(crop[0].min())
+        for crop in (Cropper([gradient()], 8, 4.0, 0)(0, index) for index in range(50))
+    ]
+    assert min(spans) < 12
+    assert max(spans) > 24
+
+
+def test_validation_is_a_fixed_set_of_64(folder) -> None:
+    module = CropDataModule(folder, crop_size=8, batch_size=16)
+    module.setup("validate")
+    first, again = (torch.cat([b["images"] for b in module.val_dataloader()]) for _ in range(2))
+    assert len(first) == 64
+    assert torch.equal(first, again)
+
+
+def test_the_photographs_in_the_package_are_read_and_named() -> None:
+    module = CropDataModule(batch_size=8, crops_per_epoch=8)
+    module.setup("fit")
+    assert next(iter(module.train_dataloader()))["images"].shape == (8, 3, 96, 96)
+    files = list(PHOTOS.glob("*.jpg"))
+    assert len(files) >= 4
+    assert sum(path.stat().st_size for path in files) < 1_000_000
+    sources = (PHOTOS / "SOURCES.md").read_text()
+    assert all(path.name in sources for path in files)
+
+
+def test_a_photograph_smaller_than_a_crop_is_named(folder) -> None:
+    with pytest.raises(InputError, match=r"a\.png has 60×40"):
+        CropDataModule(folder, crop_size=41).setup("fit")
+
+
+def test_folders_without_photographs_are_refused(tmp_path) -> None:
+    with pytest.raises(InputError, match="found none"):
+        CropDataModule(str(tmp_path)).setup("fit")
+    with pytest.raises(InputError, match="No such"):
+        CropDataModule(str(tmp_path / "nowhere")).setup("fit")
+
+
+def test_too_few_crops_for_a_batch(folder) -> None:
+    module = CropDataModule(folder, crop_size=8, batch_size=64, crops_per_epoch=63)
+    module.setup("fit")
+    with pytest.raises(InputError, match="crops_per_epoch"):
+        module.train_dataloader()

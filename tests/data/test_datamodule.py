@@ -1,0 +1,337 @@
+import io
+import pickle
+import shutil
+import tarfile
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import lightning
+import numpy as np
+import pytest
+import torch
+
+from lit_mbldm.data.datamodule import ShardDataModule
+from lit_mbldm.data.decoders import CodeDecoder, ImageDecoder, load_codes
+from lit_mbldm.data.images import ImageError
+from lit_mbldm.data.loader import EpochLoader
+from lit_mbldm.data.locate import count_samples, open_shards
+from lit_mbldm.data.streams import ShardStream, ShuffledStream
+from lit_mbldm.errors import InputError
+
+
+def codes(batches) -> list[int]:
+    """The index of each sample: the code at the top left, but for the flipped."""
+    return [int(min(c[0, 0, 0], c[0, 0, 1])) for batch in batches for c in batch["codes"]]
+
+
+def epoch_of(shards: Path, epoch: int = 0, workers: int = 0, batch_size: int = 4, **options):
+    shard_set = open_shards(shards)
+    stream = ShuffledStream(shard_set, CodeDecoder(shard_set.tag.shape), batch_size, **options)
+    loader = EpochLoader(stream, lambda: epoch, workers)
+    batches = list(loader)
+    assert len(batches) == len(loader)
+    return batches
+
+
+def same(first, second) -> bool:
+    return len(first) == len(second) and all(
+        torch.equal(a["codes"], b["codes"]) for a, b in zip(first, second, strict=True)
+    )
+
+
+def test_the_order_is_decided_by_seed_and_epoch(code_shards) -> None:
+    first = epoch_of(code_shards, epoch=1, seed=5)
+    assert same(first, epoch_of(code_shards, epoch=1, seed=5))
+    assert not same(first, epoch_of(code_shards, epoch=2, seed=5))
+    assert not same(first, epoch_of(code_shards, epoch=1, seed=6))
+    assert codes(first) != sorted(codes(first))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_sample_comes_once_an_epoch(code_shards, workers) -> None:
+    near = [
+        abs(a - b) for a, b in zip(sorted(codes(epoch_of(code_shards))), range(40), strict=True)
+    ]
+    assert max(near) <= 2
+    batches = epoch_of(code_shards, workers=workers, batch_size=10)
+    assert (
+        len({tuple(c.flatten().sort().values.tolist()) for b in batches for c in b["codes"]}) > 30
+    )
+    assert sum(len(b["codes"]) for b in batches) == 40
+
+
+def read_names(shards: Path, **options) -> list[str]:
+    """Names of the samples a training stream decodes."""
+    names: list[str] = []
+
+    class Named(ShuffledStream):
+        def _decode(self, sample, rng):
+            names.append(sample.name)
+            return super()._decode(sample, rng)
+
+    shard_set = open_shards(shards)
+    epoch = options.pop("epoch", 0)
+    stream = Named(shard_set, CodeDecoder(shard_set.tag.shape), **options)
+    stream.epoch = epoch
+    assert len(list(stream)) == len(stream)
+    return names
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 7])
+def test_ranks_have_disjoint_shares_and_as_many_batches(code_shards, world_size) -> None:
+    shares = [
+        read_names(code_shards, batch_size=2, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    together = [name for share in shares for name in share]
+    assert len(set(together)) == len(together)
+    assert len({len(share) for share in shares}) == 1
+
+
+def test_what_is_left_out_changes_with_the_epoch(code_shards) -> None:
+    one_shard = code_shards / "codes-000000.tar"
+    seen = [set(read_names(one_shard, batch_size=8, epoch=epoch)) for epoch in range(12)]
+    assert all(len(names) == 8 for names in seen)
+    assert len(set.union(*seen)) == 10
+
+
+def test_fewer_shards_than_workers(code_shards) -> None:
+    batches = epoch_of(code_shards / "codes-000000.tar", workers=2, batch_size=2)
+    assert sum(len(batch["codes"]) for batch in batches) == 10
+
+
+def test_half_of_the_codes_are_variant_1(code_shards) -> None:
+    batches = [b for epoch in range(5) for b in epoch_of(code_shards, epoch=epoch)]
+    flipped = [bool(c[0, 0, 0] > c[0, 0, 1]) for b in batches for c in b["codes"]]
+    assert 0.35 < np.mean(flipped) < 0.65
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_validation_is_sequential_and_complete(code_shards, workers) -> None:
+    module = ShardDataModule(str(code_shards), str(code_shards), batch_size=16, num_workers=workers)
+    module.setup("validate")
+    batches = list(module.val_dataloader())
+    assert len(batches) == len(module.val_dataloader()) == 3
+    found = codes(batches)
+    assert max(abs(a - b) for a, b in zip(sorted(found), range(40), strict=True)) <= 2
+    if workers == 0:
+        assert found == sorted(found)
+
+
+def test_validation_ranks_cover_everything_once(code_shards) -> None:
+    shards = open_shards(code_shards)
+    decoder = CodeDecoder(shards.tag.shape)
+    ranks = [list(ShardStream(shards, decoder, 16, rank, 3)) for rank in range(3)]
+    assert sum(len(batch["codes"]) for batches in ranks for batch in batches) == 40
+
+
+def test_a_loader_resumes_in_the_middle_of_an_epoch(code_shards) -> None:
+    shards = open_shards(code_shards)
+    loaders = [
+        EpochLoader(ShuffledStream(shards, CodeDecoder(shards.tag.shape), 4), lambda: 3)
+        for _ in range(2)
+    ]
+    batches = iter(loaders[0])
+    for _ in range(4):
+        next(batches)
+    loaders[1].load_state_dict(loaders[0].state_dict())
+    assert same(list(batches), list(loaders[1]))
+    assert len(list(loaders[1])) == 10
+
+
+@pytest.mark.parametrize("form", ["folder", "glob", "brace", "list"])
+def test_folders_globs_braces_and_lists_name_the_same_shards(image_shards, form) -> None:
+    folder = str(image_shards)
+    patterns = {
+        "folder": folder,
+        "glob": f"{folder}/*.tar",
+        "brace": f"{folder}/images-{{000000..000003}}.tar",
+        "list": [f"{folder}/images-00000{i}.tar" for i in range(4)],
+    }
+    assert open_shards(patterns[form]).shards == open_shards(folder).shards
+
+
+def test_samples_are_counted_where_there_is_no_manifest(image_shards, tmp_path) -> None:
+    (tmp_path / "bare").mkdir()
+    shard = shutil.copy(image_shards / "images-000000.tar", tmp_path / "bare")
+    assert count_samples(Path(shard)) == 10
+    assert open_shards(tmp_path / "bare").count == 10
+
+
+def test_a_path_that_matches_nothing_is_named(tmp_path, image_shards) -> None:
+    for pattern in ["nowhere/*.tar", "a-{00..03}.tar", "nowhere"]:
+        with pytest.raises(InputError, match="No shards match"):
+            ShardDataModule(str(tmp_path / pattern)).setup("fit")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="found none"):
+        ShardDataModule(str(tmp_path / "empty")).setup("fit")
+    (image_shards / "images-000002.tar").unlink()
+    with pytest.raises(InputError, match=r"images-000002\.tar"):
+        ShardDataModule(str(image_shards)).setup("fit")
+
+
+@pytest.mark.parametrize("url", ["pipe:touch hacked", "https://x.org/a.tar", "s3://bucket/a.tar"])
+def test_urls_are_refused(url, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="local"):
+        ShardDataModule([url]).setup("fit")
+    assert not list(tmp_path.iterdir())
+
+
+def test_pickled_arrays_are_refused() -> None:
+    stream = io.BytesIO()
+    np.save(stream, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    for data in [stream.getvalue(), pickle.dumps(1), b"", b"PK\x03\x04"]:
+        with pytest.raises(ImageError):
+            load_codes(data)
+
+
+def test_images_and_codes_do_not_mix(image_shards, code_shards) -> None:
+    with pytest.raises(InputError, match="one kind"):
+        open_shards([str(image_shards), str(code_shards)])
+
+
+def test_too_few_samples_for_a_batch(code_shards) -> None:
+    with pytest.raises(InputError, match="Lower batch_size"):
+        epoch_of(code_shards, batch_size=41)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_of_several_sizes_are_an_error(image_shards, make_photos, tmp_path, workers) -> None:
+    from lit_mbldm.data.shards import write_shards
+
+    write_shards(make_photos(10, folder="other"), tmp_path / "large", 24, workers=1)
+    module = ShardDataModule(
+        [str(image_shards), str(tmp_path / "large")], batch_size=40, num_workers=workers
+    )
+    module.setup("fit")
+    with pytest.raises(InputError, match="image_size") as error:
+        list(module.train_dataloader())
+    assert "Traceback" not in str(error.value)
+    module.image_size = 8
+    assert next(iter(module.train_dataloader()))["images"].shape == (40, 3, 8, 8)
+
+
+def test_corrupt_images_are_skipped_and_every_batch_is_full(image_shards) -> None:
+    shard = image_shards / "images-000001.tar"
+    data = bytearray(shard.read_bytes())
+    data[512:700] = bytes(188)
+    shard.write_bytes(data)
+    stream = ShuffledStream(open_shards(image_shards), ImageDecoder(), 10)
+    with pytest.warns(UserWarning, match=r"images-000001\.tar/00000010.*1 skipped"):
+        batches = list(stream)
+    assert [len(batch["images"]) for batch in batches] == [10] * 4
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_a_truncated_shard_is_named_and_every_batch_is_full(code_shards, manifest) -> None:
+    shard = code_shards / "codes-000001.tar"
+    shard.write_bytes(shard.read_bytes()[: 9 * 512])
+    if not manifest:
+        (code_shards / "manifest.json").unlink()
+    with pytest.warns(UserWarning, match=r"codes-000001\.tar"):
+        batches = epoch_of(code_shards, batch_size=10)
+    assert [len(batch["codes"]) for batch in batches] == [10] * (4 if manifest else 3)
+
+
+def test_shards_of_which_nothing_can_be_read(image_shards) -> None:
+    for shard in image_shards.glob("*.tar"):
+        with tarfile.open(shard, "w") as archive:
+            archive.addfile(tarfile.TarInfo("a.jpg"), io.BytesIO(b""))
+    module = ShardDataModule(str(image_shards), batch_size=4)
+    module.setup("fit")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(InputError, match="No sample"):
+            list(module.train_dataloader())
+
+
+class Probe(lightning.LightningModule):
+    """Records the batches it gets; trains nothing."""
+
+    def __init__(self, codec) -> None:
+        super().__init__()
+        self.codec = codec
+        self.automatic_optimization = False
+        self.seen: list[tuple[int, dict[str, torch.Tensor]]] = []
+
+    def training_step(self, batch, batch_idx) -> None:
+        self.seen.append((self.current_epoch, batch))
+        self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.increment_ready()
+        self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.increment_completed()
+
+    def configure_optimizers(self) -> None:
+        return None
+
+
+def fit(codec, module, tmp_path, checkpoint=None, **options) -> tuple[Probe, lightning.Trainer]:
+    probe = Probe(codec)
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+        **options,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(probe, module, ckpt_path=checkpoint)
+    return probe, trainer
+
+
+def test_the_model_gets_codes_of_either_kind_of_shards(
+    image_shards, code_shards, codec, tmp_path
+) -> None:
+    options = {"batch_size": 40, "horizontal_flip": False}
+    images, _ = fit(codec, ShardDataModule(str(image_shards), **options), tmp_path, max_epochs=1)
+    stored, _ = fit(codec, ShardDataModule(str(code_shards), **options), tmp_path, max_epochs=1)
+    batch = images.seen[0][1]
+    assert torch.equal(batch["codes"], codec.encode(batch["images"]))
+    assert set(stored.seen[0][1]) == {"codes"}
+    found, expected = batch["codes"].flatten(1), stored.seen[0][1]["codes"].flatten(1)
+    assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, expected.tolist()))
+
+
+def test_codes_of_another_codec_are_refused(code_shards, codec, other_codec, tmp_path) -> None:
+    module = ShardDataModule(str(code_shards), batch_size=4)
+    with pytest.raises(InputError, match="lit-mbldm encode") as error:
+        fit(other_codec, module, tmp_path, max_epochs=1)
+    assert codec.fingerprint[:12] in str(error.value)
+    assert other_codec.fingerprint[:12] in str(error.value)
+
+
+def test_a_size_the_codec_cannot_encode_is_refused_at_once(image_shards, codec) -> None:
+    module = ShardDataModule(str(image_shards), image_size=20)
+    module.trainer = SimpleNamespace(lightning_module=SimpleNamespace(codec=codec))
+    with pytest.raises(InputError, match="multiples of 8"):
+        module.setup("fit")
+
+
+class StopAt(lightning.Callback):
+    """Saves a checkpoint after a number of steps."""
+
+    def __init__(self, step: int, path: Path) -> None:
+        self.step = step
+        self.path = path
+
+    def on_train_batch_end(self, trainer, *args) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("step", [3, 10, 14])
+@pytest.mark.parametrize("limit", [{"max_epochs": 2}, {"max_steps": 20}])
+def test_a_resumed_run_sees_the_batches_of_the_unbroken_one(
+    code_shards, codec, tmp_path, step, limit
+) -> None:
+    checkpoint = tmp_path / "run.ckpt"
+    module = ShardDataModule(str(code_shards), batch_size=4)
+    whole, _ = fit(codec, module, tmp_path, callbacks=[StopAt(step, checkpoint)], **limit)
+    assert [epoch for epoch, _ in whole.seen] == [0] * 10 + [1] * 10
+    module = ShardDataModule(str(code_shards), batch_size=4)
+    resumed, _ = fit(codec, module, tmp_path, checkpoint, **limit)
+    rest = whole.seen[step:]
+    assert same([batch for _, batch in rest], [batch for _, batch in resumed.seen])

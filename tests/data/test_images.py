@@ -1,0 +1,157 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lit_mbldm.data.images import ImageError, fit_square, load_rgb, to_array
+
+
+def to_bytes(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def noise(height: int = 24, width: int = 32) -> Image.Image:
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def corner() -> Image.Image:
+    image = Image.new("RGB", (30, 20), "black")
+    image.paste("white", (0, 0, 10, 10))
+    return image
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
+def test_lossless_formats_are_read_exactly(kind: str) -> None:
+    assert np.array_equal(to_array(load_rgb(to_bytes(noise(), kind))), to_array(noise()))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF"])
+def test_lossy_formats_are_read(kind: str) -> None:
+    image = load_rgb(to_bytes(corner(), kind))
+    assert image.mode == "RGB"
+    assert min(image.getpixel((3, 3))) > 240
+    assert max(image.getpixel((25, 15))) < 15
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size", "white"),
+    [
+        (1, (30, 20), (3, 3)),
+        (3, (30, 20), (26, 16)),
+        (6, (20, 30), (16, 3)),
+        (8, (20, 30), (3, 26)),
+    ],
+)
+def test_exif_orientation_is_applied(
+    orientation: int, size: tuple[int, int], white: tuple[int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = load_rgb(to_bytes(corner(), "JPEG", exif=exif, quality=95))
+    assert image.size == size
+    assert min(image.getpixel(white)) > 200
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_lies_on_white(mode: str) -> None:
+    image = Image.new(mode, (4, 4), (0, 0, 0, 0) if mode == "RGBA" else (0, 0))
+    image.putpixel((1, 1), (0, 0, 0, 255) if mode == "RGBA" else (0, 255))
+    loaded = load_rgb(to_bytes(image))
+    assert loaded.getpixel((0, 0)) == (255, 255, 255)
+    assert loaded.getpixel((1, 1)) == (0, 0, 0)
+
+
+def test_transparent_palette_colour_lies_on_white() -> None:
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((1, 1), 1)
+    loaded = load_rgb(to_bytes(image, transparency=0))
+    assert loaded.getpixel((0, 0)) == (255, 255, 255)
+    assert loaded.getpixel((1, 1)) == (200, 100, 50)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_16_bit_grayscale_is_scaled(kind: str) -> None:
+    values = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
+    loaded = to_array(load_rgb(to_bytes(Image.fromarray(values), kind)))
+    assert loaded[:, 0].tolist() == [[0, 1, 128, 255]] * 3
+
+
+def test_big_endian_16_bit_grayscale_is_scaled() -> None:
+    big = np.array([[0, 257, 65535]], dtype=">u2")
+    image = Image.frombytes("I;16B", (3, 1), big.tobytes())
+    assert to_array(load_rgb(to_bytes(image, "TIFF")))[0, 0].tolist() == [0, 1, 255]
+
+
+def test_grayscale_one_bit_and_cmyk_become_rgb() -> None:
+    assert load_rgb(to_bytes(Image.new("L", (2, 2), 77))).getpixel((0, 0)) == (77, 77, 77)
+    assert load_rgb(to_bytes(Image.new("1", (2, 2), 1))).getpixel((0, 0)) == (255, 255, 255)
+    cyan = load_rgb(to_bytes(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "JPEG"))
+    assert cyan.getpixel((4, 4))[0] < 20
+    assert min(cyan.getpixel((4, 4))[1:]) > 150
+
+
+def test_float_pixels_are_refused() -> None:
+    with pytest.raises(ImageError, match="floating-point"):
+        load_rgb(to_bytes(Image.new("F", (4, 4), 0.5), "TIFF"))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
+def test_truncated_files_are_refused(kind: str) -> None:
+    data = to_bytes(noise(64, 64), kind)
+    with pytest.raises(ImageError):
+        load_rgb(data[: len(data) * 2 // 3])
+
+
+@pytest.mark.parametrize("data", [b"", b"text", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\x89PNG\r\n\x1a\n"])
+def test_files_that_are_no_images_are_refused(data: bytes) -> None:
+    with pytest.raises(ImageError):
+        load_rgb(data)
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [10_000, 60_000])
+def test_bombs_are_refused_by_their_header(side: int) -> None:
+    with pytest.raises(ImageError, match="pixels"):
+        load_rgb(png_header(side, side + 1))
+
+
+def test_the_pixel_limit_is_exact() -> None:
+    data = to_bytes(noise(24, 32))
+    assert load_rgb(data, max_pixels=24 * 32).size == (32, 24)
+    with pytest.raises(ImageError, match="32×24"):
+        load_rgb(data, max_pixels=24 * 32 - 1)
+
+
+def test_the_centre_is_cropped() -> None:
+    image = Image.new("RGB", (30, 10), "black")
+    image.paste("white", (10, 0, 20, 10))
+    assert np.all(to_array(fit_square(image, 10)) == 255)
+
+
+def test_resizing_is_antialiased() -> None:
+    checks = Image.fromarray(np.indices((256, 256)).sum(0).astype(np.uint8) % 2 * 255)
+    small = to_array(fit_square(checks.convert("RGB"), 32))
+    assert np.abs(small.astype(int) - 127).max() <= 3
+
+
+def test_too_small_images_are_refused() -> None:
+    assert fit_square(Image.new("RGB", (16, 20)), 64).size == (64, 64)
+    with pytest.raises(ImageError, match="1×1 is too small"):
+        fit_square(Image.new("RGB", (1, 1)), 64)
