@@ -5,8 +5,12 @@ import importlib.metadata
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lit_mbldm.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TRAINER_VERBS = {
     "fit": "train a model from a config",
@@ -28,26 +32,15 @@ def main(args: Sequence[str] | None = None) -> None:
 def _dispatch(argv: list[str]) -> None:
     verb = argv[0] if argv else ""
     if verb in TRAINER_VERBS:
-        _run_trainer(argv)
+        from lit_mbldm.trainer_cli import run_trainer
+
+        run_trainer(argv)
         return
     parser = _parser()
     if verb and not verb.startswith("-") and verb not in _own_verbs(parser):
         _pass_on_to_lightning_sdk(argv)
     options = parser.parse_args(argv or ["--help"])
     options.run(options)
-
-
-def _run_trainer(argv: list[str]) -> None:
-    import lightning as L
-    from lightning.pytorch.cli import LightningCLI
-
-    LightningCLI(
-        L.LightningModule,
-        L.LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        args=argv,
-    )
 
 
 def _pass_on_to_lightning_sdk(argv: list[str]) -> None:
@@ -140,20 +133,25 @@ def _add_codec(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     report.add_argument("images", help="folder of images, zip, or tar shards")
     report.add_argument("--picture", type=Path, default=Path("codec.png"), help="PNG to write")
     report.set_defaults(run=_codec_report)
+    for action in (fit, report):
+        action.add_argument("--max-images", type=int, default=1000, help="images taken at random")
 
 
 def _codec_fit(options: argparse.Namespace) -> None:
     from lit_mbldm.codecs.quantizers import fit_patch_codec
-    from lit_mbldm.data.reading import read_images
-    from lit_mbldm.zoo.entry import save_entry
+    from lit_mbldm.zoo.entry import refuse_existing_entry, save_entry
 
-    images = read_images(options.images)
+    refuse_existing_entry(options.out)
     codec = fit_patch_codec(
-        images, options.quantizer, max_patches=options.max_patches, seed=options.seed
+        _read_tensors(options),
+        options.quantizer,
+        max_patches=options.max_patches,
+        seed=options.seed,
     )
     command = (
-        f"lit-mbldm codec fit {options.quantizer} IMAGES OUT"
-        f" --max-patches {options.max_patches} --seed {options.seed}"
+        f"lit-mbldm codec fit {codec.quantizer} {Path(options.images).name} OUT"
+        f" --max-images {options.max_images} --max-patches {options.max_patches}"
+        f" --seed {options.seed}"
     )
     save_entry(codec, options.out, {"fingerprint": codec.fingerprint, "command": command})
     print(f"{codec.quantizer}, {codec.bits_per_pixel:g} bits a pixel: {options.out}")
@@ -161,12 +159,21 @@ def _codec_fit(options: argparse.Namespace) -> None:
 
 def _codec_report(options: argparse.Namespace) -> None:
     from lit_mbldm.codecs.report import codec_report
-    from lit_mbldm.data.reading import read_images
     from lit_mbldm.zoo import load_pretrained
 
     codec = load_pretrained(options.codec)
-    print(codec_report(codec, read_images(options.images), options.picture))
+    print(codec_report(codec, _read_tensors(options), options.picture))
     print(f"Picture: {options.picture}")
+
+
+def _read_tensors(options: argparse.Namespace) -> "list[Tensor]":
+    import torch
+
+    from lit_mbldm.data.images import to_array
+    from lit_mbldm.data.in_memory import read_images
+
+    images = read_images(options.images, options.max_images)
+    return [torch.from_numpy(to_array(image).copy()) for image in images.values()]
 
 
 def _add_sample(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -187,6 +194,8 @@ def _sample(options: argparse.Namespace) -> None:
     from lit_mbldm.zoo import load_pretrained
 
     model = load_pretrained(options.model).to(options.device)
+    if not hasattr(model, "sample"):
+        raise InputError(f"{options.model} is a codec; sampling needs a diffusion model.")
     temperature = {} if options.temperature is None else {"temperature": options.temperature}
     images = model.sample(
         options.n, options.steps, options.seed, options.batch_size, progress=True, **temperature

@@ -47,8 +47,22 @@ def nearest_codewords(x: Tensor, codewords: Tensor) -> Tensor:
     return best.view(torch.int32).bitwise_and_(K - 1).to(torch.uint8).t()
 
 
-class ProductCodebook(nn.Module):
-    """M sub-codebooks, each for its own slice of a vector, after an optional rotation (VQ, PQ, OPQ).
+class Codebook(nn.Module):
+    """What the channels of a codec have in common: M sub-codebooks of K codewords."""
+
+    codewords: Tensor  # (M, K, d)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Quantise vectors (N, D) float32 to codes (N, M) uint8."""
+        raise NotImplementedError
+
+    def assemble(self, codewords: list[Tensor]) -> Tensor:
+        """Turn M (possibly soft) codewords (..., d) into vectors (..., D)."""
+        raise NotImplementedError
+
+
+class ProductCodebook(Codebook):
+    """M sub-codebooks, one a slice of the vector, after an optional rotation (VQ, PQ, OPQ).
 
     Where M does not divide D, vectors are padded with zeros to M·d numbers.
 
@@ -59,7 +73,6 @@ class ProductCodebook(nn.Module):
         rotated: whether a rotation comes first (OPQ; Ge et al. 2013).
     """
 
-    codewords: Tensor  # (M, K, d)
     rotation: Tensor | None  # (M·d, D), orthonormal columns
 
     def __init__(self, dim: int, num_codebooks: int, codebook_size: int, rotated: bool) -> None:
@@ -85,7 +98,7 @@ class ProductCodebook(nn.Module):
         return x[..., : self.dim] if self.rotation is None else x @ self.rotation
 
 
-class ResidualCodebook(nn.Module):
+class ResidualCodebook(Codebook):
     """M codebooks whose codewords add up, searched with a beam (RQ; Chen et al. 2010).
 
     Args:
@@ -94,8 +107,6 @@ class ResidualCodebook(nn.Module):
         codebook_size: codewords K in each.
         beam_size: partial sums kept at each stage; 1 is the greedy search.
     """
-
-    codewords: Tensor  # (M, K, D)
 
     def __init__(
         self, dim: int, num_codebooks: int, codebook_size: int, beam_size: int = 5
@@ -106,7 +117,8 @@ class ResidualCodebook(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Quantise vectors (N, D) float32 to codes (N, M) uint8."""
-        return torch.cat([self._encode_rows(rows) for rows in x.split(_rows_at_once(x.device) // 4)])
+        rows = max(_rows_at_once(x.device) // self.beam_size, 1)
+        return torch.cat([self._encode_rows(part) for part in x.split(rows)])
 
     def _encode_rows(self, x: Tensor) -> Tensor:
         N, K = len(x), self.codewords.shape[1]

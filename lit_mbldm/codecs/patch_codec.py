@@ -5,13 +5,14 @@ B images, H×W pixels, s pixels a patch side, h = H/s, w = W/s, S code channels,
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs.codebooks import ProductCodebook, ResidualCodebook
+from lit_mbldm.codecs.codebooks import Codebook, ProductCodebook, ResidualCodebook
 from lit_mbldm.codecs.patches import (
     check_image_size,
     from_patches,
@@ -19,6 +20,7 @@ from lit_mbldm.codecs.patches import (
     to_patches,
     ycbcr_to_rgb,
 )
+from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError
 
 Kind = Literal["VQ", "PQ", "OPQ", "RQ"]
@@ -68,7 +70,7 @@ class QuantizerName:
 class PatchCodec(nn.Module):
     """A classical codec of image patches: YCbCr, then vector quantisation of each channel.
 
-    Its codebooks are buffers, filled by `lit_mbldm.codecs.fit_patch_codec` or by
+    Its codebooks are buffers, filled by `lit_mbldm.codecs.quantizers.fit_patch_codec` or by
     `lit_mbldm.zoo.load_pretrained`. Frozen, yet gradients pass through `decode_soft`.
 
     Source: Scribano et al., Algorithms 2023, 16, 501, sections 3.1 and 3.2.2.
@@ -87,15 +89,16 @@ class PatchCodec(nn.Module):
         self.quantizer = quantizer.upper()
         self.patch_size = patch_size
         self.codebook_size = codebook_size
-        self.channels = nn.ModuleList()
+        channels: list[Codebook] = []
         for bits in parsed.bits:
             num = bits // (codebook_size.bit_length() - 1)
             if parsed.kind == "RQ":
-                self.channels.append(ResidualCodebook(patch_size**2, num, codebook_size))
+                channels.append(ResidualCodebook(patch_size**2, num, codebook_size))
             else:
                 rotated = parsed.kind == "OPQ" and num > 1
-                self.channels.append(ProductCodebook(patch_size**2, num, codebook_size, rotated))
-        self.splits = [len(channel.codewords) for channel in self.channels]
+                channels.append(ProductCodebook(patch_size**2, num, codebook_size, rotated))
+        self.channels = cast(Sequence[Codebook], nn.ModuleList(channels))
+        self.splits = [len(channel.codewords) for channel in channels]
         self.requires_grad_(False)
 
     @property
@@ -111,9 +114,8 @@ class PatchCodec(nn.Module):
     @property
     def fingerprint(self) -> str:
         """sha256 (hex) of the quantiser's name, the sizes and every array."""
-        digest = hashlib.sha256(
-            f"{self.quantizer} {self.patch_size} {self.codebook_size}".encode()
-        )
+        head = f"{self.quantizer} {self.patch_size} {self.codebook_size}"
+        digest = hashlib.sha256(head.encode())
         for name, array in sorted(self.state_dict().items()):
             digest.update(f"{name} {tuple(array.shape)}".encode())
             digest.update(array.detach().float().cpu().numpy().astype("<f4").tobytes())
@@ -147,10 +149,10 @@ class PatchCodec(nn.Module):
                 f" {images.dtype} of shape {tuple(images.shape)}."
             )
         S, h, w = self.latent_shape(images.shape[2], images.shape[3])
-        patches = to_patches(rgb_to_ycbcr(images), self.patch_size).flatten(1, 3)  # (3, Bhw, s²)
-        codes = torch.cat(
-            [channel.encode(x) for channel, x in zip(self.channels, patches, strict=True)], dim=1
-        )  # (Bhw, S)
+        with full_float32(images.device):
+            patches = to_patches(rgb_to_ycbcr(images), self.patch_size).flatten(1, 3)
+            parts = [channel.encode(x) for channel, x in zip(self.channels, patches, strict=True)]
+        codes = torch.cat(parts, dim=1)  # (Bhw, S)
         return codes.view(len(images), h, w, S).permute(0, 3, 1, 2).contiguous()
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -191,7 +193,8 @@ class PatchCodec(nn.Module):
         codewords = [
             codebook[indices[:, site]] for site, codebook in enumerate(self.codebooks())
         ]  # S × (B, h, w, d)
-        return self._to_images(self.assemble(codewords))
+        with full_float32(codes.device):
+            return self._to_images(self.assemble(codewords))
 
     def decode_soft(self, weights: Tensor) -> Tensor:
         """Decode mixtures of codewords; differentiable in the weights (equation 21).
@@ -203,12 +206,13 @@ class PatchCodec(nn.Module):
             (B, 3, H, W) float RGB, nominal range [0, 255]; equals `reconstruct` for one-hot
             weights.
         """
-        return self._to_images(self.assemble(self.soft_codewords(weights)))
+        with full_float32(weights.device):
+            return self._to_images(self.assemble(self.soft_codewords(weights)))
 
     def soft_codewords(self, weights: Tensor) -> list[Tensor]:
         """Expected codewords: S tensors (B, h, w, d) from weights (B, S, K, h, w)."""
         return [
-            torch.einsum("bkhw,kd->bhwd", weights[:, site], codebook)
+            torch.einsum("bkhw,kd->bhwd", weights[:, site].to(codebook.dtype), codebook)
             for site, codebook in enumerate(self.codebooks())
         ]
 

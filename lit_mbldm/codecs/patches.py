@@ -17,7 +17,9 @@ RGB_TO_YCBCR = torch.tensor(
         [0.5, -0.418687589, -0.081312411],
     ]
 )
-YCBCR_TO_RGB = torch.tensor([[1.0, 0.0, 1.402], [1.0, -0.344136286, -0.714136286], [1.0, 1.772, 0.0]])
+YCBCR_TO_RGB = torch.tensor(
+    [[1.0, 0.0, 1.402], [1.0, -0.344136286, -0.714136286], [1.0, 1.772, 0.0]]
+)
 # Y is centred as well as the chroma, so that every channel lies in [-128, 128).
 LEVEL = 128.0
 
@@ -92,7 +94,7 @@ def overlapping_patches(images: Tensor, patch_size: int, positions: Tensor) -> T
     Returns:
         (C, N, s²).
     """
-    B, C, H, W = images.shape
+    _, C, H, W = images.shape
     rows, columns = H - patch_size + 1, W - patch_size + 1
     b, rest = positions // (rows * columns), positions % (rows * columns)
     y, x = rest // columns, rest % columns

@@ -17,7 +17,7 @@ def full_float32(device: torch.device) -> Iterator[None]:
     Args:
         device: where the block computes.
     """
-    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
     previous = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:

@@ -12,14 +12,12 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from lit_mbldm.data.encoding import EncodingDataModule
-from lit_mbldm.data.images import ImageError, load_rgb, resize_square, to_array
+from lit_mbldm.data.images import resize_square, to_array
+from lit_mbldm.data.in_memory import read_images
 from lit_mbldm.data.loader import EpochLoader
-from lit_mbldm.data.skips import SkipLog
-from lit_mbldm.data.sources import open_source
 from lit_mbldm.errors import InputError
 
 VALIDATION_CROPS = 64
-MAX_TOTAL_PIXELS = 500_000_000
 
 
 class CropDataModule(EncodingDataModule):
@@ -165,25 +163,11 @@ class CropStream(IterableDataset[dict[str, Tensor]]):
 
 
 def _load_photos(folder: Path, crop_size: int) -> list[Image.Image]:
-    source = open_source(folder)
-    photos, skips, pixels = [], SkipLog(), 0
-    for raw in source:
-        try:
-            photo = load_rgb(raw.read())
-        except (ImageError, OSError) as error:
-            skips.add(raw.name, error)
-            continue
+    photos = read_images(folder)
+    for name, photo in photos.items():
         if min(photo.size) < crop_size:
             raise InputError(
                 f"Expected photographs of at least {crop_size}×{crop_size} pixels in {folder},"
-                f" but {raw.name} has {photo.width}×{photo.height}. Lower crop_size or remove it."
+                f" but {name} has {photo.width}×{photo.height}. Lower crop_size or remove it."
             )
-        pixels += photo.width * photo.height
-        if pixels > MAX_TOTAL_PIXELS:
-            raise InputError(
-                f"{folder} holds more than {MAX_TOTAL_PIXELS // 10**6} megapixels, too many to"
-                " keep in memory. Write shards with `lit-mbldm shards` and use ShardDataModule."
-            )
-        photos.append(photo)
-    skips.check(len(photos), len(source), 0.01, "Nothing was changed.")
-    return photos
+    return list(photos.values())

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from lit_mbldm.data.decoders import ImageDecoder, dump_codes
 from lit_mbldm.data.encoding import Codec

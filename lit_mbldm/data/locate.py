@@ -106,6 +106,8 @@ def open_shards(patterns: Patterns) -> ShardSet:
         except (tarfile.TarError, OSError, ValueError) as error:
             skips.add(str(path), error)
     skips.check(len(shards), len(paths), 0.01, "These are shards, not images.")
+    if skips.entries:
+        rank_zero_warn(f"Left out {len(skips.entries)} unreadable shards:\n{skips.summary()}")
     for shard in shards[1:]:
         if shard.tag != shards[0].tag:
             raise InputError(

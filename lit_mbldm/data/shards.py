@@ -10,7 +10,7 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from lit_mbldm.data.images import ImageError, fit_square, load_rgb
 from lit_mbldm.data.manifest import Manifest, ShardEntry, refuse_existing

@@ -119,8 +119,8 @@ class CategoricalProcess(GaussianForward):
                 error = error + self.image_weight * image_error(codec, soft, codes)
             loss = loss + self.snr(t).flatten().clamp(max=self.min_snr_gamma) * error
         if self.cross_entropy_weight:
-            nats = F.cross_entropy(logits.transpose(1, 2), codes, reduction="none")
-            loss = loss + self.cross_entropy_weight * nats.flatten(1).mean(1)
+            nats = F.cross_entropy(logits.flatten(0, 1), codes.flatten(0, 1), reduction="none")
+            loss = loss + self.cross_entropy_weight * nats.view(len(z0), -1).mean(1)
         return loss
 
     def gumbel_softmax(self, logits: Tensor, generator: SampleStreams) -> Tensor:

@@ -29,8 +29,7 @@ def save_entry(module: nn.Module, folder: Path, about: dict[str, Any] | None = N
     Raises:
         InputError: the folder holds an entry already.
     """
-    if (folder / CONFIG).exists():
-        raise InputError(f"{folder} already holds an entry. Choose another folder or remove it.")
+    refuse_existing_entry(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     weights = save(tensors)
@@ -43,6 +42,12 @@ def save_entry(module: nn.Module, folder: Path, about: dict[str, Any] | None = N
     }
     _write(folder / WEIGHTS, weights)
     _write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+
+def refuse_existing_entry(folder: Path) -> None:
+    """Raise InputError where the folder already holds an entry."""
+    if (folder / CONFIG).exists():
+        raise InputError(f"{folder} already holds an entry. Choose another folder or remove it.")
 
 
 def load_entry(folder: Path) -> nn.Module:

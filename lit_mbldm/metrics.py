@@ -1,0 +1,139 @@
+"""Figures of a codec: quality of its images, use and order of its codebooks.
+
+B images, S codebooks of K codewords of d numbers each.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from lit_mbldm.errors import InputError
+
+ORDINALITY_DISTANCES = (1, 2, 4, 8, 16)
+_SSIM_WINDOW = 7
+
+
+@dataclass(frozen=True)
+class CodebookUsage:
+    """How evenly codewords are used.
+
+    Attributes:
+        fraction: (S,) float64, the part of each codebook that occurs at all, in (0, 1].
+        perplexity: (S,) float64, 2 to the entropy in bits, in [1, K].
+    """
+
+    fraction: Tensor
+    perplexity: Tensor
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio over all channels and pixels, in dB.
+
+    Args:
+        a: (3, H, W) or (B, 3, H, W) uint8.
+        b: the same shape.
+
+    Returns:
+        Scalar or (B,) float64; inf for equal images.
+
+    Raises:
+        InputError: shapes differ or are no RGB images, or another dtype.
+    """
+    _check_pair(a, b)
+    return _decibels((a.double() - b.double()).square())
+
+
+def wrapped_psnr(a: Tensor, b: Tensor) -> Tensor:
+    """PSNR with squared differences taken in uint8, modulo 256: larger than the truth.
+
+    Reproduces the PSNR column of Scribano et al. 2023, Table 1; for comparison with it only.
+    Arguments, result and errors as in `psnr`.
+    """
+    _check_pair(a, b)
+    difference = a - b
+    return _decibels((difference * difference).double())
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity: mean over R, G and B, 7×7 uniform window, data range 255.
+
+    As `skimage.metrics.structural_similarity(channel_axis=..., data_range=255)`.
+    Source: Wang et al. 2004.
+
+    Args:
+        a: (3, H, W) or (B, 3, H, W) uint8, sides of at least 7.
+        b: the same shape.
+
+    Returns:
+        Scalar or (B,) float32 in [-1, 1].
+
+    Raises:
+        InputError: shapes differ or are no RGB images, or another dtype.
+    """
+    _check_pair(a, b)
+    if min(a.shape[-2:]) < _SSIM_WINDOW:
+        raise InputError(
+            f"SSIM needs sides of at least {_SSIM_WINDOW} pixels, got {tuple(a.shape[-2:])}."
+        )
+    single = a.ndim == 3
+    _, similarity = structural_similarity_index_measure(
+        (a[None] if single else a).float(),
+        (b[None] if single else b).float(),
+        gaussian_kernel=False,
+        kernel_size=_SSIM_WINDOW,
+        data_range=255.0,
+        reduction="none",
+        return_full_image=True,
+    )  # (B, 3, H, W)
+    edge = _SSIM_WINDOW // 2  # windows that reach over the border do not count
+    means = similarity[..., edge:-edge, edge:-edge].flatten(1).mean(1)
+    return means[0] if single else means
+
+
+def codebook_usage(codes: Tensor, codebook_size: int) -> CodebookUsage:
+    """Count which codewords occur.
+
+    Args:
+        codes: (B, S, h, w) of any integer dtype, range [0, K-1].
+        codebook_size: K.
+    """
+    sites = codes.long().transpose(0, 1).flatten(1)  # (S, Bhw)
+    counts = torch.stack([site.bincount(minlength=codebook_size) for site in sites])
+    p = counts.double() / sites.shape[1]  # (S, K)
+    return CodebookUsage(
+        fraction=(p > 0).double().mean(1), perplexity=torch.special.entr(p).sum(1).exp()
+    )
+
+
+def ordinality(codewords: Tensor, distances: Sequence[int] = ORDINALITY_DISTANCES) -> Tensor:
+    """Mean distance of codewords that lie near each other by index, relative to a random pair.
+
+    Below 1 where neighbours by index are neighbours in space; about 1 in a random order.
+
+    Args:
+        codewords: (K, d) float.
+        distances: index distances; one of K or more has no pairs and gives nan.
+
+    Returns:
+        (len(distances),) float64.
+    """
+    points = codewords.double()
+    K, random_pair = len(points), torch.pdist(points).mean()
+    near = [(points[n:] - points[: max(K - n, 0)]).norm(dim=1).mean() for n in distances]
+    return torch.stack(near) / random_pair
+
+
+def _check_pair(a: Tensor, b: Tensor) -> None:
+    fits = a.ndim in (3, 4) and a.shape == b.shape and a.shape[-3] == 3
+    if not fits or a.dtype != torch.uint8 or b.dtype != torch.uint8:
+        raise InputError(
+            "Expected two uint8 images of one shape (3, H, W) or (B, 3, H, W), got"
+            f" {a.dtype} {tuple(a.shape)} and {b.dtype} {tuple(b.shape)}."
+        )
+
+
+def _decibels(squared_errors: Tensor) -> Tensor:
+    return 10 * torch.log10(255**2 / squared_errors.flatten(-3).mean(-1))

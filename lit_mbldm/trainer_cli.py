@@ -1,0 +1,51 @@
+"""Lightning's own verbs, with errors short enough to read."""
+
+import difflib
+import inspect
+import pkgutil
+import re
+import sys
+from typing import Any
+
+import lightning as L
+from jsonargparse import ArgumentError
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from lit_mbldm.errors import InputError
+
+_NOISE = re.compile(r"\s*(Given value|Subtypes|Errors:|Does not validate|- Expected a <)")
+
+
+def run_trainer(argv: list[str]) -> None:
+    """Run fit, validate, test or predict.
+
+    Raises:
+        InputError: arguments or a config that cannot be parsed.
+    """
+    sys.argv[1:] = argv  # LightningCLI warns of arguments given in any other way
+    try:
+        _TrainerCLI(
+            L.LightningModule,
+            L.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+        )
+    except ArgumentError as error:
+        raise InputError(_explain(str(error))) from error
+
+
+class _TrainerCLI(LightningCLI):
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Build a parser that raises errors in place of printing a hundred options."""
+        return super().init_parser(exit_on_error=False, **kwargs)
+
+
+def _explain(message: str) -> str:
+    text = "\n".join(line for line in message.splitlines() if not _NOISE.match(line))
+    found = re.search(r"class_path '([\w.]+)':\s+Option '(\w+)' is not accepted", message)
+    if found is None:
+        return f"{text}\nSee `lightning fit --help` and the files in configs/."
+    accepted = list(inspect.signature(pkgutil.resolve_name(found[1])).parameters)
+    close = difflib.get_close_matches(found[2], accepted, n=1)
+    hint = f"\nDid you mean {close[0]!r}?" if close else ""
+    return f"{text}\nIt accepts {', '.join(accepted)}.{hint}"

@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from lit_mbldm.denoisers import UNet
+from lit_mbldm.errors import InputError
+
+
+def test_shapes_time_and_self_conditioning_reach_the_output() -> None:
+    torch.manual_seed(0)
+    unet = UNet(6, 12, base_channels=16, channel_multipliers=(1, 2))
+    torch.nn.init.normal_(unet.head.weight)
+    for layer in unet.modules():
+        if isinstance(layer, torch.nn.Conv2d) and not layer.weight.any():
+            torch.nn.init.normal_(layer.weight, std=0.05)
+    z, time = torch.randn(2, 6, 4, 6), torch.tensor([0.1, 0.9])
+    out = unet(z, time, torch.zeros_like(z))
+    assert out.shape == (2, 12, 4, 6)
+    assert not torch.allclose(out, unet(z, time + 0.05, torch.zeros_like(z)))
+    assert not torch.allclose(out, unet(z, time, torch.ones_like(z)))
+
+
+def test_starts_at_zero() -> None:
+    unet = UNet(6, 6, base_channels=16, channel_multipliers=(1, 2))
+    z = torch.randn(1, 6, 4, 4)
+    assert (unet(z, torch.tensor([0.5]), z) == 0).all()
+
+
+def test_attention_is_at_the_bottleneck_only() -> None:
+    names = [n for n, _ in UNet(6, 6, 16, (1, 2, 4)).named_modules() if "qkv" in n]
+    assert names == ["attention.qkv"]
+
+
+def test_paper_s_size_has_about_51_7_million_parameters() -> None:
+    with torch.device("meta"):
+        unet = UNet(6, 6, base_channels=80, channel_multipliers=(1, 2, 4, 8))
+    count = sum(p.numel() for p in unet.parameters())
+    assert abs(count / 51.7e6 - 1) < 0.01
+
+
+def test_sides_that_cannot_be_halved_are_refused() -> None:
+    unet = UNet(6, 6, 16, (1, 2, 2))
+    with pytest.raises(InputError, match="multiples of 4"):
+        unet(torch.zeros(1, 6, 6, 6), torch.zeros(1), torch.zeros(1, 6, 6, 6))

@@ -1,0 +1,175 @@
+import math
+
+import pytest
+import torch
+from scipy.stats import chisquare
+from torch import Tensor
+
+from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.errors import InputError
+from lit_mbldm.processes import CategoricalProcess
+from lit_mbldm.processes.categorical import draw_categories, image_error
+from lit_mbldm.processes.forward import Prediction
+from lit_mbldm.randomness import SampleStreams
+from lit_mbldm.samplers import ancestral
+from lit_mbldm.zoo import load_pretrained
+
+
+def streams(count: int, seed: int = 0) -> SampleStreams:
+    return SampleStreams([(seed, i) for i in range(count)])
+
+
+@pytest.fixture(scope="module")
+def codec() -> PatchCodec:
+    return load_pretrained("opq-32-8-8")
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.2])
+def test_drawn_frequencies_are_the_softmax_s(temperature: float) -> None:
+    logits = torch.randn(8) * 2
+    draws = draw_categories(
+        logits.view(1, 1, 8, 1, 1).expand(1, 1, 8, 200, 200), temperature, streams(1)
+    )
+    observed = draws.flatten().bincount(minlength=8).double()
+    expected = (logits.double() / temperature).softmax(0) * draws.numel()
+    assert chisquare(observed.numpy(), expected.numpy()).pvalue > 1e-3
+
+
+def test_rare_categories_are_drawn_as_often_as_they_should() -> None:
+    logits = torch.zeros(256)
+    logits[0] = math.log(255 * 999)  # the others share one in a thousand
+    draws = draw_categories(
+        logits.view(1, 1, 256, 1, 1).expand(1, 1, 256, 700, 700), 1.0, streams(1)
+    )
+    rare = (draws != 0).sum().item()
+    assert abs(rare - 490) < 4 * 490**0.5
+
+
+def test_temperature_zero_is_the_argmax_and_negative_is_refused() -> None:
+    logits = torch.randn(2, 3, 16, 4, 4)
+    assert torch.equal(draw_categories(logits, 0, streams(2)), logits.argmax(2))
+    with pytest.raises(InputError, match="temperature"):
+        draw_categories(logits, -1, streams(2))
+
+
+def test_logits_of_minus_infinity_are_never_drawn() -> None:
+    logits = torch.full((1, 1, 4, 50, 50), -torch.inf)
+    logits[:, :, 1:3] = 0.0
+    assert set(draw_categories(logits, 1.0, streams(1)).unique().tolist()) == {1, 2}
+
+
+def test_likelihood_gives_bayes_posterior_under_a_uniform_network() -> None:
+    process = CategoricalProcess(likelihood=True, codebook_size=8)
+    z_t, t = torch.randn(1, 1, 3, 3), 400
+    logits = process.predict(lambda *_: torch.zeros(1, 8, 3, 3), z_t, t).logits
+    assert logits is not None
+    a = process.alpha_bar[t]
+    density = torch.distributions.Normal(a.sqrt() * process.levels.double(), (1 - a).sqrt())
+    expected = density.log_prob(z_t.double()[..., None]).softmax(-1)  # (1, 1, 3, 3, K)
+    assert torch.allclose(logits.softmax(2).movedim(2, -1).double(), expected, atol=1e-5)
+
+
+def test_exact_bayes_denoiser_samples_a_known_distribution() -> None:
+    """Two codewords at every site with probabilities 0.2 and 0.8."""
+    process = CategoricalProcess(likelihood=True, self_conditioning=False)
+    prior = torch.full((256,), -torch.inf)
+    prior[60], prior[190] = math.log(0.2), math.log(0.8)
+
+    def network(z_t: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        return prior.view(1, 256, 1, 1).expand(len(z_t), 256, *z_t.shape[2:])
+
+    z0 = ancestral(process, network, (1, 60, 60), 100, streams(1))
+    codes = process.to_codes(z0)
+    assert set(codes.unique().tolist()) == {60, 190}
+    assert (codes == 60).float().mean().item() == pytest.approx(0.2, abs=0.03)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 20])
+def test_a_perfect_denoiser_recovers_the_codes(steps: int) -> None:
+    process = CategoricalProcess()
+    codes = torch.randint(0, 256, (1, 6, 4, 4))
+    logits = 100 * torch.nn.functional.one_hot(codes, 256).movedim(-1, 2).flatten(1, 2).float()
+    z0 = ancestral(process, lambda z, *_: logits.expand(len(z), -1, -1, -1), (6, 4, 4), steps,
+                   streams(2))  # fmt: skip
+    assert torch.equal(process.to_codes(z0).long(), codes.expand(2, -1, -1, -1))
+
+
+def test_last_step_returns_the_draw_itself() -> None:
+    process = CategoricalProcess()
+    logits = torch.randn(2, 6, 256, 4, 4)
+    z = process.step(torch.randn(2, 6, 4, 4), Prediction(torch.zeros(1), logits), 20, 0, streams(2))
+    assert torch.equal(z, process.levels[process.to_codes(z).long()])
+
+
+def test_gumbel_softmax_approaches_a_draw_and_has_the_right_gradient() -> None:
+    logits = torch.randn(1, 2, 5, 2, 2, dtype=torch.float64, requires_grad=True)
+    process = CategoricalProcess(gumbel_temperature=0.7, codebook_size=8)
+
+    def draw(x: Tensor) -> Tensor:
+        return process.gumbel_softmax(x, streams(1))
+
+    assert torch.autograd.gradcheck(draw, (logits,), eps=1e-6, atol=1e-5)
+    cold = CategoricalProcess(gumbel_temperature=1e-3)
+    sharp = cold.gumbel_softmax(torch.randn(1, 2, 5, 40, 40), streams(1)).max(2).values
+    assert sharp.mean() > 0.99
+
+
+def test_gumbel_softmax_s_argmax_has_the_softmax_s_frequencies() -> None:
+    logits = torch.randn(6)
+    soft = CategoricalProcess().gumbel_softmax(
+        logits.view(1, 1, 6, 1, 1).expand(1, 1, 6, 150, 150), streams(1)
+    )
+    observed = soft.argmax(2).flatten().bincount(minlength=6).double()
+    expected = logits.double().softmax(0) * observed.sum()
+    assert chisquare(observed.numpy(), expected.numpy()).pvalue > 1e-3
+
+
+def test_image_error_is_the_distance_of_decoded_images(codec: PatchCodec) -> None:
+    weights = torch.randn(2, 6, 256, 3, 4).softmax(2)
+    codes = torch.randint(0, 256, (2, 6, 3, 4))
+    difference = (codec.decode_soft(weights) - codec.reconstruct(codes)) / 127.5
+    expected = difference.square().mean((1, 2, 3))
+    assert torch.allclose(image_error(codec, weights, codes), expected, rtol=1e-4)
+
+
+def test_loss_is_the_sum_of_its_weighted_terms(codec: PatchCodec) -> None:
+    z0 = CategoricalProcess().to_latent(torch.randint(0, 256, (3, 6, 2, 2)))
+    t = torch.tensor([1, 300, 900])
+    output = torch.randn(3, 6 * 256, 2, 2)
+
+    def loss(**weights: float) -> Tensor:
+        process = CategoricalProcess(self_conditioning=False, **weights)
+        return process.loss(lambda *_: output, z0, t, streams(3), codec)
+
+    off = {"latent_weight": 0.0, "image_weight": 0.0}
+    terms = [
+        loss(latent_weight=2.0, image_weight=0.0),
+        loss(latent_weight=0.0, image_weight=3.0),
+        loss(**off, cross_entropy_weight=0.5),
+    ]
+    together = loss(latent_weight=2.0, image_weight=3.0, cross_entropy_weight=0.5)
+    assert torch.allclose(sum(terms), together, rtol=1e-5)
+    assert (loss(**off) == 0).all()
+
+
+def test_latent_term_is_the_paper_s_epsilon_term_under_min_snr(codec: PatchCodec) -> None:
+    process = CategoricalProcess(image_weight=0.0, self_conditioning=False)
+    z0 = process.to_latent(torch.randint(0, 256, (2, 6, 2, 2)))
+    t = torch.tensor([5, 600])
+    logits = torch.randn(2, 6, 256, 2, 2)
+    found = process.loss(lambda *_: logits.flatten(1, 2), z0, t, streams(2), codec)
+    generator = streams(2)
+    eps = generator.normal(z0.shape[1:])
+    soft = process.expected_level(process.gumbel_softmax(logits, generator))
+    a = process.alpha_bar[t].view(-1, 1, 1, 1)
+    z_t = process.mix(z0, eps, t).double()
+    eps_theta = (z_t / a.sqrt() - soft) / (1 / a - 1).sqrt()
+    snr = (a / (1 - a)).flatten()
+    weight = snr.clamp(max=5) / snr
+    expected = weight * (eps - eps_theta).square().flatten(1).mean(1)
+    assert torch.allclose(found.double(), expected, rtol=1e-3)
+
+
+def test_bad_temperature_is_refused() -> None:
+    with pytest.raises(InputError, match="gumbel_temperature"):
+        CategoricalProcess(gumbel_temperature=0)

@@ -1,0 +1,157 @@
+import pytest
+import torch
+from torch import Tensor
+
+from lit_mbldm.processes import GaussianProcess
+from lit_mbldm.processes.forward import Prediction
+from lit_mbldm.randomness import SampleStreams
+from lit_mbldm.samplers import ancestral
+
+
+def streams(count: int, seed: int = 0) -> SampleStreams:
+    return SampleStreams([(seed, i) for i in range(count)])
+
+
+def test_codes_survive_the_latent() -> None:
+    process = GaussianProcess()
+    codes = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    latent = process.to_latent(codes)
+    assert latent.min() == -1
+    assert latent.max() == 1
+    assert torch.equal(process.to_codes(latent), codes)
+    assert torch.equal(process.to_codes(latent * 1.5).unique()[[0, -1]], codes.unique()[[0, -1]])
+
+
+def test_corrupt_has_the_moments_of_q() -> None:
+    process = GaussianProcess()
+    z0 = torch.full((4, 1, 200, 200), 0.5)
+    t = torch.tensor([1, 100, 500, 1000])
+    z_t = process.corrupt(z0, t, streams(4))
+    a = process.alpha_bar[t].float()
+    assert torch.allclose(z_t.mean((1, 2, 3)), a.sqrt() * 0.5, atol=0.02)
+    assert torch.allclose(z_t.var((1, 2, 3)), 1 - a, rtol=0.03)
+
+
+@pytest.mark.parametrize(("t", "s"), [(1000, 999), (500, 120), (2, 1), (7, 0)])
+def test_posterior_is_bayes_rule(t: int, s: int) -> None:
+    process = GaussianProcess()
+    a_t, a_s = process.alpha_bar[t].item(), process.alpha_bar[s].item()
+    z0, z_t = 0.3, -0.7
+    mean, std = process.posterior(torch.full((1, 1, 1, 1), z_t), torch.tensor(z0), t, s)
+    if s == 0:
+        assert mean.item() == pytest.approx(z0)
+        assert std.item() == 0
+        return
+    # N(z_s; √a_s z0, 1-a_s) · N(z_t; r z_s, 1-r²), with r² = a_t/a_s
+    r2 = a_t / a_s
+    precision = 1 / (1 - a_s) + r2 / (1 - r2)
+    expected = (a_s**0.5 * z0 / (1 - a_s) + r2**0.5 * z_t / (1 - r2)) / precision
+    assert mean.item() == pytest.approx(expected, rel=1e-4)
+    assert std.item() == pytest.approx(precision**-0.5, rel=1e-4)
+
+
+def test_posterior_steps_compose_to_the_marginal() -> None:
+    process = GaussianProcess()
+    z0 = torch.full((1, 1, 400, 400), 0.4)
+    z = process.corrupt(z0, 900, streams(1))
+    for t, s in [(900, 600), (600, 350), (350, 50)]:
+        z = process.draw_posterior(z, z0, t, s, streams(1, seed=t))
+    a = process.alpha_bar[50].item()
+    assert z.mean().item() == pytest.approx(a**0.5 * 0.4, abs=0.01)
+    assert z.var().item() == pytest.approx(1 - a, rel=0.02)
+
+
+@pytest.mark.parametrize("objective", ["eps", "x0", "v"])
+def test_every_objective_recovers_z0_from_its_exact_target(objective: str) -> None:
+    process = GaussianProcess(objective=objective, self_conditioning=False)
+    z0 = torch.rand(3, 6, 4, 4) * 2 - 1
+    eps = torch.randn_like(z0)
+    t = torch.tensor([1, 400, 800])
+    z_t = process.mix(z0, eps, t)
+    a = process.alpha_bar[t].view(-1, 1, 1, 1).float()
+    target = {"eps": eps, "x0": z0, "v": a.sqrt() * eps - (1 - a).sqrt() * z0}[objective]
+    predicted = process.predict(lambda *_: target, z_t, t)
+    assert torch.allclose(predicted.z0, z0, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("objective", "weight"),
+    [
+        ("eps", lambda snr: min(snr, 5) / snr),
+        ("x0", lambda snr: min(snr, 5)),
+        ("v", lambda snr: min(snr, 5) / (snr + 1)),
+    ],
+)
+def test_min_snr_weights(objective: str, weight) -> None:  # type: ignore[no-untyped-def]
+    process = GaussianProcess(objective=objective)
+    for t in (1, 200, 1000):
+        a = process.alpha_bar[t].item()
+        found = process.loss_weight(torch.tensor([t])).item()
+        assert found == pytest.approx(weight(a / (1 - a)), rel=1e-5)
+
+
+def test_loss_of_the_three_objectives_is_one_loss() -> None:
+    """With γ = ∞ each weighted error is SNR·‖z0 - ẑ0‖², up to v's and ε's own factors."""
+    z0, t = torch.rand(2, 6, 4, 4) * 2 - 1, torch.tensor([300, 700])
+    guess = torch.zeros_like(z0)
+    losses = {}
+    for objective in ("eps", "x0", "v"):
+        process = GaussianProcess(
+            objective=objective, self_conditioning=False, min_snr_gamma=float("inf")
+        )
+        a = process.alpha_bar[t].view(-1, 1, 1, 1).float()
+
+        def network(z_t: Tensor, *_: Tensor, a: Tensor = a, objective: str = objective) -> Tensor:
+            eps = (z_t - a.sqrt() * guess) / (1 - a).sqrt()
+            v = (a.sqrt() * z_t - guess) / (1 - a).sqrt()
+            return {"eps": eps, "x0": guess, "v": v}[objective]
+
+        losses[objective] = process.loss(network, z0, t, streams(2))
+    assert torch.allclose(losses["eps"], losses["x0"], rtol=1e-4)
+    assert torch.allclose(losses["v"], losses["x0"], rtol=1e-4)
+
+
+def test_self_conditioning_flips_one_coin_a_sample_and_takes_the_clipped_estimate() -> None:
+    process = GaussianProcess(objective="x0")
+    seen = []
+
+    def network(z_t: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        seen.append(condition)
+        return torch.full_like(z_t, 3.0)
+
+    process.loss(network, torch.zeros(64, 1, 2, 2), torch.full((64,), 10), streams(64))
+    first, second = seen
+    assert (first == 0).all()
+    got = second.flatten(1)
+    assert ((got == 0).all(1) | (got == 1).all(1)).all()  # none, or 3 clipped to 1
+    assert 16 < (got[:, 0] == 1).sum() < 48
+    assert len(first) == (got[:, 0] == 1).sum()
+
+
+@pytest.mark.parametrize("steps", [1, 7, 50])
+def test_a_perfect_denoiser_recovers_z0_at_any_number_of_steps(steps: int) -> None:
+    process = GaussianProcess(objective="x0")
+    z0 = torch.rand(1, 6, 4, 4) * 2 - 1
+    out = ancestral(process, lambda z, *_: z0.expand_as(z), (6, 4, 4), steps, streams(3))
+    assert torch.allclose(out, z0.expand(3, -1, -1, -1), atol=1e-6)
+
+
+def test_the_exact_denoiser_of_gaussian_data_samples_that_gaussian() -> None:
+    process = GaussianProcess(objective="x0", self_conditioning=False)
+    mean, var = 0.2, 0.01
+
+    def exact(z_t: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        a = process.alpha_bar[(time[0] * 1000).round().long()].float()
+        return mean + a.sqrt() * var / (a * var + 1 - a) * (z_t - a.sqrt() * mean)
+
+    out = ancestral(process, exact, (1, 100, 100), 1000, streams(1))
+    assert out.mean().item() == pytest.approx(mean, abs=0.01)
+    assert out.std().item() == pytest.approx(var**0.5, rel=0.06)
+
+
+def test_step_draws_from_the_posterior_of_the_prediction() -> None:
+    process = GaussianProcess()
+    z_t, z0 = torch.randn(1, 1, 300, 300), torch.zeros(1, 1, 300, 300)
+    z_s = process.step(z_t, Prediction(z0), 500, 300, streams(1))
+    mean, std = process.posterior(z_t, z0, 500, 300)
+    assert (z_s - mean).std().item() == pytest.approx(std.item(), rel=0.02)

@@ -1,0 +1,239 @@
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from lit_mbldm.cli import main
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SMALL = """
+seed_everything: 0
+model:
+  class_path: lit_mbldm.training.{module}
+  init_args:
+    codec: opq-32-8-8
+    image_size: 32
+    denoiser:
+      class_path: lit_mbldm.denoisers.UNet
+      init_args: {{in_channels: 6, out_channels: {channels}, base_channels: 16,
+                   channel_multipliers: [1, 2], blocks_per_level: 1}}
+    process:
+      class_path: lit_mbldm.processes.{process}
+data:
+  class_path: lit_mbldm.data.{data}
+trainer:
+  accelerator: cpu
+  max_epochs: 1
+  default_root_dir: {root}
+  enable_progress_bar: false
+  enable_model_summary: false
+  logger: false
+  callbacks:
+    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+      init_args: {{dirpath: {root}, save_last: true}}
+    - class_path: lit_mbldm.training.SampleImages
+      init_args: {{num_images: 4, steps: 2}}
+"""
+CROPS = "CropDataModule\n  init_args: {crop_size: 32, batch_size: 8, crops_per_epoch: 16}"
+
+
+def write_config(folder: Path, kind: str, data: str = CROPS) -> Path:
+    continuous = kind == "continuous"
+    text = SMALL.format(
+        module="ContinuousDiffusion" if continuous else "CategoricalDiffusion",
+        process="GaussianProcess" if continuous else "CategoricalProcess",
+        channels=6 if continuous else 1536,
+        data=data,
+        root=folder,
+    )
+    (folder / "config.yaml").write_text(text)
+    return folder / "config.yaml"
+
+
+def make_photos(folder: Path, count: int, side: int = 48) -> Path:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((side, side)).save(folder / f"{i:03d}.png")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_argv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["lit-mbldm"])
+
+
+def fails(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run the command, which must end with a message and no traceback; return the message."""
+    with pytest.raises(SystemExit) as stopped:
+        main(args)
+    assert stopped.value.code not in (0, None)
+    shown = capsys.readouterr()
+    message = f"{stopped.value.code} {shown.err}"
+    assert "Traceback" not in message
+    return message
+
+
+@pytest.mark.parametrize("kind", ["continuous", "categorical"])
+def test_folder_to_codes_to_model_to_grid(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_photos(tmp_path / "photos", 12)
+    shards, codes = tmp_path / "shards", tmp_path / "codes"
+    main(["shards", str(photos), str(shards), "--size", "32"])
+    main(["encode", str(shards), str(codes), "--codec", "opq-32-8-8"])
+    assert json.loads((codes / "manifest.json").read_text())["count"] == 12
+    data = f"ShardDataModule\n  init_args: {{train: {codes}, val: {shards}, batch_size: 4}}"
+    main(["fit", "--config", str(write_config(tmp_path, kind, data))])
+    printed = capsys.readouterr().out
+    (command,) = [line for line in printed.splitlines() if line.startswith("Make more:")]
+    checkpoint = command.split()[4]
+    grids = []
+    for batch_size in (1, 3):
+        out = tmp_path / f"grid{batch_size}.png"
+        main(["sample", checkpoint, "-n", "4", "--steps", "3", "--seed", "0",
+              "--batch-size", str(batch_size), "--out", str(out)])  # fmt: skip
+        grids.append(np.asarray(Image.open(out)))
+    assert np.array_equal(*grids)
+
+
+def test_codec_fit_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = make_photos(tmp_path / "photos", 2, side=64)
+    codec = tmp_path / "codec"
+    main(["codec", "fit", "PQ-16-8-8", str(photos), str(codec), "--max-patches", "2000"])
+    main(["codec", "report", str(codec), str(photos), "--picture", str(tmp_path / "p.png")])
+    printed = capsys.readouterr().out
+    for word in ("PSNR", "SSIM", "0.5"):
+        assert word in printed
+    with Image.open(tmp_path / "p.png") as picture:
+        assert picture.width > 200
+    names = {path.suffix for path in codec.iterdir()}
+    assert names == {".json", ".safetensors"}
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_is_parsed_by_the_real_command(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", str(path), "--print_config"])
+    assert stopped.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"].startswith("lit_mbldm.")
+
+
+def test_the_command_has_three_names() -> None:
+    folder = Path(sys.executable).parent
+    module = [sys.executable, "-m", "lit_mbldm"]
+    texts = [
+        subprocess.run([*name, "--help"], capture_output=True, text=True, check=True).stdout
+        for name in (module, [folder / "lightning"], [folder / "lit-mbldm"])
+    ]
+    assert texts[0] == texts[1] == texts[2]
+    for verb in ("fit", "validate", "test", "predict", "shards", "codec", "encode", "sample"):
+        assert verb in texts[0]
+
+
+def test_importing_the_package_is_light() -> None:
+    code = "import sys, lit_mbldm, lit_mbldm.zoo; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"faiss", "webdataset", "torchvision", "lightning"} & set(ran.stdout.split())
+
+
+def test_other_verbs_go_to_lightning_sdk_where_it_is_installed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "invalid choice: 'login'" in fails(["login"], capsys)
+    info = tmp_path / "lightning_sdk-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lightning-sdk\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[console_scripts]\nlightning = fake_sdk:run\n")
+    (tmp_path / "fake_sdk.py").write_text("import sys\ndef run(): print('sdk', sys.argv[1:])\n")
+    ran = subprocess.run(
+        [sys.executable, "-m", "lit_mbldm", "login", "--now"],
+        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert ran.stdout == "sdk ['login', '--now']\n"
+
+
+def test_a_misspelt_key_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path, "categorical")
+    text = config.read_text()
+    for right, wrong in (("image_size", "imagesize"), ("trainer:", "trianer:")):
+        config.write_text(text.replace(right, wrong))
+        assert wrong.strip(":") in fails(["fit", "--config", str(config)], capsys)
+
+
+def test_a_config_that_is_missing_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no.yaml" in fails(["fit", "--config", str(tmp_path / "no.yaml")], capsys)
+
+
+def test_shards_that_match_nothing_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = f"ShardDataModule\n  init_args: {{train: '{tmp_path}/none-*.tar'}}"
+    config = write_config(tmp_path, "categorical", data)
+    assert "none-*.tar" in fails(["fit", "--config", str(config)], capsys)
+
+
+def test_codes_of_another_codec_stop_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_photos(tmp_path / "photos", 4)
+    main(["codec", "fit", "OPQ-32-8-8", str(photos), str(tmp_path / "codec"),
+          "--max-patches", "1000"])  # fmt: skip
+    main(["shards", str(photos), str(tmp_path / "shards"), "--size", "32"])
+    main(["encode", str(tmp_path / "shards"), str(tmp_path / "codes"),
+          "--codec", str(tmp_path / "codec")])  # fmt: skip
+    data = f"ShardDataModule\n  init_args: {{train: {tmp_path / 'codes'}, batch_size: 2}}"
+    config = write_config(tmp_path, "categorical", data)
+    capsys.readouterr()
+    message = fails(["fit", "--config", str(config)], capsys)
+    assert "lit-mbldm encode" in message
+
+
+def test_empty_and_foreign_folders_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "notes.txt").write_text("no image")
+    for name in ("empty", "text", "missing"):
+        out = str(tmp_path / "out")
+        assert name in fails(["shards", str(tmp_path / name), out, "--size", "32"], capsys)
+        assert name in fails(["codec", "fit", "VQ-8-8-8", str(tmp_path / name), out], capsys)
+
+
+def test_bad_images_among_good_ones_are_skipped_counted_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_photos(tmp_path / "photos", 5)
+    Image.new("RGB", (1, 1)).save(photos / "tiny.png")
+    Image.new("1", (10_000, 10_001)).save(photos / "bomb.png")
+    whole = (photos / "000.png").read_bytes()
+    (photos / "half.png").write_bytes(whole[: len(whole) // 2])
+    message = fails(["shards", str(photos), str(tmp_path / "strict"), "--size", "32"], capsys)
+    for name in ("tiny.png", "bomb.png", "half.png", "3 of 8"):
+        assert name in message
+    main(["shards", str(photos), str(tmp_path / "out"), "--size", "32", "--max-skipped", "0.5"])
+    shown = capsys.readouterr()
+    assert "Skipped 3 images" in shown.err
+    for out in ("strict", "out"):
+        with tarfile.open(tmp_path / out / "images-000000.tar") as archive:
+            assert len(archive.getnames()) == 5
+
+
+def test_sample_refuses_what_is_no_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no-such-model" in fails(["sample", "no-such-model"], capsys)
+    assert "codec" in fails(["sample", "opq-32-8-8"], capsys)
