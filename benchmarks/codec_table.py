@@ -11,7 +11,6 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 

@@ -125,7 +125,7 @@ def _add_codec(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     fit.add_argument("quantizer", help="{VQ|PQ|OPQ|RQ}-{Y-Cb-Cr bits}, such as OPQ-32-8-8")
     fit.add_argument("images", help="folder of images, zip, or tar shards")
     fit.add_argument("out", type=Path, help="folder to write")
-    fit.add_argument("--max-patches", type=int, default=300_000, help="patches drawn to fit on")
+    fit.add_argument("--max-patches", type=int, default=65_536, help="patches drawn to fit on")
     fit.add_argument("--seed", type=int, default=0)
     fit.set_defaults(run=_codec_fit)
     report = actions.add_parser("report", help="rate, quality and ordinality, and a picture")

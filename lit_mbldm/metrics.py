@@ -3,6 +3,7 @@
 B images, S codebooks of K codewords of d numbers each.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from lit_mbldm.errors import InputError
 
 ORDINALITY_DISTANCES = (1, 2, 4, 8, 16)
 _SSIM_WINDOW = 7
+# Variances are the unbiased ones, n/(n-1) of the means over a window of n = 49; torchmetrics takes
+# the means, for which K2 (0.03) shrinks in proportion.
+_SSIM_K2 = 0.03 * math.sqrt((_SSIM_WINDOW**2 - 1) / _SSIM_WINDOW**2)
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
         gaussian_kernel=False,
         kernel_size=_SSIM_WINDOW,
         data_range=255.0,
+        k2=_SSIM_K2,
         reduction="none",
         return_full_image=True,
     )  # (B, 3, H, W)

@@ -42,13 +42,6 @@ class SampleStreams:
             row.uniform_(generator=generator)
         return out
 
-    def exponential(self, shape: Sequence[int]) -> Tensor:
-        """Numbers of the unit exponential distribution, (B, *shape), float32, all positive."""
-        out = torch.empty(len(self), *shape, device=self.device)
-        for row, generator in zip(out, self.generators, strict=True):
-            row.exponential_(generator=generator)
-        return out
-
     def integers(self, low: int, high: int) -> Tensor:
         """One integer a sample, uniform in [low, high), (B,) int64."""
         return torch.cat(

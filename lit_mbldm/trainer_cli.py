@@ -29,6 +29,7 @@ def run_trainer(argv: list[str]) -> None:
             L.LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            save_config_kwargs={"config_filename": "resolved_config.yaml", "overwrite": True},
         )
     except ArgumentError as error:
         raise InputError(_explain(str(error))) from error

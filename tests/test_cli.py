@@ -5,6 +5,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import lightning.pytorch  # noqa: F401  its log handler must hold a stream that outlives a test
 import numpy as np
 import pytest
 import yaml
@@ -53,8 +54,8 @@ def write_config(folder: Path, kind: str, data: str = CROPS) -> Path:
         data=data,
         root=folder,
     )
-    (folder / "config.yaml").write_text(text)
-    return folder / "config.yaml"
+    (folder / "job.yaml").write_text(text)
+    return folder / "job.yaml"
 
 
 def make_photos(folder: Path, count: int, side: int = 48) -> Path:

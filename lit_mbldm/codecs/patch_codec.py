@@ -211,10 +211,12 @@ class PatchCodec(nn.Module):
 
     def soft_codewords(self, weights: Tensor) -> list[Tensor]:
         """Expected codewords: S tensors (B, h, w, d) from weights (B, S, K, h, w)."""
-        return [
-            torch.einsum("bkhw,kd->bhwd", weights[:, site].to(codebook.dtype), codebook)
-            for site, codebook in enumerate(self.codebooks())
+        sizes = weights.shape[3:]
+        mixtures = [
+            codebook.t() @ part.flatten(2).to(codebook.dtype)  # (B, d, hw)
+            for part, codebook in zip(weights.unbind(1), self.codebooks(), strict=True)
         ]
+        return [mixture.unflatten(2, sizes).permute(0, 2, 3, 1) for mixture in mixtures]
 
     def codebooks(self) -> list[Tensor]:
         """The S codebooks (K, d) in the order of the code channels."""

@@ -14,6 +14,9 @@ from lit_mbldm.processes.forward import Denoiser, GaussianForward, Prediction, T
 from lit_mbldm.processes.schedules import Schedule
 from lit_mbldm.randomness import SampleStreams
 
+# A standard deviation of about one index in 256.
+_MAX_LOG_PRECISION = 10.0
+
 
 class CategoricalProcess(GaussianForward):
     """Gaussian noise forward, categories backward (Scribano et al. 2023, section 3.2.2).
@@ -35,6 +38,9 @@ class CategoricalProcess(GaussianForward):
         cross_entropy_weight: 0 is the paper.
         likelihood: add log q(z_t | z_0) of each site's own noisy index to its logits (Bayes'
             rule), so that the network has to learn only what a site's surroundings say.
+        gaussian_head: the network also returns, for each code, the mean μ and log precision ρ of
+            a Gaussian over the index, (B, S·(K+2), h, w), and its logits are added to
+            -e^ρ (v - μ)²/2: indices are ordinal, and a number is learned faster than 256.
         min_snr_gamma: the clamp γ of Min-SNR weighting.
         self_conditioning: feed back the expected z_0.
         codebook_size: codewords K of the codec.
@@ -51,6 +57,7 @@ class CategoricalProcess(GaussianForward):
         image_weight: float = 1.0,
         cross_entropy_weight: float = 0.0,
         likelihood: bool = False,
+        gaussian_head: bool = False,
         min_snr_gamma: float = 5.0,
         self_conditioning: bool = True,
         codebook_size: int = 256,
@@ -63,26 +70,31 @@ class CategoricalProcess(GaussianForward):
         self.image_weight = image_weight
         self.cross_entropy_weight = cross_entropy_weight
         self.likelihood = likelihood
+        self.gaussian_head = gaussian_head
         levels = self.to_latent(torch.arange(codebook_size))
         self.register_buffer("levels", levels, persistent=False)
 
     def output_channels(self, num_codes: int) -> int:
-        """Channels the network must return for S code channels: S·K."""
-        return num_codes * self.codebook_size
+        """Channels the network must return for S code channels: S·K, or S·(K+2)."""
+        return num_codes * (self.codebook_size + 2 * self.gaussian_head)
 
     def predict(
         self, denoiser: Denoiser, z_t: Tensor, t: Time, self_condition: Tensor | None = None
     ) -> Prediction:
         """Ask the network for logits (B, S, K, h, w) and the expected z_0."""
         output = self.call(denoiser, z_t, t, self_condition).float()
-        logits = output.unflatten(1, (z_t.shape[1], self.codebook_size))  # (B, S, K, h, w)
+        logits = output.unflatten(1, (z_t.shape[1], -1))  # (B, S, K or K+2, h, w)
+        if self.gaussian_head:
+            logits, mean, log_precision = logits.split([self.codebook_size, 1, 1], dim=2)
+            precision = log_precision.clamp(max=_MAX_LOG_PRECISION).exp()
+            logits = logits - precision / 2 * (self._levels_at_sites() - mean).square()
         if self.likelihood:
             logits = logits + self._log_likelihood(z_t, t)
         return Prediction(self.expected_level(logits.softmax(2)), logits)
 
     def expected_level(self, weights: Tensor) -> Tensor:
         """Σ_k w_k v_k: soft indices (B, S, h, w) in [-1, 1] of weights (B, S, K, h, w)."""
-        return torch.einsum("bskhw,k->bshw", weights, self.levels)
+        return (self.levels @ weights.flatten(3)).view(weights.shape[:2] + weights.shape[3:])
 
     def loss(
         self,
@@ -125,7 +137,8 @@ class CategoricalProcess(GaussianForward):
 
     def gumbel_softmax(self, logits: Tensor, generator: SampleStreams) -> Tensor:
         """A differentiable draw (B, S, K, h, w) from softmax(logits) (Jang et al. 2016)."""
-        gumbel = -generator.exponential(logits.shape[1:]).log()
+        uniform = generator.uniform(logits.shape[1:]).clamp_(min=torch.finfo().tiny)
+        gumbel = uniform.log_().neg_().log_().neg_()
         return ((logits + gumbel) / self.gumbel_temperature).softmax(2)
 
     def step(
@@ -151,9 +164,12 @@ class CategoricalProcess(GaussianForward):
         codes = draw_categories(prediction.logits, temperature, generator)
         return self.draw_posterior(z_t, self.levels[codes], t, s, generator)
 
+    def _levels_at_sites(self) -> Tensor:
+        return self.levels.view(-1, 1, 1)  # (K, 1, 1)
+
     def _log_likelihood(self, z_t: Tensor, t: Time) -> Tensor:
         a = self._alpha_bar_at(t).unsqueeze(2)
-        residual = z_t.unsqueeze(2) - a.sqrt().float() * self.levels.view(-1, 1, 1)
+        residual = z_t.unsqueeze(2) - a.sqrt().float() * self._levels_at_sites()
         return residual.square() * (-0.5 / (1 - a)).float()  # (B, S, K, h, w)
 
 

@@ -1,0 +1,130 @@
+"""How fast images become codes: this package, faiss and plain torch with the same threads.
+
+python benchmarks/encode_speed.py [--image PATH]
+"""
+
+import argparse
+import io
+import time
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from statistics import median
+
+import faiss
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.codecs.codebooks import Codebook, ProductCodebook
+from lit_mbldm.codecs.patches import rgb_to_ycbcr, to_patches
+from lit_mbldm.codecs.quantizers import to_faiss
+from lit_mbldm.data.images import fit_square, load_rgb, to_array
+from lit_mbldm.zoo import load_pretrained
+
+SIDE = 512
+MARK, STRETCH = 1.5, 3.0
+OURS, FAISS = "codec.encode (image to codes)", "faiss sa_encode (patches to codes)"
+
+
+def interleaved(tasks: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
+    """Median milliseconds of each task, run in turns so that all meet the same disturbances."""
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for repetition in range(repetitions + 3):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            if repetition >= 3:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: median(values) for name, values in times.items()}
+
+
+def plain_encode(channel: Codebook, x: Tensor) -> Tensor:
+    """Score all codewords of each sub-codebook with addmm, then argmin: (N, D) to (N, M)."""
+    assert isinstance(channel, ProductCodebook)
+    if channel.rotation is not None:
+        x = x @ channel.rotation.t()
+    codes = []
+    for part, codewords in zip(
+        x.split(channel.codewords.shape[2], dim=1), channel.codewords, strict=True
+    ):
+        half_norms = codewords.square().sum(1) / 2
+        codes.append(torch.addmm(half_norms, part, codewords.t(), alpha=-1).argmin(1))
+    return torch.stack(codes, dim=1)
+
+
+def cpu_tasks(codec: PatchCodec, picture: Image.Image) -> dict[str, Callable[[], object]]:
+    """Build what is timed, by name."""
+    image = torch.from_numpy(to_array(picture).copy())[None]  # (1, 3, H, W)
+    patches = to_patches(rgb_to_ycbcr(image), codec.patch_size).flatten(1, 3)  # (3, hw, s²)
+    arrays = [np.ascontiguousarray(x.numpy()) for x in patches]
+    indexes = to_faiss(codec)
+    jpeg = io.BytesIO()
+    picture.save(jpeg, "JPEG", quality=90)
+    return {
+        OURS: lambda: codec.encode(image),
+        FAISS: lambda: [i.sa_encode(x) for i, x in zip(indexes, arrays, strict=True)],
+        "torch addmm + argmin (patches to codes)": lambda: [
+            plain_encode(c, x) for c, x in zip(codec.channels, patches, strict=True)
+        ],
+        "Pillow JPEG decode": lambda: Image.open(io.BytesIO(jpeg.getvalue())).load(),
+    }
+
+
+def gpu_rate(codec: PatchCodec, image: Tensor, batch: int = 64) -> float:
+    """Images a second on the GPU, images and codes staying there."""
+    codec = codec.cuda()
+    images = image.cuda().expand(batch, -1, -1, -1).contiguous()
+
+    def task() -> None:
+        codec.encode(images)
+        torch.cuda.synchronize()
+
+    milliseconds = interleaved({"gpu": task}, 20)["gpu"]
+    codec.cpu()
+    return 1e3 * batch / milliseconds
+
+
+def load_picture(path: Path | None) -> Image.Image:
+    """Read the image, by default a packaged photograph, as 512×512 RGB."""
+    packaged = resources.files("lit_mbldm.data") / "photos" / "astronaut.jpg"
+    return fit_square(load_rgb((path or packaged).read_bytes()), SIDE)
+
+
+def main() -> None:
+    """Time, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--image", type=Path, help="default: a packaged photograph")
+    parser.add_argument("--codec", default="opq-32-8-8", help="codec name or folder")
+    parser.add_argument("--repetitions", type=int, default=200)
+    options = parser.parse_args()
+    codec, picture = load_pretrained(options.codec), load_picture(options.image)
+
+    tasks = cpu_tasks(codec, picture)
+    print(f"{codec.quantizer}, {SIDE}×{SIDE} image, median of {options.repetitions}, CPU\n")
+    print("| | threads | ms | faiss's time over this |")
+    print("|---|---|---|---|")
+    ratios = {}
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        faiss.omp_set_num_threads(threads)
+        times = interleaved(tasks, options.repetitions)
+        for name, value in times.items():
+            print(f"| {name} | {threads} | {value:.2f} | {times[FAISS] / value:.2f} |")
+        ratios[threads] = times[FAISS] / times[OURS]
+    print()
+    for threads, ratio in ratios.items():
+        print(
+            f"{threads} thread{'s' if threads > 1 else ''}: {ratio:.2f}× faiss; mark {MARK}×"
+            f" {'met' if ratio >= MARK else 'MISSED'},"
+            f" stretch {STRETCH:g}× {'met' if ratio >= STRETCH else 'missed'}"
+        )
+    if torch.cuda.is_available():
+        image = torch.from_numpy(to_array(picture).copy())[None]
+        print(f"{torch.cuda.get_device_name()}: {gpu_rate(codec, image):.0f} images a second")
+
+
+if __name__ == "__main__":
+    main()
