@@ -44,7 +44,7 @@ def _dispatch(argv: list[str]) -> None:
 
 
 def _pass_on_to_lightning_sdk(argv: list[str]) -> None:
-    """Run lightning-sdk's own `lightning`, whose name this command shares, where it is installed."""
+    """Run lightning-sdk's own `lightning`, whose name is ours too, where it is installed."""
     try:
         scripts = importlib.metadata.distribution("lightning-sdk").entry_points
     except importlib.metadata.PackageNotFoundError:
@@ -83,7 +83,9 @@ def _add_shards(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("source", help="folder of images, zip, or tar shards")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--size", type=int, required=True, help="height and width in pixels")
-    parser.add_argument("--max-skipped", type=float, default=0.01, help="tolerated share of bad images")
+    parser.add_argument(
+        "--max-skipped", type=float, default=0.01, help="tolerated share of bad images"
+    )
     parser.set_defaults(run=_shards)
 
 
@@ -102,7 +104,9 @@ def _add_encode(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--codec", required=True, help="codec name or folder")
     parser.add_argument("--device", default="cpu", help="where to encode (default: cpu)")
-    parser.add_argument("--max-skipped", type=float, default=0.01, help="tolerated share of bad images")
+    parser.add_argument(
+        "--max-skipped", type=float, default=0.01, help="tolerated share of bad images"
+    )
     parser.set_defaults(run=_encode)
 
 

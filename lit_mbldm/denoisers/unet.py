@@ -1,6 +1,7 @@
 """The U-Net denoiser."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ class UNet(nn.Module):
         self.blocks_per_level = blocks_per_level
         self.dropout = dropout
         widths = [base_channels, *(base_channels * m for m in channel_multipliers)]
-        levels = list(zip(widths[:-1], widths[1:], strict=True))
+        levels = list(pairwise(widths))
 
         def blocks(inputs: int, outputs: int, count: int = blocks_per_level) -> nn.ModuleList:
             return nn.ModuleList(

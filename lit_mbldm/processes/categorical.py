@@ -190,7 +190,7 @@ def draw_categories(logits: Tensor, temperature: float, generator: SampleStreams
         raise InputError(f"The sampling temperature must be at least 0, not {temperature}.")
     if temperature == 0:
         return logits.argmax(2)
-    B, S, K, h, w = logits.shape
+    _, S, K, h, w = logits.shape
     u = generator.uniform((S, 1, h, w)).double()
     draws = []
     for row, uniform in zip(logits, u, strict=True):

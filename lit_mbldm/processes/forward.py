@@ -43,6 +43,8 @@ class GaussianForward(nn.Module):
     """
 
     alpha_bar: Tensor  # (T+1,)
+    # (z_t, prediction, t, s, generator) -> z_s for any s < t
+    step: Callable[..., Tensor]
 
     def __init__(
         self,

@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from lit_mbldm.processes.forward import Denoiser, GaussianForward, Prediction, Time
@@ -53,9 +52,7 @@ class GaussianProcess(GaussianForward):
             z0 = output
         return Prediction(z0.clamp(-1, 1))
 
-    def loss(
-        self, denoiser: Denoiser, z0: Tensor, t: Tensor, generator: SampleStreams
-    ) -> Tensor:
+    def loss(self, denoiser: Denoiser, z0: Tensor, t: Tensor, generator: SampleStreams) -> Tensor:
         """Min-SNR weighted squared error of the objective.
 
         Args:

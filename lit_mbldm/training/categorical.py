@@ -14,6 +14,8 @@ class CategoricalDiffusion(DiffusionModule):
     Args: as `DiffusionModule`; `denoiser` returns the latent's channels times the codebook size.
     """
 
+    process: CategoricalProcess
+
     def __init__(
         self,
         codec: str | PatchCodec,
@@ -55,6 +57,4 @@ class CategoricalDiffusion(DiffusionModule):
         Returns:
             (N, 3, H, W) uint8 RGB on the CPU.
         """
-        return self._sample(
-            num_images, steps, seed, batch_size, progress, temperature=temperature
-        )
+        return self._sample(num_images, steps, seed, batch_size, progress, temperature=temperature)

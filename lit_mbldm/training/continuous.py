@@ -14,6 +14,8 @@ class ContinuousDiffusion(DiffusionModule):
     Args: as `DiffusionModule`; `denoiser` returns as many channels as the latent has.
     """
 
+    process: GaussianProcess
+
     def __init__(
         self,
         codec: str | PatchCodec,

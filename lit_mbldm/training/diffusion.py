@@ -1,5 +1,6 @@
 """What continuous and categorical training share: wiring of codec, process and denoiser."""
 
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -108,9 +109,7 @@ class DiffusionModule(L.LightningModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the loss with the same times and noise every epoch."""
         loss = self.loss(batch["codes"], (0, 1, batch_idx))
-        self.log(
-            "val/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch["codes"])
-        )
+        self.log("val/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch["codes"]))
 
     def configure_optimizers(self) -> Any:
         """Adam, with a linear warm-up."""
@@ -151,13 +150,18 @@ class DiffusionModule(L.LightningModule):
         self.eval()
         images = []
         with tqdm(total=num_images * steps, disable=not progress, desc="sampling") as bar:
-            for start in range(0, num_images, batch_size):
-                samples = range(start, min(start + batch_size, num_images))
-                generator = SampleStreams([(seed, i) for i in samples], self.device)
+            for samples in torch.arange(num_images).split(batch_size):
+                generator = SampleStreams([(seed, int(i)) for i in samples], self.device)
+                on_step = partial(bar.update, len(samples))
                 z0 = ancestral(
-                    self.process, self.denoiser, self.latent_shape, steps, generator,
-                    on_step=lambda: bar.update(len(samples)), **options,
-                )  # fmt: skip
+                    self.process,
+                    self.denoiser,
+                    self.latent_shape,
+                    steps,
+                    generator,
+                    on_step,
+                    **options,
+                )
                 images.append(self.codec.decode(self.process.to_codes(z0)).cpu())
         self.train(training)
         return torch.cat(images)

@@ -30,7 +30,7 @@ class SampleImages(L.Callback):
         self._real: Tensor | None = None
 
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the first real images to show beside the samples."""
         if self._real is None:

@@ -98,7 +98,9 @@ def test_the_checkpoint_s_weights_are_the_averaged_ones(tmp_path: Path) -> None:
     averaged, current = checkpoint["state_dict"], checkpoint["current_model_state"]
     assert not torch.equal(averaged["denoiser.stem.weight"], current["denoiser.stem.weight"])
     loaded = load_pretrained(tmp_path / "checkpoints" / "last.ckpt")
-    assert torch.equal(loaded.state_dict()["denoiser.stem.weight"], averaged["denoiser.stem.weight"])
+    assert torch.equal(
+        loaded.state_dict()["denoiser.stem.weight"], averaged["denoiser.stem.weight"]
+    )
 
 
 def test_training_lowers_the_loss_on_one_image() -> None:
