@@ -12,6 +12,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -40,7 +41,7 @@ def continuous() -> DiffusionModule:
         UNet(6, 6, base_channels=64, channel_multipliers=(1, 2)),
         GaussianProcess(schedule="cosine", objective="v"),
         SIZE,
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         warmup_steps=100,
     )
 
@@ -49,10 +50,17 @@ def categorical() -> DiffusionModule:
     """The categorical model."""
     return CategoricalDiffusion(
         CODEC,
-        UNet(6, 6 * 256, base_channels=64, channel_multipliers=(1, 2)),
-        CategoricalProcess(schedule="cosine", cross_entropy_weight=0.1, likelihood=True),
+        UNet(6, 6 * (256 + 2), base_channels=64, channel_multipliers=(1, 2)),
+        CategoricalProcess(
+            schedule="cosine",
+            latent_weight=0.0,
+            image_weight=0.0,
+            cross_entropy_weight=1.0,
+            likelihood=True,
+            gaussian_head=True,
+        ),
         SIZE,
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         warmup_steps=100,
     )
 
@@ -130,10 +138,14 @@ def measure(options: argparse.Namespace, work: Path) -> None:
     for make in (continuous, categorical):
         L.seed_everything(0)
         model = make()
-        draw = lambda m=model: m.sample(options.samples, options.steps, batch_size=50)  # noqa: E731
+        draw = partial(model.sample, options.samples, options.steps, batch_size=50)
         row(f"{make.__name__}, untrained", draw)
         steps = train(model, work / "codes", options.minutes)
         row(f"{make.__name__}, {steps} steps", draw)
+        if make is categorical:
+            for temperature in (0.8, 0.6):
+                name = f"{make.__name__}, {steps} steps, γ = {temperature}"
+                row(name, partial(draw, temperature=temperature))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ class CropDataModule(EncodingDataModule):
         batch_size: crops a batch and process.
         crops_per_epoch: of all processes together.
         max_zoom_out: a crop covers crop_size times a random factor from 1 to this.
+        stride: crops begin at multiples of this many pixels; the codec's patch size leaves each
+            photograph one grid of codes, learned sooner than all its shifts.
+        horizontal_flip: mirror half of the crops.
         num_workers: cropping processes.
         seed: with the epoch and the crop's number it decides each crop.
     """
@@ -42,20 +45,25 @@ class CropDataModule(EncodingDataModule):
         batch_size: int = 64,
         crops_per_epoch: int = 6400,
         max_zoom_out: float = 1.0,
+        stride: int = 1,
+        horizontal_flip: bool = True,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if min(crop_size, batch_size) < 1 or max_zoom_out < 1 or num_workers < 0:
+        if min(crop_size, batch_size, stride) < 1 or max_zoom_out < 1 or num_workers < 0:
             raise InputError(
-                "Expected crop_size, batch_size and max_zoom_out of at least 1 and num_workers of"
-                f" at least 0, got {crop_size}, {batch_size}, {max_zoom_out} and {num_workers}."
+                "Expected crop_size, batch_size, stride and max_zoom_out of at least 1 and"
+                f" num_workers of at least 0, got {crop_size}, {batch_size}, {stride},"
+                f" {max_zoom_out} and {num_workers}."
             )
         self.folder = folder
         self.crop_size = crop_size
         self.batch_size = batch_size
         self.crops_per_epoch = crops_per_epoch
         self.max_zoom_out = max_zoom_out
+        self.stride = stride
+        self.horizontal_flip = horizontal_flip
         self.num_workers = num_workers
         self.seed = seed
         self._photos: list[Image.Image] = []
@@ -80,7 +88,7 @@ class CropDataModule(EncodingDataModule):
     def train_dataloader(self) -> EpochLoader:
         """Full batches of random crops, others each epoch."""
         stream = CropStream(
-            Cropper(self._photos, self.crop_size, self.max_zoom_out, self.seed),
+            self._cropper(),
             self.crops_per_epoch,
             self.batch_size,
             self.rank,
@@ -96,9 +104,19 @@ class CropDataModule(EncodingDataModule):
 
     def val_dataloader(self) -> EpochLoader:
         """64 crops, the same in every epoch and process."""
-        cropper = Cropper(self._photos, self.crop_size, self.max_zoom_out, self.seed)
-        stream = CropStream(cropper, VALIDATION_CROPS, min(self.batch_size, VALIDATION_CROPS))
+        batch_size = min(self.batch_size, VALIDATION_CROPS)
+        stream = CropStream(self._cropper(), VALIDATION_CROPS, batch_size)
         return EpochLoader(stream, lambda: -1, 0)
+
+    def _cropper(self) -> "Cropper":
+        return Cropper(
+            self._photos,
+            self.crop_size,
+            self.max_zoom_out,
+            self.stride,
+            self.horizontal_flip,
+            self.seed,
+        )
 
     def test_dataloader(self) -> EpochLoader:
         """The validation crops."""
@@ -112,15 +130,25 @@ class Cropper:
         photos: RGB, none smaller than a crop.
         crop_size: side C in pixels.
         max_zoom_out: largest side of what a crop covers, in crop sizes.
+        stride: of the corners a crop may have, in pixels.
+        horizontal_flip: mirror half of the crops.
         seed: of all crops.
     """
 
     def __init__(
-        self, photos: list[Image.Image], crop_size: int, max_zoom_out: float, seed: int
+        self,
+        photos: list[Image.Image],
+        crop_size: int,
+        max_zoom_out: float,
+        stride: int,
+        horizontal_flip: bool,
+        seed: int,
     ) -> None:
         self.photos = photos
         self.crop_size = crop_size
         self.max_zoom_out = max_zoom_out
+        self.stride = stride
+        self.horizontal_flip = horizontal_flip
         self.seed = seed
 
     def __call__(self, epoch: int, index: int) -> Tensor:
@@ -129,10 +157,10 @@ class Cropper:
         photo = rng.choice(self.photos)
         zoom = rng.uniform(1, self.max_zoom_out)
         side = min(round(self.crop_size * zoom), *photo.size)
-        left = rng.randint(0, photo.width - side)
-        top = rng.randint(0, photo.height - side)
+        left = rng.randrange(0, photo.width - side + 1, self.stride)
+        top = rng.randrange(0, photo.height - side + 1, self.stride)
         crop = to_array(resize_square(photo, (left, top, left + side, top + side), self.crop_size))
-        flipped = crop[:, :, ::-1] if rng.random() < 0.5 else crop
+        flipped = crop[:, :, ::-1] if self.horizontal_flip and rng.random() < 0.5 else crop
         return torch.from_numpy(np.ascontiguousarray(flipped))
 
 

@@ -83,13 +83,22 @@ class CategoricalProcess(GaussianForward):
     ) -> Prediction:
         """Ask the network for logits (B, S, K, h, w) and the expected z_0."""
         output = self.call(denoiser, z_t, t, self_condition).float()
-        logits = output.unflatten(1, (z_t.shape[1], -1))  # (B, S, K or K+2, h, w)
+        output = output.unflatten(1, (z_t.shape[1], -1))  # (B, S, K or K+2, h, w)
+        logits = output[:, :, : self.codebook_size]
+        # Both options add a Gaussian in v: (b₁, b₂)·(v, -v²/2) in its natural parameters.
+        natural = torch.zeros(2, *z_t.shape, device=z_t.device)
         if self.gaussian_head:
-            logits, mean, log_precision = logits.split([self.codebook_size, 1, 1], dim=2)
+            mean, log_precision = output[:, :, self.codebook_size :].unbind(2)
             precision = log_precision.clamp(max=_MAX_LOG_PRECISION).exp()
-            logits = logits - precision / 2 * (self._levels_at_sites() - mean).square()
+            natural = natural + torch.stack([precision * mean, precision])
         if self.likelihood:
-            logits = logits + self._log_likelihood(z_t, t)
+            a = self._alpha_bar_at(t)
+            precision = (a / (1 - a)).float().expand_as(z_t)
+            natural = natural + torch.stack([precision * z_t / a.sqrt().float(), precision])
+        if self.gaussian_head or self.likelihood:
+            basis = torch.stack([self.levels, -self.levels.square() / 2], dim=1)  # (K, 2)
+            gaussian = basis @ natural.movedim(0, 2).flatten(3)  # (B, S, K, hw)
+            logits = logits + gaussian.view_as(logits)
         return Prediction(self.expected_level(logits.softmax(2)), logits)
 
     def expected_level(self, weights: Tensor) -> Tensor:
@@ -163,14 +172,6 @@ class CategoricalProcess(GaussianForward):
         assert prediction.logits is not None
         codes = draw_categories(prediction.logits, temperature, generator)
         return self.draw_posterior(z_t, self.levels[codes], t, s, generator)
-
-    def _levels_at_sites(self) -> Tensor:
-        return self.levels.view(-1, 1, 1)  # (K, 1, 1)
-
-    def _log_likelihood(self, z_t: Tensor, t: Time) -> Tensor:
-        a = self._alpha_bar_at(t).unsqueeze(2)
-        residual = z_t.unsqueeze(2) - a.sqrt().float() * self._levels_at_sites()
-        return residual.square() * (-0.5 / (1 - a)).float()  # (B, S, K, h, w)
 
 
 def draw_categories(logits: Tensor, temperature: float, generator: SampleStreams) -> Tensor:

@@ -21,12 +21,20 @@ class SampleImages(L.Callback):
         num_images: samples in a grid.
         steps: reverse steps of a sample.
         seed: of the samples' noise, the same every time.
+        temperature: of a categorical model; None takes its default.
     """
 
-    def __init__(self, num_images: int = 16, steps: int = 50, seed: int = 0) -> None:
+    def __init__(
+        self,
+        num_images: int = 16,
+        steps: int = 50,
+        seed: int = 0,
+        temperature: float | None = None,
+    ) -> None:
         self.num_images = num_images
         self.steps = steps
         self.seed = seed
+        self.options = {} if temperature is None else {"temperature": temperature}
         self._real: Tensor | None = None
 
     def on_train_batch_start(
@@ -46,7 +54,7 @@ class SampleImages(L.Callback):
         """Sample while averaged weights are in place, which validation sees to."""
         if batch_idx or trainer.sanity_checking:
             return
-        sheet = grid(pl_module.sample(self.num_images, self.steps, self.seed))
+        sheet = grid(pl_module.sample(self.num_images, self.steps, self.seed, **self.options))
         folder = self._folder(trainer) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         to_pil(sheet).save(folder / f"step-{trainer.global_step:07d}.png")
@@ -57,7 +65,10 @@ class SampleImages(L.Callback):
     @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write samples.png and print the command that samples from the checkpoint."""
-        sheet = grid(pl_module.sample(self.num_images, self.steps, self.seed, progress=True))
+        samples = pl_module.sample(
+            self.num_images, self.steps, self.seed, progress=True, **self.options
+        )
+        sheet = grid(samples)
         if self._real is not None and len(self._real) == self.num_images:
             sheet = beside(sheet, grid(self._real))
         path = self._folder(trainer) / "samples.png"
@@ -67,9 +78,10 @@ class SampleImages(L.Callback):
             trainer.checkpoint_callback, "best_model_path", ""
         )
         if checkpoint:
+            options = "".join(f" --{name} {value}" for name, value in self.options.items())
             print(
                 f"Make more: lit-mbldm sample {shlex.quote(_relative(checkpoint))}"
-                f" -n 16 --steps {self.steps} --seed 1 --out grid.png"
+                f" -n 16 --steps {self.steps}{options} --seed 1 --out grid.png"
             )
 
     @staticmethod

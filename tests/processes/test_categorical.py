@@ -173,3 +173,27 @@ def test_latent_term_is_the_paper_s_epsilon_term_under_min_snr(codec: PatchCodec
 def test_bad_temperature_is_refused() -> None:
     with pytest.raises(InputError, match="gumbel_temperature"):
         CategoricalProcess(gumbel_temperature=0)
+
+
+def test_gaussian_head_gives_a_discretised_gaussian() -> None:
+    process = CategoricalProcess(gaussian_head=True, codebook_size=16)
+    mean, log_precision = 0.3, 2.0
+    output = torch.zeros(1, 18, 1, 1)
+    output[:, 16], output[:, 17] = mean, log_precision
+    prediction = process.predict(lambda *_: output, torch.zeros(1, 1, 1, 1), 10)
+    assert prediction.logits is not None
+    sigma = math.exp(-log_precision / 2)
+    density = torch.distributions.Normal(mean, sigma).log_prob(process.levels)
+    assert torch.allclose(prediction.logits.flatten().softmax(0), density.softmax(0), atol=1e-5)
+
+
+def test_gaussian_head_and_likelihood_combine_as_bayes_rule() -> None:
+    process = CategoricalProcess(gaussian_head=True, likelihood=True, schedule="cosine")
+    output = torch.zeros(1, 258, 1, 1)
+    output[:, 256], output[:, 257] = -0.2, math.log(9.0)
+    z_t, t = torch.full((1, 1, 1, 1), 0.5), 500
+    found = process.predict(lambda *_: output, z_t, t).z0.item()
+    a = process.alpha_bar[t].item()
+    precision = a / (1 - a)
+    expected = (9.0 * -0.2 + precision * 0.5 / a**0.5) / (9.0 + precision)
+    assert found == pytest.approx(expected, abs=0.02)  # the levels end at ±1
