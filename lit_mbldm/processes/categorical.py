@@ -92,9 +92,8 @@ class CategoricalProcess(GaussianForward):
             precision = log_precision.clamp(max=_MAX_LOG_PRECISION).exp()
             natural = natural + torch.stack([precision * mean, precision])
         if self.likelihood:
-            a = self._alpha_bar_at(t)
-            precision = (a / (1 - a)).float().expand_as(z_t)
-            natural = natural + torch.stack([precision * z_t / a.sqrt().float(), precision])
+            precision = self.snr(t).expand_as(z_t)
+            natural = natural + torch.stack([precision * z_t / self.scales(t)[0], precision])
         if self.gaussian_head or self.likelihood:
             basis = torch.stack([self.levels, -self.levels.square() / 2], dim=1)  # (K, 2)
             gaussian = basis @ natural.movedim(0, 2).flatten(3)  # (B, S, K, hw)
@@ -192,10 +191,11 @@ def draw_categories(logits: Tensor, temperature: float, generator: SampleStreams
     if temperature == 0:
         return logits.argmax(2)
     _, S, K, h, w = logits.shape
-    u = generator.uniform((S, 1, h, w)).double()
+    exact = torch.float32 if logits.device.type == "mps" else torch.float64  # mps lacks float64
+    u = generator.uniform((S, 1, h, w)).to(exact)
     draws = []
     for row, uniform in zip(logits, u, strict=True):
-        cdf = (row.double() / temperature).softmax(1).cumsum(1)  # (S, K, h, w)
+        cdf = (row.to(exact) / temperature).softmax(1).cumsum(1)  # (S, K, h, w)
         draws.append((cdf <= uniform * cdf[:, -1:]).sum(1))
     return torch.stack(draws).clamp_(max=K - 1)
 

@@ -42,7 +42,8 @@ class GaussianForward(nn.Module):
         codebook_size: codewords K of the codec.
     """
 
-    alpha_bar: Tensor  # (T+1,)
+    # log ᾱ_t, (T+1,): float32 holds it where ᾱ_t itself would lose 1 - ᾱ_t and ratios of them
+    log_alpha_bar: Tensor
     # (z_t, prediction, t, s, generator) -> z_s for any s < t
     step: Callable[..., Tensor]
 
@@ -62,8 +63,8 @@ class GaussianForward(nn.Module):
         self.min_snr_gamma = min_snr_gamma
         self.self_conditioning = self_conditioning
         self.codebook_size = codebook_size
-        curve = alpha_bar(schedule, num_timesteps)
-        self.register_buffer("alpha_bar", curve, persistent=False)
+        curve = alpha_bar(schedule, num_timesteps).log().float()
+        self.register_buffer("log_alpha_bar", curve, persistent=False)
 
     def output_channels(self, num_codes: int) -> int:
         """Channels the network must return for S code channels."""
@@ -80,8 +81,8 @@ class GaussianForward(nn.Module):
 
     def snr(self, t: Time) -> Tensor:
         """Signal-to-noise ratio ᾱ_t/(1-ᾱ_t), shaped (B, 1, 1, 1) or (1, 1, 1, 1), float32."""
-        a = self._alpha_bar_at(t)
-        return (a / (1 - a)).float()
+        signal, noise = self.scales(t)
+        return (signal / noise).square()
 
     def prior(self, shape: Sequence[int], generator: SampleStreams) -> Tensor:
         """Draw z_T ~ N(0, 1): (B, *shape)."""
@@ -93,20 +94,25 @@ class GaussianForward(nn.Module):
 
     def mix(self, z0: Tensor, eps: Tensor, t: Time) -> Tensor:
         """√ᾱ_t z_0 + √(1-ᾱ_t) ε."""
-        a = self._alpha_bar_at(t)
-        return a.sqrt().float() * z0 + (1 - a).sqrt().float() * eps
+        signal, noise = self.scales(t)
+        return signal * z0 + noise * eps
+
+    def scales(self, t: Time) -> tuple[Tensor, Tensor]:
+        """√ᾱ_t and √(1-ᾱ_t), shaped (B, 1, 1, 1) or (1, 1, 1, 1), float32."""
+        log_a = self._log_alpha_bar_at(t)
+        return (log_a / 2).exp(), (-log_a.expm1()).sqrt()
 
     def posterior(self, z_t: Tensor, z0: Tensor, t: Time, s: Time) -> tuple[Tensor, Tensor]:
         """Mean (B, S, h, w) and standard deviation of q(z_s | z_t, z_0), s < t.
 
         Ho et al. 2020, equation 7, for any pair of times; at s = 0 it is z_0 itself.
         """
-        a_t, a_s = self._alpha_bar_at(t), self._alpha_bar_at(s)
-        beta = 1 - a_t / a_s
-        from_z0 = a_s.sqrt() * beta / (1 - a_t)
-        from_zt = (a_t / a_s).sqrt() * (1 - a_s) / (1 - a_t)
-        mean = from_z0.float() * z0 + from_zt.float() * z_t
-        return mean, (beta * (1 - a_s) / (1 - a_t)).sqrt().float()
+        log_a_t, log_a_s = self._log_alpha_bar_at(t), self._log_alpha_bar_at(s)
+        beta = -(log_a_t - log_a_s).expm1()  # 1 - ᾱ_t/ᾱ_s
+        var_t, var_s = -log_a_t.expm1(), -log_a_s.expm1()  # 1 - ᾱ
+        from_z0 = (log_a_s / 2).exp() * beta / var_t
+        from_zt = ((log_a_t - log_a_s) / 2).exp() * var_s / var_t
+        return from_z0 * z0 + from_zt * z_t, (beta * var_s / var_t).sqrt()
 
     def draw_posterior(
         self, z_t: Tensor, z0: Tensor, t: Time, s: Time, generator: SampleStreams
@@ -150,5 +156,5 @@ class GaussianForward(nn.Module):
                 estimate[heads] = self.predict(denoiser, z_t[heads], t[heads]).z0.to(z_t.dtype)
         return estimate
 
-    def _alpha_bar_at(self, t: Time) -> Tensor:
-        return self.alpha_bar[t].view(-1, 1, 1, 1)
+    def _log_alpha_bar_at(self, t: Time) -> Tensor:
+        return self.log_alpha_bar[t].view(-1, 1, 1, 1)

@@ -42,8 +42,7 @@ class GaussianProcess(GaussianForward):
     ) -> Prediction:
         """Ask the network for z_0, clipped to [-1, 1]."""
         output = self.call(denoiser, z_t, t, self_condition).float()
-        a = self._alpha_bar_at(t)
-        signal, noise = a.sqrt().float(), (1 - a).sqrt().float()
+        signal, noise = self.scales(t)
         if self.objective == "eps":
             z0 = (z_t - noise * output) / signal
         elif self.objective == "v":

@@ -63,7 +63,7 @@ def test_likelihood_gives_bayes_posterior_under_a_uniform_network() -> None:
     z_t, t = torch.randn(1, 1, 3, 3), 400
     logits = process.predict(lambda *_: torch.zeros(1, 8, 3, 3), z_t, t).logits
     assert logits is not None
-    a = process.alpha_bar[t]
+    a = process.log_alpha_bar[t].double().exp()
     density = torch.distributions.Normal(a.sqrt() * process.levels.double(), (1 - a).sqrt())
     expected = density.log_prob(z_t.double()[..., None]).softmax(-1)  # (1, 1, 3, 3, K)
     assert torch.allclose(logits.softmax(2).movedim(2, -1).double(), expected, atol=1e-5)
@@ -161,7 +161,7 @@ def test_latent_term_is_the_paper_s_epsilon_term_under_min_snr(codec: PatchCodec
     generator = streams(2)
     eps = generator.normal(z0.shape[1:])
     soft = process.expected_level(process.gumbel_softmax(logits, generator))
-    a = process.alpha_bar[t].view(-1, 1, 1, 1)
+    a = process.log_alpha_bar[t].double().exp().view(-1, 1, 1, 1)
     z_t = process.mix(z0, eps, t).double()
     eps_theta = (z_t / a.sqrt() - soft) / (1 / a - 1).sqrt()
     snr = (a / (1 - a)).flatten()
@@ -193,7 +193,7 @@ def test_gaussian_head_and_likelihood_combine_as_bayes_rule() -> None:
     output[:, 256], output[:, 257] = -0.2, math.log(9.0)
     z_t, t = torch.full((1, 1, 1, 1), 0.5), 500
     found = process.predict(lambda *_: output, z_t, t).z0.item()
-    a = process.alpha_bar[t].item()
+    a = process.log_alpha_bar[t].double().exp().item()
     precision = a / (1 - a)
     expected = (9.0 * -0.2 + precision * 0.5 / a**0.5) / (9.0 + precision)
     assert found == pytest.approx(expected, abs=0.02)  # the levels end at ±1
