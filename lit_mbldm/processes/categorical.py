@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.codecs.patches import YCBCR_TO_RGB
+from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.forward import Denoiser, GaussianForward, Prediction, Time
 from lit_mbldm.processes.schedules import Schedule
@@ -65,6 +66,12 @@ class CategoricalProcess(GaussianForward):
         super().__init__(num_timesteps, schedule, min_snr_gamma, self_conditioning, codebook_size)
         if gumbel_temperature <= 0:
             raise InputError(f"gumbel_temperature must be positive, not {gumbel_temperature}.")
+        weights = (latent_weight, image_weight, cross_entropy_weight)
+        if min(weights) < 0 or max(weights) == 0:
+            raise InputError(
+                "latent_weight, image_weight and cross_entropy_weight must not be negative, and one"
+                f" must be positive; got {weights}."
+            )
         self.gumbel_temperature = gumbel_temperature
         self.latent_weight = latent_weight
         self.image_weight = image_weight
@@ -84,8 +91,13 @@ class CategoricalProcess(GaussianForward):
         """Ask the network for logits (B, S, K, h, w) and the expected z_0."""
         output = self.call(denoiser, z_t, t, self_condition).float()
         output = output.unflatten(1, (z_t.shape[1], -1))  # (B, S, K or K+2, h, w)
+        with full_float32(z_t.device):
+            logits = self._add_gaussians(output, z_t, t)
+            return Prediction(self.expected_level(logits.softmax(2)), logits)
+
+    def _add_gaussians(self, output: Tensor, z_t: Tensor, t: Time) -> Tensor:
+        """Add both options' Gaussians in v by natural parameters: (b₁, b₂)·(v, -v²/2)."""
         logits = output[:, :, : self.codebook_size]
-        # Both options add a Gaussian in v: (b₁, b₂)·(v, -v²/2) in its natural parameters.
         natural = torch.zeros(2, *z_t.shape, device=z_t.device)
         if self.gaussian_head:
             mean, log_precision = output[:, :, self.codebook_size :].unbind(2)
@@ -94,11 +106,11 @@ class CategoricalProcess(GaussianForward):
         if self.likelihood:
             precision = self.snr(t).expand_as(z_t)
             natural = natural + torch.stack([precision * z_t / self.scales(t)[0], precision])
-        if self.gaussian_head or self.likelihood:
-            basis = torch.stack([self.levels, -self.levels.square() / 2], dim=1)  # (K, 2)
-            gaussian = basis @ natural.movedim(0, 2).flatten(3)  # (B, S, K, hw)
-            logits = logits + gaussian.view_as(logits)
-        return Prediction(self.expected_level(logits.softmax(2)), logits)
+        if not (self.gaussian_head or self.likelihood):
+            return logits
+        basis = torch.stack([self.levels, -self.levels.square() / 2], dim=1)  # (K, 2)
+        gaussians = basis @ natural.movedim(0, 2).flatten(3)  # (B, S, K, hw)
+        return logits + gaussians.view_as(logits)
 
     def expected_level(self, weights: Tensor) -> Tensor:
         """Σ_k w_k v_k: soft indices (B, S, h, w) in [-1, 1] of weights (B, S, K, h, w)."""
@@ -128,6 +140,12 @@ class CategoricalProcess(GaussianForward):
         estimate = self.first_estimate(denoiser, z_t, t, generator)
         logits = self.predict(denoiser, z_t, t, estimate).logits
         assert logits is not None
+        with full_float32(z0.device):
+            return self._terms(logits, z0, t, generator, codec)
+
+    def _terms(
+        self, logits: Tensor, z0: Tensor, t: Tensor, generator: SampleStreams, codec: PatchCodec
+    ) -> Tensor:
         codes = self.to_codes(z0).long()
         loss = torch.zeros(len(z0), device=z0.device)
         if self.latent_weight or self.image_weight:

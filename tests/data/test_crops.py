@@ -57,7 +57,7 @@ def test_crops_are_decided_by_seed_epoch_and_index(folder) -> None:
 def test_zooming_out_covers_more_of_the_photograph() -> None:
     spans = [
         int(crop[0].max()) - int(crop[0].min())
-        for crop in (Cropper([gradient()], 8, 4.0, 0)(0, index) for index in range(50))
+        for crop in (Cropper([gradient()], 8, 4.0, 1, False, 0)(0, index) for index in range(50))
     ]
     assert min(spans) < 12
     assert max(spans) > 24

@@ -149,7 +149,29 @@ def test_loss_is_the_sum_of_its_weighted_terms(codec: PatchCodec) -> None:
     ]
     together = loss(latent_weight=2.0, image_weight=3.0, cross_entropy_weight=0.5)
     assert torch.allclose(sum(terms), together, rtol=1e-5)
-    assert (loss(**off) == 0).all()
+
+
+def test_weights_that_teach_nothing_are_refused() -> None:
+    for weights in ((0.0, 0.0, 0.0), (1.0, -1.0, 0.0)):
+        with pytest.raises(InputError, match="cross_entropy_weight"):
+            CategoricalProcess(1000, "linear", 1.0, *weights)
+
+
+@pytest.mark.parametrize("gaussian_head", [False, True])
+def test_mixed_precision_reaches_the_network_alone(codec: PatchCodec, gaussian_head: bool) -> None:
+    process = CategoricalProcess(
+        schedule="cosine", cross_entropy_weight=1.0, likelihood=True, gaussian_head=gaussian_head
+    )
+    z0 = process.to_latent(torch.randint(0, 256, (2, 6, 2, 2)))
+    output = torch.randn(2, process.output_channels(6), 2, 2)
+    t = torch.tensor([3, 400])
+    losses = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            losses.append(process.loss(lambda z, *_: output[: len(z)], z0, t, streams(2), codec))
+            prediction = process.predict(lambda *_: output, z0, t)
+            assert prediction.z0.dtype == torch.float32
+    assert torch.equal(*losses)
 
 
 def test_latent_term_is_the_paper_s_epsilon_term_under_min_snr(codec: PatchCodec) -> None:
