@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 TRAINER_VERBS = {
     "fit": "train a model from a config",
     "validate": "measure a model's loss on the validation data",
-    "test": "score a model",
-    "predict": "write a model's samples to disk",
 }
 
 
@@ -25,7 +23,7 @@ def main(args: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if args is None else args)
     try:
         _dispatch(argv)
-    except InputError as error:
+    except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
@@ -82,7 +80,7 @@ def _add_shards(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser = verbs.add_parser("shards", help="images to image shards")
     parser.add_argument("source", help="folder of images, zip, or tar shards")
     parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("--size", type=int, required=True, help="height and width in pixels")
+    parser.add_argument("--size", type=_positive, required=True, help="height and width in pixels")
     parser.add_argument(
         "--max-skipped", type=float, default=0.01, help="tolerated share of bad images"
     )
@@ -112,9 +110,9 @@ def _add_encode(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def _encode(options: argparse.Namespace) -> None:
     from lit_mbldm.data.encode import encode_shards
-    from lit_mbldm.zoo import load_pretrained
+    from lit_mbldm.zoo.load import load_codec
 
-    codec = load_pretrained(options.codec)
+    codec = load_codec(options.codec)
     manifest = encode_shards(
         options.shards, options.out, codec, device=options.device, max_skipped=options.max_skipped
     )
@@ -129,8 +127,10 @@ def _add_codec(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     fit.add_argument("quantizer", help="{VQ|PQ|OPQ|RQ}-{Y-Cb-Cr bits}, such as OPQ-32-8-8")
     fit.add_argument("images", help="folder of images, zip, or tar shards")
     fit.add_argument("out", type=Path, help="folder to write")
-    fit.add_argument("--max-patches", type=int, default=65_536, help="patches drawn to fit on")
-    fit.add_argument("--seed", type=int, default=0)
+    fit.add_argument(
+        "--max-patches", type=_positive, default=65_536, help="patches drawn to fit on"
+    )
+    fit.add_argument("--seed", type=_natural, default=0)
     fit.set_defaults(run=_codec_fit)
     report = actions.add_parser("report", help="rate, quality and ordinality, and a picture")
     report.add_argument("codec", help="codec name or folder")
@@ -138,7 +138,9 @@ def _add_codec(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     report.add_argument("--picture", type=Path, default=Path("codec.png"), help="PNG to write")
     report.set_defaults(run=_codec_report)
     for action in (fit, report):
-        action.add_argument("--max-images", type=int, default=1000, help="images taken at random")
+        action.add_argument(
+            "--max-images", type=_positive, default=1000, help="images taken at random"
+        )
 
 
 def _codec_fit(options: argparse.Namespace) -> None:
@@ -163,9 +165,11 @@ def _codec_fit(options: argparse.Namespace) -> None:
 
 def _codec_report(options: argparse.Namespace) -> None:
     from lit_mbldm.codecs.report import codec_report
-    from lit_mbldm.zoo import load_pretrained
+    from lit_mbldm.pictures import check_path
+    from lit_mbldm.zoo.load import load_codec
 
-    codec = load_pretrained(options.codec)
+    check_path(options.picture)
+    codec = load_codec(options.codec)
     print(codec_report(codec, _read_tensors(options), options.picture))
     print(f"Picture: {options.picture}")
 
@@ -183,10 +187,10 @@ def _read_tensors(options: argparse.Namespace) -> "list[Tensor]":
 def _add_sample(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = verbs.add_parser("sample", help="generate images from a model")
     parser.add_argument("model", help="checkpoint, folder or name")
-    parser.add_argument("-n", type=int, default=16, help="number of images (default: 16)")
-    parser.add_argument("--steps", type=int, default=50, help="reverse steps (default: 50)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch-size", type=int, default=16, help="images made at once")
+    parser.add_argument("-n", type=_positive, default=16, help="number of images (default: 16)")
+    parser.add_argument("--steps", type=_positive, default=50, help="reverse steps (default: 50)")
+    parser.add_argument("--seed", type=_natural, default=0)
+    parser.add_argument("--batch-size", type=_positive, default=16, help="images made at once")
     parser.add_argument("--temperature", type=float, help="of a categorical model (default: 1)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
     parser.add_argument("--out", type=Path, default=Path("grid.png"), help="PNG to write")
@@ -194,15 +198,36 @@ def _add_sample(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _sample(options: argparse.Namespace) -> None:
-    from lit_mbldm.pictures import grid, to_pil
+    from lit_mbldm.pictures import check_path, grid, save
+    from lit_mbldm.training.diffusion import DiffusionModule, check_options
     from lit_mbldm.zoo import load_pretrained
 
-    model = load_pretrained(options.model).to(options.device)
-    if not hasattr(model, "sample"):
+    check_path(options.out)
+    model = load_pretrained(options.model)
+    if not isinstance(model, DiffusionModule):
         raise InputError(f"{options.model} is a codec; sampling needs a diffusion model.")
     temperature = {} if options.temperature is None else {"temperature": options.temperature}
+    check_options(model, temperature)
+    try:
+        model.to(options.device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {options.device} cannot be used: {error}") from error
     images = model.sample(
         options.n, options.steps, options.seed, options.batch_size, progress=True, **temperature
     )
-    to_pil(grid(images)).save(options.out)
+    save(grid(images), options.out)
     print(options.out)
+
+
+def _positive(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _natural(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got {text!r}")
+    return int(text)

@@ -1,11 +1,15 @@
 """Putting images together for people to look at."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from lit_mbldm.atomic import replacing
+from lit_mbldm.errors import InputError
 
 _GAP = 2
 
@@ -39,3 +43,18 @@ def beside(left: Tensor, right: Tensor) -> Tensor:
 def to_pil(image: Tensor) -> Image.Image:
     """Turn (3, H, W) uint8 into a Pillow image."""
     return Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy()))
+
+
+def check_path(path: Path) -> None:
+    """Raise InputError where no picture can be written: another suffix, or no such folder."""
+    if path.suffix.lower() != ".png":
+        raise InputError(f"Pictures are written as PNG, expected a name such as grid.png: {path}")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"The folder of {path} does not exist. Make it, or name another.")
+
+
+def save(image: Tensor | Image.Image, path: Path) -> None:
+    """Write (3, H, W) uint8 or a Pillow image as a PNG, whole or not at all; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        (to_pil(image) if isinstance(image, Tensor) else image).save(temporary, "PNG")

@@ -1,29 +1,28 @@
 """Random numbers keyed by sample: none depends on the batch or on the number of devices."""
 
+import hashlib
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
+
+
+def _hash(key: tuple[int, ...]) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest())
 
 
 class SampleStreams:
     """One random stream for each sample of a batch.
 
     Args:
-        keys: B keys, each a tuple of non-negative integers such as (seed, sample) or
+        keys: B keys, each a tuple of integers such as (seed, sample) or
             (seed, step, rank, sample); equal keys give equal streams.
         device: where the numbers are drawn. Streams of another kind of device differ.
     """
 
     def __init__(self, keys: Sequence[tuple[int, ...]], device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        self.generators = [
-            torch.Generator(self.device).manual_seed(
-                int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-            )
-            for key in keys
-        ]
+        self.generators = [torch.Generator(self.device).manual_seed(_hash(key)) for key in keys]
 
     def __len__(self) -> int:
         return len(self.generators)

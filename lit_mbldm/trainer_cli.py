@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_mbldm.errors import InputError
 
@@ -17,7 +18,7 @@ _NOISE = re.compile(r"\s*(Given value|Subtypes|Errors:|Does not validate|- Expec
 
 
 def run_trainer(argv: list[str]) -> None:
-    """Run fit, validate, test or predict.
+    """Run fit or validate.
 
     Raises:
         InputError: arguments or a config that cannot be parsed.
@@ -33,6 +34,8 @@ def run_trainer(argv: list[str]) -> None:
         )
     except ArgumentError as error:
         raise InputError(_explain(str(error))) from error
+    except MisconfigurationException as error:
+        raise InputError(str(error)) from error
 
 
 class _TrainerCLI(LightningCLI):

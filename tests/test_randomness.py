@@ -12,7 +12,7 @@ def test_a_sample_s_numbers_do_not_depend_on_its_batch() -> None:
 
 
 def test_other_keys_give_other_numbers() -> None:
-    keys = [(0, 1), (1, 0), (0, 0, 1), (0,), (2**63, 1)]
+    keys = [(0, 1), (1, 0), (0, 0, 1), (0,), (0, 0), (5, 1), (2**32 + 5, 0), (-1, 0)]
     draws = SampleStreams(keys).normal((8,))
     assert len(draws.unique(dim=0)) == len(keys)
 

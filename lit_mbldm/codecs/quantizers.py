@@ -101,8 +101,8 @@ def _sample_patches(
     images: Sequence[Tensor], patch_size: int, max_patches: int, seed: int
 ) -> Tensor:
     """Draw patches uniformly from all overlapping ones of images and vertical flips."""
-    flipped = [v for image in images for v in (image, image.flip(1))]
-    counts = [_num_positions(image, patch_size) for image in flipped]
+    flipped = ((image, flip) for image in images for flip in (False, True))
+    counts = [_num_positions(image, patch_size) for image in images for _ in range(2)]
     total = sum(counts)
     if total == 0:
         raise InputError(
@@ -113,11 +113,12 @@ def _sample_patches(
     drawn = np.sort(rng.choice(total, size=min(max_patches, total), replace=False, shuffle=False))
     starts = np.cumsum([0, *counts])
     parts = []
-    for image, own, start in zip(
+    for (image, flip), own, start in zip(
         flipped, np.split(drawn, np.searchsorted(drawn, starts[1:-1])), starts, strict=False
     ):
         positions = torch.from_numpy(own - start)
-        parts.append(overlapping_patches(rgb_to_ycbcr(image[None]), patch_size, positions))
+        ycbcr = rgb_to_ycbcr((image.flip(1) if flip else image)[None])
+        parts.append(overlapping_patches(ycbcr, patch_size, positions))
     return torch.cat(parts, dim=1)
 
 

@@ -12,10 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from lit_mbldm.codecs.patch_codec import PatchCodec
-from lit_mbldm.data.atomic import replacing
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics import ORDINALITY_DISTANCES, codebook_usage, ordinality, psnr, ssim
-from lit_mbldm.pictures import to_pil
+from lit_mbldm.pictures import save, to_pil
 
 _PANEL = 512
 _GAP = 12
@@ -191,6 +190,4 @@ def _draw(panels: dict[str, Tensor], path: Path) -> None:
         shown = to_pil(panel).resize((width, height), Image.Resampling.NEAREST)
         sheet.paste(shown, (centre - width // 2, _GAP))
         pen.text((centre, _GAP + height + _CAPTION // 2 + 4), caption, "black", font, anchor="mm")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        sheet.save(temporary, "PNG")
+    save(sheet, path)

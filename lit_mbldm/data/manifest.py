@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lit_mbldm.data.atomic import replacing
+from lit_mbldm.atomic import replacing
 from lit_mbldm.errors import InputError
 
 MANIFEST = "manifest.json"

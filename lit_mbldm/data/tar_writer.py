@@ -5,7 +5,7 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from lit_mbldm.data.atomic import replacing
+from lit_mbldm.atomic import replacing
 from lit_mbldm.data.manifest import ShardEntry, file_sha256
 
 CODEC_MEMBER = "__codec__"

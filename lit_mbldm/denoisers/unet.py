@@ -22,13 +22,12 @@ from lit_mbldm.errors import InputError
 class UNet(nn.Module):
     """A U-Net of residual blocks with attention at the bottleneck only.
 
-    The paper's is `base_channels=80, channel_multipliers=(1, 2, 4, 8)`, about 51 M parameters
+    The paper's is `base_channels=80, channel_multipliers=(1, 2, 4, 8)`, about 52 M parameters
     (Scribano et al. 2023, section 4.2.1).
 
     Args:
         in_channels: channels of the latent; as many again take the self-conditioning.
-        out_channels: channels of the prediction: those of the latent for a continuous process,
-            times the codebook size for a categorical one.
+        out_channels: channels of the prediction, `process.output_channels(in_channels)`.
         base_channels: width of the first level.
         channel_multipliers: width that each level widens to, over `base_channels`, after its
             blocks on the way down; every level but the last halves height and width.

@@ -56,8 +56,11 @@ class GaussianForward(nn.Module):
         codebook_size: int = 256,
     ) -> None:
         super().__init__()
-        if num_timesteps < 1:
-            raise InputError(f"num_timesteps must be at least 1, not {num_timesteps}.")
+        if num_timesteps < 1 or min_snr_gamma <= 0 or codebook_size < 2:
+            raise InputError(
+                "Expected num_timesteps of at least 1, a positive min_snr_gamma and a codebook_size"
+                f" of at least 2, got {num_timesteps}, {min_snr_gamma} and {codebook_size}."
+            )
         self.num_timesteps = num_timesteps
         self.schedule = schedule
         self.min_snr_gamma = min_snr_gamma

@@ -1,9 +1,10 @@
 """The continuous reverse process: the network regresses ε, z_0 or v."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
+from lit_mbldm.errors import InputError
 from lit_mbldm.processes.forward import Denoiser, GaussianForward, Prediction, Time
 from lit_mbldm.processes.schedules import Schedule
 from lit_mbldm.randomness import SampleStreams
@@ -35,6 +36,8 @@ class GaussianProcess(GaussianForward):
         codebook_size: int = 256,
     ) -> None:
         super().__init__(num_timesteps, schedule, min_snr_gamma, self_conditioning, codebook_size)
+        if objective not in get_args(Objective):
+            raise InputError(f"Expected an objective of {get_args(Objective)}, got {objective!r}.")
         self.objective = objective
 
     def predict(

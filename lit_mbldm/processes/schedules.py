@@ -4,10 +4,12 @@ Sources: linear, Ho et al. 2020; cosine, Nichol & Dhariwal 2021; sigmoid, Jabri 
 """
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+
+from lit_mbldm.errors import InputError
 
 Schedule = Literal["linear", "cosine", "sigmoid"]
 
@@ -21,7 +23,12 @@ def alpha_bar(schedule: Schedule, num_timesteps: int) -> Tensor:
 
     Returns:
         (T+1,) float64, decreasing from ᾱ_0 = 1 to ᾱ_T > 0.
+
+    Raises:
+        InputError: an unknown schedule.
     """
+    if schedule not in get_args(Schedule):
+        raise InputError(f"Expected a schedule of {get_args(Schedule)}, got {schedule!r}.")
     T = num_timesteps
     if schedule == "linear":
         scale = 1000 / T

@@ -1,8 +1,7 @@
 """Training and sampling of the continuous model."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.processes import GaussianProcess
 from lit_mbldm.randomness import SampleStreams
 from lit_mbldm.training.diffusion import DiffusionModule
@@ -11,25 +10,11 @@ from lit_mbldm.training.diffusion import DiffusionModule
 class ContinuousDiffusion(DiffusionModule):
     """DDPM on code indices read as numbers (Scribano et al. 2023, section 4.2.2).
 
-    Args: as `DiffusionModule`; `denoiser` returns as many channels as the latent has.
+    Args as for `DiffusionModule`.
     """
 
     process: GaussianProcess
-
-    def __init__(
-        self,
-        codec: str | PatchCodec,
-        denoiser: nn.Module,
-        process: GaussianProcess,
-        image_size: int,
-        learning_rate: float = 1e-4,
-        betas: tuple[float, float] = (0.9, 0.99),
-        warmup_steps: int = 0,
-        allow_residual: bool = False,
-    ) -> None:
-        super().__init__(
-            codec, denoiser, process, image_size, learning_rate, betas, warmup_steps, allow_residual
-        )
+    process_class = GaussianProcess
 
     def process_loss(self, z0: Tensor, t: Tensor, generator: SampleStreams) -> Tensor:
         """Min-SNR weighted squared error of each sample, (B,)."""

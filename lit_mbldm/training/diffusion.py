@@ -1,7 +1,9 @@
 """What continuous and categorical training share: wiring of codec, process and denoiser."""
 
+import inspect
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -14,8 +16,7 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.processes.forward import GaussianForward
 from lit_mbldm.randomness import SampleStreams
 from lit_mbldm.samplers import ancestral
-from lit_mbldm.zoo import load_pretrained
-from lit_mbldm.zoo.load import CHECKPOINT_KEY
+from lit_mbldm.zoo.load import CHECKPOINT_KEY, load_codec
 from lit_mbldm.zoo.tree import describe
 
 
@@ -36,6 +37,8 @@ class DiffusionModule(L.LightningModule):
         InputError: parts that do not fit each other, or an RQ codec that is not allowed.
     """
 
+    process_class: ClassVar[type[GaussianForward]] = GaussianForward
+
     def __init__(
         self,
         codec: str | PatchCodec,
@@ -48,7 +51,7 @@ class DiffusionModule(L.LightningModule):
         allow_residual: bool = False,
     ) -> None:
         super().__init__()
-        self.codec: PatchCodec = load_pretrained(codec) if isinstance(codec, str) else codec
+        self.codec = load_codec(codec) if isinstance(codec, str) else codec
         self.denoiser = denoiser
         self.process = process
         self.image_size = image_size
@@ -58,8 +61,14 @@ class DiffusionModule(L.LightningModule):
         self.allow_residual = allow_residual
         self.latent_shape = self.codec.latent_shape(image_size, image_size)
         self._check_parts()
+        self.train()
 
     def _check_parts(self) -> None:
+        if not isinstance(self.process, self.process_class):
+            raise InputError(
+                f"A {type(self).__name__} needs a {self.process_class.__name__}, got a"
+                f" {type(self.process).__name__}."
+            )
         if self.codec.quantizer.startswith("RQ") and not self.allow_residual:
             raise InputError(
                 "An RQ codec is a poor latent: several codes decode to nearly the same patch. Use"
@@ -81,6 +90,17 @@ class DiffusionModule(L.LightningModule):
                     f"A {type(self.process).__name__} on {self.codec.quantizer} needs a denoiser"
                     f" with {name}: {expected}, got {found}."
                 )
+
+    def sample(
+        self,
+        num_images: int,
+        steps: int = 50,
+        seed: int = 0,
+        batch_size: int = 16,
+        progress: bool = False,
+    ) -> Tensor:
+        """Generate images, (N, 3, H, W) uint8."""
+        raise NotImplementedError
 
     def process_loss(self, z0: Tensor, t: Tensor, generator: SampleStreams) -> Tensor:
         """The process's loss of each sample, (B,)."""
@@ -120,6 +140,18 @@ class DiffusionModule(L.LightningModule):
         schedule = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / self.warmup_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_fit_start(self) -> None:
+        """Refuse a precision that rounds the codec.
+
+        Raises:
+            InputError: the codec is no longer in float32.
+        """
+        if any(book.dtype != torch.float32 for book in self.codec.codebooks()):
+            raise InputError(
+                f"precision: {self.trainer.precision} rounds the codec, which would then give other"
+                " codes. Use 32-true, bf16-mixed or 16-mixed."
+            )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what `load_pretrained` needs to rebuild the model."""
         checkpoint[CHECKPOINT_KEY] = {
@@ -146,22 +178,34 @@ class DiffusionModule(L.LightningModule):
         progress: bool,
         **options: Any,
     ) -> Tensor:
+        if min(num_images, batch_size) < 1:
+            raise InputError(
+                "The number of images and the batch size must be at least 1, got"
+                f" {num_images} and {batch_size}."
+            )
         training = self.training
         self.eval()
         images = []
-        with tqdm(total=num_images * steps, disable=not progress, desc="sampling") as bar:
-            for samples in torch.arange(num_images).split(batch_size):
-                generator = SampleStreams([(seed, int(i)) for i in samples], self.device)
-                on_step = partial(bar.update, len(samples))
-                z0 = ancestral(
-                    self.process,
-                    self.denoiser,
-                    self.latent_shape,
-                    steps,
-                    generator,
-                    on_step,
-                    **options,
-                )
-                images.append(self.codec.decode(self.process.to_codes(z0)).cpu())
-        self.train(training)
+        try:
+            with tqdm(total=num_images * steps, disable=not progress, desc="sampling") as bar:
+                for samples in torch.arange(num_images).split(batch_size):
+                    generator = SampleStreams([(seed, int(i)) for i in samples], self.device)
+                    z0 = ancestral(
+                        self.process,
+                        self.denoiser,
+                        self.latent_shape,
+                        steps,
+                        generator,
+                        partial(bar.update, len(samples)),
+                        **options,
+                    )
+                    images.append(self.codec.decode(self.process.to_codes(z0)).cpu())
+        finally:
+            self.train(training)
         return torch.cat(images)
+
+
+def check_options(model: DiffusionModule, options: Mapping[str, Any]) -> None:
+    """Raise InputError for an option that the model's `sample` does not take."""
+    for name in options.keys() - inspect.signature(model.sample).parameters.keys():
+        raise InputError(f"A {type(model).__name__} takes no {name}: leave it out.")

@@ -1,15 +1,18 @@
 """Sample images during and after training."""
 
+import math
 import shlex
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from lit_mbldm.pictures import beside, grid, to_pil
+from lit_mbldm.pictures import beside, grid, save
+from lit_mbldm.training.diffusion import check_options
 
 
 class SampleImages(L.Callback):
@@ -36,6 +39,17 @@ class SampleImages(L.Callback):
         self.seed = seed
         self.options = {} if temperature is None else {"temperature": temperature}
         self._real: Tensor | None = None
+        self._folder = Path()
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Agree on a folder, and check the options before hours are spent.
+
+        Raises:
+            InputError: a temperature for a model that takes none.
+        """
+        # every rank must ask for log_dir, which is broadcast
+        self._folder = Path(_relative(trainer.log_dir or trainer.default_root_dir))
+        check_options(pl_module, self.options)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
@@ -48,16 +62,19 @@ class SampleImages(L.Callback):
 
     @rank_zero_only
     def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int,
+        self,
+        trainer: L.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
         dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Sample while averaged weights are in place, which validation sees to."""
         if batch_idx or trainer.sanity_checking:
             return
         sheet = grid(pl_module.sample(self.num_images, self.steps, self.seed, **self.options))
-        folder = self._folder(trainer) / "samples"
-        folder.mkdir(parents=True, exist_ok=True)
-        to_pil(sheet).save(folder / f"step-{trainer.global_step:07d}.png")
+        save(sheet, self._folder / "samples" / f"step-{trainer.global_step:07d}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("samples", sheet, trainer.global_step)
@@ -68,11 +85,12 @@ class SampleImages(L.Callback):
         samples = pl_module.sample(
             self.num_images, self.steps, self.seed, progress=True, **self.options
         )
-        sheet = grid(samples)
-        if self._real is not None and len(self._real) == self.num_images:
-            sheet = beside(sheet, grid(self._real))
-        path = self._folder(trainer) / "samples.png"
-        to_pil(sheet).save(path)
+        assert self._real is not None
+        columns = math.ceil(math.sqrt(self.num_images))
+        blank = torch.full_like(samples, 255)
+        blank[: len(self._real)] = self._real
+        path = self._folder / "samples.png"
+        save(beside(grid(samples, columns), grid(blank, columns)), path)
         print(f"\nSamples (left) beside real images (right): {path}")
         checkpoint = getattr(trainer.checkpoint_callback, "last_model_path", "") or getattr(
             trainer.checkpoint_callback, "best_model_path", ""
@@ -83,10 +101,6 @@ class SampleImages(L.Callback):
                 f"Make more: lit-mbldm sample {shlex.quote(_relative(checkpoint))}"
                 f" -n 16 --steps {self.steps}{options} --seed 1 --out grid.png"
             )
-
-    @staticmethod
-    def _folder(trainer: L.Trainer) -> Path:
-        return Path(_relative(trainer.log_dir or trainer.default_root_dir))
 
 
 def _relative(path: str) -> str:

@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
+from lit_mbldm.atomic import replacing
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo.tree import build, describe
 
@@ -40,8 +40,10 @@ def save_entry(module: nn.Module, folder: Path, about: dict[str, Any] | None = N
         "sha256": {WEIGHTS: hashlib.sha256(weights).hexdigest()},
         **(about or {}),
     }
-    _write(folder / WEIGHTS, weights)
-    _write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    with replacing(folder / WEIGHTS) as temporary:
+        temporary.write_bytes(weights)
+    with replacing(folder / CONFIG) as temporary:
+        temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def refuse_existing_entry(folder: Path) -> None:
@@ -62,7 +64,7 @@ def load_entry(folder: Path) -> nn.Module:
         weights = (folder / WEIGHTS).read_bytes()
     except OSError as error:
         raise InputError(f"{folder} lacks {WEIGHTS}. Fetch or write the entry again.") from error
-    expected = config.get("sha256", {}).get(WEIGHTS)
+    expected = config["sha256"][WEIGHTS]
     actual = hashlib.sha256(weights).hexdigest()
     if actual != expected:
         raise InputError(
@@ -80,15 +82,9 @@ def load_entry(folder: Path) -> nn.Module:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        found = config["format"]
+        found, _, _ = config["format"], config["sha256"][WEIGHTS], config["model"]["class_path"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no readable entry of the zoo: {error!r}.") from error
     if found != FORMAT:
         raise InputError(f"{path} has format {found}, this lit_mbldm reads {FORMAT}: update it.")
     return config
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo.entry import CONFIG, load_entry
 from lit_mbldm.zoo.tree import build
@@ -30,16 +31,30 @@ def load_pretrained(name: str | Path) -> Any:
         InputError: nothing of that name, or an entry that is damaged or does not fit.
     """
     path = Path(name)
+    if str(name) in list_pretrained():
+        return load_entry(_ASSETS / str(name))
     if path.is_dir():
         return load_entry(path)
     if path.is_file():
         return _load_checkpoint(path)
-    if str(name) in list_pretrained():
-        return load_entry(_ASSETS / str(name))
     raise InputError(
         f"There is no codec or model {str(name)!r}. Expected a shipped name"
         f" ({', '.join(list_pretrained())}), an entry's folder or a checkpoint file."
     )
+
+
+def load_codec(name: str | Path) -> PatchCodec:
+    """Load a codec as `load_pretrained` does.
+
+    Raises:
+        InputError: as `load_pretrained`, or a model in place of a codec.
+    """
+    codec = load_pretrained(name)
+    if not isinstance(codec, PatchCodec):
+        raise InputError(
+            f"{name} is a {type(codec).__name__}, expected a codec such as opq-32-8-8."
+        )
+    return codec
 
 
 def _load_checkpoint(path: Path) -> torch.nn.Module:

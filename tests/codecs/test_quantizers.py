@@ -9,6 +9,7 @@ from lit_mbldm.codecs.quantizers import fit_patch_codec, pseudo_ordinal_order, t
 from lit_mbldm.data.images import load_rgb, to_array
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics import ordinality, psnr
+from lit_mbldm.zoo import load_pretrained
 
 # The last two have 3 and 5 sub-codebooks, which do not divide 64.
 QUANTIZERS = [
@@ -52,15 +53,24 @@ def test_fits_round_trips_and_agrees_with_faiss(quantizer, images, unseen):
     assert error < 1e-3
 
 
-def test_agrees_with_faiss_on_kodak(opq, shared_data):
+def agree_on_kodak(codec, folder, step):
     differ = total = 0
-    for path in sorted((shared_data / "kodak").glob("*.png")):
+    for path in sorted((folder / "kodak").glob("*.png"))[::step]:
         image = torch.from_numpy(to_array(load_rgb(path.read_bytes())).copy())[None]
-        found = compare_with_faiss(opq, image)
+        found = compare_with_faiss(codec, image)
         differ, total = differ + found[0], total + found[1]
         assert found[2] < 1e-3
     assert total > 0
     assert differ <= 1e-3 * total
+
+
+def test_the_shipped_codec_agrees_with_faiss_on_kodak(shared_data):
+    agree_on_kodak(load_pretrained("opq-32-8-8"), shared_data, step=1)
+
+
+@pytest.mark.parametrize("quantizer", ["VQ-8-8-8", "PQ-32-8-8", "RQ-32-8-8"])
+def test_every_type_agrees_with_faiss_on_kodak(quantizer, images, shared_data):
+    agree_on_kodak(fit_patch_codec(images, quantizer, max_patches=2500), shared_data, step=8)
 
 
 @pytest.mark.parametrize("codebook_size", [2, 4, 16, 256])

@@ -99,3 +99,17 @@ def test_too_few_crops_for_a_batch(folder) -> None:
     module.setup("fit")
     with pytest.raises(InputError, match="crops_per_epoch"):
         module.train_dataloader()
+
+
+def test_crops_begin_on_the_stride_and_are_mirrored_only_where_wished() -> None:
+    cropper = Cropper([gradient()], 8, 1.0, 4, False, 0)
+    pixels = torch.from_numpy(np.asarray(gradient())).permute(2, 0, 1)
+    H, W = pixels.shape[1:]
+    allowed = {
+        pixels[:, y : y + 8, x : x + 8].numpy().tobytes()
+        for y in range(0, H - 7, 4)
+        for x in range(0, W - 7, 4)
+    }
+    crops = [cropper(0, i).numpy().tobytes() for i in range(40)]
+    assert set(crops) <= allowed
+    assert len(set(crops)) > 3
