@@ -5,6 +5,7 @@ import inspect
 import pkgutil
 import re
 import sys
+import warnings
 from typing import Any
 
 import lightning as L
@@ -23,6 +24,8 @@ def run_trainer(argv: list[str]) -> None:
     Raises:
         InputError: arguments or a config that cannot be parsed.
     """
+    # The data modules' lengths are exact: their streams share batches out among workers.
+    warnings.filterwarnings("ignore", message=r".*IterableDataset` has `__len__` defined")
     sys.argv[1:] = argv  # LightningCLI warns of arguments given in any other way
     try:
         _TrainerCLI(
