@@ -103,7 +103,7 @@ def test_too_few_crops_for_a_batch(folder) -> None:
 
 def test_crops_begin_on_the_stride_and_are_mirrored_only_where_wished() -> None:
     cropper = Cropper([gradient()], 8, 1.0, 4, False, 0)
-    pixels = torch.from_numpy(np.asarray(gradient())).permute(2, 0, 1)
+    pixels = torch.from_numpy(np.asarray(gradient()).copy()).permute(2, 0, 1)
     H, W = pixels.shape[1:]
     allowed = {
         pixels[:, y : y + 8, x : x + 8].numpy().tobytes()
