@@ -30,9 +30,9 @@ class CropDataModule(EncodingDataModule):
         crop_size: side C of a crop in pixels.
         batch_size: crops a batch and process.
         crops_per_epoch: of all processes together.
-        max_zoom_out: a crop covers crop_size times a random factor from 1 to this.
-        stride: crops begin at multiples of this many pixels; the codec's patch size leaves each
-            photograph one grid of codes, learned sooner than all its shifts.
+        zoom_out: a crop covers crop_size times this many pixels of the photograph.
+        stride: crops begin at multiples of this many pixels of the photograph; zoom_out times
+            the codec's patch size gives each one grid of codes, learned sooner than all shifts.
         horizontal_flip: mirror half of the crops.
         num_workers: cropping processes.
         seed: with the epoch and the crop's number it decides each crop.
@@ -44,24 +44,24 @@ class CropDataModule(EncodingDataModule):
         crop_size: int = 96,
         batch_size: int = 64,
         crops_per_epoch: int = 6400,
-        max_zoom_out: float = 1.0,
+        zoom_out: float = 1.0,
         stride: int = 1,
         horizontal_flip: bool = True,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if min(crop_size, batch_size, stride) < 1 or max_zoom_out < 1 or num_workers < 0:
+        if min(crop_size, batch_size, stride) < 1 or zoom_out < 1 or num_workers < 0:
             raise InputError(
-                "Expected crop_size, batch_size, stride and max_zoom_out of at least 1 and"
+                "Expected crop_size, batch_size, stride and zoom_out of at least 1 and"
                 f" num_workers of at least 0, got {crop_size}, {batch_size}, {stride},"
-                f" {max_zoom_out} and {num_workers}."
+                f" {zoom_out} and {num_workers}."
             )
         self.folder = folder
         self.crop_size = crop_size
         self.batch_size = batch_size
         self.crops_per_epoch = crops_per_epoch
-        self.max_zoom_out = max_zoom_out
+        self.zoom_out = zoom_out
         self.stride = stride
         self.horizontal_flip = horizontal_flip
         self.num_workers = num_workers
@@ -80,10 +80,10 @@ class CropDataModule(EncodingDataModule):
         if self._photos:
             return
         if self.folder is not None:
-            self._photos = _load_photos(Path(self.folder), self.crop_size)
+            self._photos = _load_photos(Path(self.folder), self.crop_size * self.zoom_out)
         else:
             with resources.as_file(resources.files("lit_mbldm.data") / "photos") as folder:
-                self._photos = _load_photos(folder, self.crop_size)
+                self._photos = _load_photos(folder, self.crop_size * self.zoom_out)
 
     def train_dataloader(self) -> EpochLoader:
         """Full batches of random crops, others each epoch."""
@@ -112,7 +112,7 @@ class CropDataModule(EncodingDataModule):
         return Cropper(
             self._photos,
             self.crop_size,
-            self.max_zoom_out,
+            self.zoom_out,
             self.stride,
             self.horizontal_flip,
             self.seed,
@@ -129,7 +129,7 @@ class Cropper:
     Args:
         photos: RGB, none smaller than a crop.
         crop_size: side C in pixels.
-        max_zoom_out: largest side of what a crop covers, in crop sizes.
+        zoom_out: side of what a crop covers, in crop sizes.
         stride: of the corners a crop may have, in pixels.
         horizontal_flip: mirror half of the crops.
         seed: of all crops.
@@ -139,14 +139,14 @@ class Cropper:
         self,
         photos: list[Image.Image],
         crop_size: int,
-        max_zoom_out: float,
+        zoom_out: float,
         stride: int,
         horizontal_flip: bool,
         seed: int,
     ) -> None:
         self.photos = photos
         self.crop_size = crop_size
-        self.max_zoom_out = max_zoom_out
+        self.zoom_out = zoom_out
         self.stride = stride
         self.horizontal_flip = horizontal_flip
         self.seed = seed
@@ -155,8 +155,7 @@ class Cropper:
         """Cut the crop."""
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
         photo = rng.choice(self.photos)
-        zoom = rng.uniform(1, self.max_zoom_out)
-        side = min(round(self.crop_size * zoom), *photo.size)
+        side = round(self.crop_size * self.zoom_out)
         left = rng.randrange(0, photo.width - side + 1, self.stride)
         top = rng.randrange(0, photo.height - side + 1, self.stride)
         crop = to_array(resize_square(photo, (left, top, left + side, top + side), self.crop_size))
@@ -190,12 +189,12 @@ class CropStream(IterableDataset[dict[str, Tensor]]):
             yield {"images": torch.stack([self.cropper(self.epoch, i) for i in indices])}
 
 
-def _load_photos(folder: Path, crop_size: int) -> list[Image.Image]:
+def _load_photos(folder: Path, side: float) -> list[Image.Image]:
     photos = read_images(folder)
     for name, photo in photos.items():
-        if min(photo.size) < crop_size:
+        if min(photo.size) < side:
             raise InputError(
-                f"Expected photographs of at least {crop_size}×{crop_size} pixels in {folder},"
-                f" but {name} has {photo.width}×{photo.height}. Lower crop_size or remove it."
+                f"Expected photographs of at least {side:g}×{side:g} pixels in {folder}, but {name}"
+                f" has {photo.width}×{photo.height}. Lower crop_size or zoom_out, or remove it."
             )
     return list(photos.values())

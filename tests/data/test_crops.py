@@ -55,12 +55,18 @@ def test_crops_are_decided_by_seed_epoch_and_index(folder) -> None:
 
 
 def test_zooming_out_covers_more_of_the_photograph() -> None:
-    spans = [
-        int(crop[0].max()) - int(crop[0].min())
-        for crop in (Cropper([gradient()], 8, 4.0, 1, False, 0)(0, index) for index in range(50))
-    ]
-    assert min(spans) < 12
-    assert max(spans) > 24
+    def spans(zoom_out: float) -> list[int]:
+        cropper = Cropper([gradient()], 8, zoom_out, 1, False, 0)
+        crops = [cropper(0, index)[0] for index in range(50)]
+        return [int(crop.max()) - int(crop.min()) for crop in crops]
+
+    assert set(spans(1.0)) == {7}
+    assert all(24 < span < 32 for span in spans(4.0))
+
+
+def test_photographs_must_hold_what_a_crop_covers(folder) -> None:
+    with pytest.raises(InputError, match="48×48"):
+        CropDataModule(folder, crop_size=16, zoom_out=3.0).setup("fit")
 
 
 def test_validation_is_a_fixed_set_of_64(folder) -> None:
