@@ -99,8 +99,19 @@ class DiffusionModule(L.LightningModule):
         batch_size: int = 16,
         progress: bool = False,
     ) -> Tensor:
-        """Generate images, (N, 3, H, W) uint8."""
-        raise NotImplementedError
+        """Generate images; image i depends on (seed, i) alone.
+
+        Args:
+            num_images: N.
+            steps: reverse steps, at most T.
+            seed: of the noise.
+            batch_size: images made at once.
+            progress: show a progress bar.
+
+        Returns:
+            (N, 3, H, W) uint8 RGB on the CPU.
+        """
+        return self._sample(num_images, steps, seed, batch_size, progress)
 
     def process_loss(self, z0: Tensor, t: Tensor, generator: SampleStreams) -> Tensor:
         """The process's loss of each sample, (B,)."""
