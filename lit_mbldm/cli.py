@@ -4,6 +4,7 @@ import argparse
 import importlib.metadata
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -191,7 +192,12 @@ def _add_sample(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("--steps", type=_positive, default=50, help="reverse steps (default: 50)")
     parser.add_argument("--seed", type=_natural, default=0)
     parser.add_argument("--batch-size", type=_positive, default=16, help="images made at once")
+    parser.add_argument(
+        "--sampler", default="ddpm", help="ddpm (the paper's), ddim or dpm++ (default: ddpm)"
+    )
+    parser.add_argument("--eta", type=float, help="noise of ddim, from 0 to 1 (default: 0)")
     parser.add_argument("--temperature", type=float, help="of a categorical model (default: 1)")
+    parser.add_argument("--refiner", help="checkpoint, folder or name of a refiner")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
     parser.add_argument("--out", type=Path, default=Path("grid.png"), help="PNG to write")
     parser.set_defaults(run=_sample)
@@ -199,22 +205,23 @@ def _add_sample(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def _sample(options: argparse.Namespace) -> None:
     from lit_mbldm.pictures import check_path, grid, save
-    from lit_mbldm.training.diffusion import DiffusionModule, check_options
+    from lit_mbldm.training import SampleOptions
+    from lit_mbldm.training.diffusion import DiffusionModule
     from lit_mbldm.zoo import load_pretrained
 
     check_path(options.out)
     model = load_pretrained(options.model)
     if not isinstance(model, DiffusionModule):
-        raise InputError(f"{options.model} is a codec; sampling needs a diffusion model.")
-    temperature = {} if options.temperature is None else {"temperature": options.temperature}
-    check_options(model, temperature)
+        raise InputError(
+            f"{options.model} is a {type(model).__name__}; sampling needs a diffusion model."
+        )
     try:
         model.to(options.device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {options.device} cannot be used: {error}") from error
-    images = model.sample(
-        options.n, options.steps, options.seed, options.batch_size, progress=True, **temperature
-    )
+    names = [field.name for field in fields(SampleOptions)]
+    arguments = SampleOptions(**{name: getattr(options, name) for name in names}).arguments(model)
+    images = model.sample(options.n, batch_size=options.batch_size, progress=True, **arguments)
     save(grid(images), options.out)
     print(options.out)
 

@@ -44,7 +44,7 @@ trainer:
     - class_path: lightning.pytorch.callbacks.ModelCheckpoint
       init_args: {{dirpath: {root}, save_last: true}}
     - class_path: lit_mbldm.training.SampleImages
-      init_args: {{num_images: 4, steps: 2}}
+      init_args: {{num_images: 4, options: {{steps: 2}}}}
 """
 CROPS = "CropDataModule\n  init_args: {crop_size: 32, batch_size: 8, crops_per_epoch: 16}"
 
@@ -241,7 +241,7 @@ def test_sample_refuses_what_is_no_model(
 ) -> None:
     out = ["--out", str(tmp_path / "grid.png")]
     assert "no-such-model" in fails(["sample", "no-such-model", *out], capsys)
-    assert "codec" in fails(["sample", "opq-32-8-8", *out], capsys)
+    assert "PatchCodec" in fails(["sample", "opq-32-8-8", *out], capsys)
 
 
 @pytest.mark.parametrize(

@@ -186,9 +186,15 @@ class CategoricalProcess(GaussianForward):
             generator: B streams.
             temperature: γ ≥ 0; 0 takes the most probable codeword.
         """
+        z0 = self.finish(prediction, generator, temperature)
+        return self.draw_posterior(z_t, z0, t, s, generator)
+
+    def finish(
+        self, prediction: Prediction, generator: SampleStreams, temperature: float = 1.0
+    ) -> Tensor:
+        """Draw z̃_0 from softmax(logits/γ): (B, S, h, w), exact levels."""
         assert prediction.logits is not None
-        codes = draw_categories(prediction.logits, temperature, generator)
-        return self.draw_posterior(z_t, self.levels[codes], t, s, generator)
+        return self.levels[draw_categories(prediction.logits, temperature, generator)]
 
 
 def draw_categories(logits: Tensor, temperature: float, generator: SampleStreams) -> Tensor:

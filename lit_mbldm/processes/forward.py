@@ -46,6 +46,8 @@ class GaussianForward(nn.Module):
     log_alpha_bar: Tensor
     # (z_t, prediction, t, s, generator) -> z_s for any s < t
     step: Callable[..., Tensor]
+    # (prediction, generator) -> z_0, at the end of the samplers that follow an expected z_0
+    finish: Callable[..., Tensor]
 
     def __init__(
         self,
@@ -123,6 +125,35 @@ class GaussianForward(nn.Module):
         """Draw z_s ~ q(z_s | z_t, z_0)."""
         mean, std = self.posterior(z_t, z0, t, s)
         return mean + std * generator.normal(z_t.shape[1:])
+
+    def implied_noise(self, z_t: Tensor, z0: Tensor, t: Time) -> Tensor:
+        """The ε of z_t = √ᾱ_t z_0 + √(1-ᾱ_t) ε, (B, S, h, w)."""
+        signal, noise = self.scales(t)
+        return (z_t - signal * z0) / noise
+
+    def implicit_step(
+        self, z_t: Tensor, z0: Tensor, t: Time, s: Time, eta: float, generator: SampleStreams
+    ) -> Tensor:
+        """One step of DDIM (Song et al. 2021, equations 12 and 16), s < t.
+
+        Args:
+            z_t: (B, S, h, w).
+            z0: (B, S, h, w), an estimate of z_0.
+            t: the present time.
+            s: the next time.
+            eta: 0 adds no noise, 1 as much as the posterior.
+            generator: B streams, drawn from only where eta is positive.
+
+        Returns:
+            z_s, (B, S, h, w).
+        """
+        signal, noise = self.scales(s)
+        eps = self.implied_noise(z_t, z0, t)
+        if eta == 0:
+            return signal * z0 + noise * eps
+        _, std = self.posterior(z_t, z0, t, s)
+        kept = (noise.square() - (eta * std).square()).clamp(min=0).sqrt()
+        return signal * z0 + kept * eps + eta * std * generator.normal(z_t.shape[1:])
 
     def predict(
         self, denoiser: Denoiser, z_t: Tensor, t: Time, self_condition: Tensor | None = None

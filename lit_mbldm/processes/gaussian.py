@@ -92,3 +92,7 @@ class GaussianProcess(GaussianForward):
     ) -> Tensor:
         """Draw z_s ~ q(z_s | z_t, ẑ_0) for any s < t; at s = 0 it is ẑ_0 itself."""
         return self.draw_posterior(z_t, prediction.z0, t, s, generator)
+
+    def finish(self, prediction: Prediction, generator: SampleStreams) -> Tensor:
+        """The last step's z_0: the estimate itself."""
+        return prediction.z0

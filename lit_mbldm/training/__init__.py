@@ -2,6 +2,14 @@
 
 from lit_mbldm.training.categorical import CategoricalDiffusion
 from lit_mbldm.training.continuous import ContinuousDiffusion
+from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.pictures import SampleImages
+from lit_mbldm.training.refiner import Refiner
 
-__all__ = ["CategoricalDiffusion", "ContinuousDiffusion", "SampleImages"]
+__all__ = [
+    "CategoricalDiffusion",
+    "ContinuousDiffusion",
+    "Refiner",
+    "SampleImages",
+    "SampleOptions",
+]

@@ -4,7 +4,9 @@ from torch import Tensor
 
 from lit_mbldm.processes import CategoricalProcess
 from lit_mbldm.randomness import SampleStreams
+from lit_mbldm.samplers import Sampler
 from lit_mbldm.training.diffusion import DiffusionModule
+from lit_mbldm.training.refiner import Refiner
 
 
 class CategoricalDiffusion(DiffusionModule):
@@ -27,6 +29,9 @@ class CategoricalDiffusion(DiffusionModule):
         seed: int = 0,
         batch_size: int = 16,
         progress: bool = False,
+        sampler: Sampler = "ddpm",
+        eta: float = 0.0,
+        refiner: Refiner | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
         """Generate images; image i depends on (seed, i) alone.
@@ -37,9 +42,26 @@ class CategoricalDiffusion(DiffusionModule):
             seed: of the noise.
             batch_size: images made at once.
             progress: show a progress bar.
+            sampler: "ddpm" (the paper's algorithm 2), "ddim" or "dpm++" (DPM-Solver++ 2M); the
+                latter two follow the expected z_0 and draw categories at the end.
+            eta: of ddim, from 0 (no noise) to 1.
+            refiner: to pass the decoded images through.
             temperature: γ of the categories' softmax; 0 takes the most probable codeword.
 
         Returns:
             (N, 3, H, W) uint8 RGB on the CPU.
+
+        Raises:
+            InputError: numbers out of range, or eta with another sampler than ddim.
         """
-        return self._sample(num_images, steps, seed, batch_size, progress, temperature=temperature)
+        return self._sample(
+            num_images,
+            batch_size,
+            progress,
+            steps,
+            seed,
+            refiner,
+            sampler=sampler,
+            eta=eta,
+            temperature=temperature,
+        )

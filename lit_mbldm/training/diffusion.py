@@ -1,26 +1,23 @@
 """What continuous and categorical training share: wiring of codec, process and denoiser."""
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.forward import GaussianForward
 from lit_mbldm.randomness import SampleStreams
-from lit_mbldm.samplers import ancestral
-from lit_mbldm.zoo.load import CHECKPOINT_KEY, load_codec
-from lit_mbldm.zoo.tree import describe
+from lit_mbldm.samplers import Sampler, draw
+from lit_mbldm.training.module import CodecModule
+from lit_mbldm.training.refiner import Refiner
 
 
-class DiffusionModule(L.LightningModule):
+class DiffusionModule(CodecModule):
     """A diffusion model of a codec's codes; the base of continuous and categorical training.
 
     Args:
@@ -50,14 +47,10 @@ class DiffusionModule(L.LightningModule):
         warmup_steps: int = 0,
         allow_residual: bool = False,
     ) -> None:
-        super().__init__()
-        self.codec = load_codec(codec) if isinstance(codec, str) else codec
+        super().__init__(codec, learning_rate, betas, warmup_steps)
         self.denoiser = denoiser
         self.process = process
         self.image_size = image_size
-        self.learning_rate = learning_rate
-        self.betas = betas
-        self.warmup_steps = warmup_steps
         self.allow_residual = allow_residual
         self.latent_shape = self.codec.latent_shape(image_size, image_size)
         self._check_parts()
@@ -91,28 +84,6 @@ class DiffusionModule(L.LightningModule):
                     f" with {name}: {expected}, got {found}."
                 )
 
-    def sample(
-        self,
-        num_images: int,
-        steps: int = 50,
-        seed: int = 0,
-        batch_size: int = 16,
-        progress: bool = False,
-    ) -> Tensor:
-        """Generate images; image i depends on (seed, i) alone.
-
-        Args:
-            num_images: N.
-            steps: reverse steps, at most T.
-            seed: of the noise.
-            batch_size: images made at once.
-            progress: show a progress bar.
-
-        Returns:
-            (N, 3, H, W) uint8 RGB on the CPU.
-        """
-        return self._sample(num_images, steps, seed, batch_size, progress)
-
     def process_loss(self, z0: Tensor, t: Tensor, generator: SampleStreams) -> Tensor:
         """The process's loss of each sample, (B,)."""
         raise NotImplementedError
@@ -142,51 +113,47 @@ class DiffusionModule(L.LightningModule):
         loss = self.loss(batch["codes"], (0, 1, batch_idx))
         self.log("val/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch["codes"]))
 
-    def configure_optimizers(self) -> Any:
-        """Adam, with a linear warm-up."""
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(parameters, self.learning_rate, self.betas)
-        if not self.warmup_steps:
-            return optimizer
-        schedule = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / self.warmup_steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def sample(
+        self,
+        num_images: int,
+        steps: int = 50,
+        seed: int = 0,
+        batch_size: int = 16,
+        progress: bool = False,
+        sampler: Sampler = "ddpm",
+        eta: float = 0.0,
+        refiner: Refiner | None = None,
+    ) -> Tensor:
+        """Generate images; image i depends on (seed, i) alone.
 
-    def on_fit_start(self) -> None:
-        """Refuse a precision that rounds the codec.
+        Args:
+            num_images: N.
+            steps: reverse steps, at most T.
+            seed: of the noise.
+            batch_size: images made at once.
+            progress: show a progress bar.
+            sampler: "ddpm" (ancestral, the paper's), "ddim" or "dpm++" (DPM-Solver++ 2M).
+            eta: of ddim, from 0 (no noise) to 1.
+            refiner: to pass the decoded images through.
+
+        Returns:
+            (N, 3, H, W) uint8 RGB on the CPU.
 
         Raises:
-            InputError: the codec is no longer in float32.
+            InputError: numbers out of range, or eta with another sampler than ddim.
         """
-        if any(book.dtype != torch.float32 for book in self.codec.codebooks()):
-            raise InputError(
-                f"precision: {self.trainer.precision} rounds the codec, which would then give other"
-                " codes. Use 32-true, bf16-mixed or 16-mixed."
-            )
+        return self._sample(
+            num_images, batch_size, progress, steps, seed, refiner, sampler=sampler, eta=eta
+        )
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what `load_pretrained` needs to rebuild the model."""
-        checkpoint[CHECKPOINT_KEY] = {
-            "model": describe(self),
-            "fingerprint": self.codec.fingerprint,
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another codec."""
-        found = checkpoint.get(CHECKPOINT_KEY, {}).get("fingerprint")
-        if found != self.codec.fingerprint:
-            raise InputError(
-                "The checkpoint was trained on codes of another codec: expected fingerprint"
-                f" {self.codec.fingerprint}, got {found}. Name the codec it was trained with."
-            )
-
-    @torch.inference_mode()
     def _sample(
         self,
         num_images: int,
-        steps: int,
-        seed: int,
         batch_size: int,
         progress: bool,
+        steps: int,
+        seed: int,
+        refiner: Refiner | None,
         **options: Any,
     ) -> Tensor:
         if min(num_images, batch_size) < 1:
@@ -194,29 +161,47 @@ class DiffusionModule(L.LightningModule):
                 "The number of images and the batch size must be at least 1, got"
                 f" {num_images} and {batch_size}."
             )
-        training = self.training
-        self.eval()
         images = []
-        try:
-            with tqdm(total=num_images * steps, disable=not progress, desc="sampling") as bar:
-                for samples in torch.arange(num_images).split(batch_size):
-                    generator = SampleStreams([(seed, int(i)) for i in samples], self.device)
-                    z0 = ancestral(
-                        self.process,
-                        self.denoiser,
-                        self.latent_shape,
-                        steps,
-                        generator,
-                        partial(bar.update, len(samples)),
-                        **options,
-                    )
-                    images.append(self.codec.decode(self.process.to_codes(z0)).cpu())
-        finally:
-            self.train(training)
+        with tqdm(total=num_images * steps, disable=not progress, desc="sampling") as bar:
+            for numbers in torch.arange(num_images).split(batch_size):
+                advance = partial(_advance, bar, len(numbers))
+                made = self.generate(
+                    numbers.tolist(), steps, seed, refiner=refiner, on_step=advance, **options
+                )
+                images.append(made.cpu())
         return torch.cat(images)
 
+    @torch.inference_mode()
+    def generate(
+        self,
+        numbers: Sequence[int],
+        steps: int = 50,
+        seed: int = 0,
+        refiner: Refiner | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Generate the images of these numbers as one batch.
 
-def check_options(model: DiffusionModule, options: Mapping[str, Any]) -> None:
-    """Raise InputError for an option that the model's `sample` does not take."""
-    for name in options.keys() - inspect.signature(model.sample).parameters.keys():
-        raise InputError(f"A {type(model).__name__} takes no {name}: leave it out.")
+        Args:
+            numbers: B sample numbers; sample i depends on (seed, i) alone.
+            steps: reverse steps, at most T.
+            seed: of the noise.
+            refiner: to pass the decoded images through.
+            options: of `lit_mbldm.samplers.draw`.
+
+        Returns:
+            (B, 3, H, W) uint8 RGB on the model's device.
+        """
+        training = self.training
+        self.eval()
+        try:
+            generator = SampleStreams([(seed, number) for number in numbers], self.device)
+            z0 = draw(self.process, self.denoiser, self.latent_shape, steps, generator, **options)
+        finally:
+            self.train(training)
+        images = self.codec.decode(self.process.to_codes(z0))
+        return refiner.refine(images) if refiner else images
+
+
+def _advance(bar: tqdm, count: int, *step: object) -> None:
+    bar.update(count)

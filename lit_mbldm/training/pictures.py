@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lit_mbldm.pictures import beside, grid, save
-from lit_mbldm.training.diffusion import check_options
+from lit_mbldm.training.options import SampleOptions
 
 
 class SampleImages(L.Callback):
@@ -22,22 +22,12 @@ class SampleImages(L.Callback):
 
     Args:
         num_images: samples in a grid.
-        steps: reverse steps of a sample.
-        seed: of the samples' noise, the same every time.
-        temperature: of a categorical model; None takes its default.
+        options: how they are drawn; the seed is the same every time.
     """
 
-    def __init__(
-        self,
-        num_images: int = 16,
-        steps: int = 50,
-        seed: int = 0,
-        temperature: float | None = None,
-    ) -> None:
+    def __init__(self, num_images: int = 16, options: SampleOptions | None = None) -> None:
         self.num_images = num_images
-        self.steps = steps
-        self.seed = seed
-        self.options = {} if temperature is None else {"temperature": temperature}
+        self.options = options or SampleOptions()
         self._real: Tensor | None = None
         self._folder = Path()
 
@@ -45,11 +35,11 @@ class SampleImages(L.Callback):
         """Agree on a folder, and check the options before hours are spent.
 
         Raises:
-            InputError: a temperature for a model that takes none.
+            InputError: an option that the model does not take.
         """
         # every rank must ask for log_dir, which is broadcast
         self._folder = Path(_relative(trainer.log_dir or trainer.default_root_dir))
-        check_options(pl_module, self.options)
+        self.options.arguments(pl_module)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
@@ -73,7 +63,8 @@ class SampleImages(L.Callback):
         """Sample while averaged weights are in place, which validation sees to."""
         if batch_idx or trainer.sanity_checking:
             return
-        sheet = grid(pl_module.sample(self.num_images, self.steps, self.seed, **self.options))
+        arguments = self.options.arguments(pl_module)
+        sheet = grid(pl_module.sample(self.num_images, **arguments))
         save(sheet, self._folder / "samples" / f"step-{trainer.global_step:07d}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -82,9 +73,8 @@ class SampleImages(L.Callback):
     @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write samples.png and print the command that samples from the checkpoint."""
-        samples = pl_module.sample(
-            self.num_images, self.steps, self.seed, progress=True, **self.options
-        )
+        arguments = self.options.arguments(pl_module)
+        samples = pl_module.sample(self.num_images, progress=True, **arguments)
         assert self._real is not None
         columns = math.ceil(math.sqrt(self.num_images))
         blank = torch.full_like(samples, 255)
@@ -96,10 +86,9 @@ class SampleImages(L.Callback):
             trainer.checkpoint_callback, "best_model_path", ""
         )
         if checkpoint:
-            options = "".join(f" --{name} {value}" for name, value in self.options.items())
             print(
                 f"Make more: lit-mbldm sample {shlex.quote(_relative(checkpoint))}"
-                f" -n 16 --steps {self.steps}{options} --seed 1 --out grid.png"
+                f" -n 16 {self.options.flags(seed=1)} --out grid.png"
             )
 
 

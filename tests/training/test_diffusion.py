@@ -10,7 +10,12 @@ from lit_mbldm.data import CropDataModule
 from lit_mbldm.denoisers import UNet
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
-from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, SampleImages
+from lit_mbldm.training import (
+    CategoricalDiffusion,
+    ContinuousDiffusion,
+    SampleImages,
+    SampleOptions,
+)
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.zoo import load_pretrained
 
@@ -64,7 +69,7 @@ def fit(model: DiffusionModule, folder: Path, **options: object) -> L.Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[
-            SampleImages(num_images=4, steps=2),
+            SampleImages(num_images=4, options=SampleOptions(steps=2)),
             EMAWeightAveraging(decay=0.5, use_buffers=False),
             ModelCheckpoint(folder / "checkpoints", save_last=True),
         ],

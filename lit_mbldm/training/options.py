@@ -1,0 +1,50 @@
+"""How samples are drawn, wherever a config or a command says so."""
+
+import inspect
+import shlex
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from lit_mbldm.errors import InputError
+from lit_mbldm.samplers import Sampler
+from lit_mbldm.training.diffusion import DiffusionModule
+from lit_mbldm.training.refiner import load_refiner
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """Settings of `DiffusionModule.sample`; None leaves a model's default.
+
+    Attributes:
+        steps: reverse steps, at most T.
+        seed: of the noise; sample i depends on (seed, i) alone.
+        sampler: ddpm (the paper's), ddim or dpm++.
+        eta: of ddim, from 0 (no noise) to 1.
+        temperature: γ of a categorical model; 0 takes the most probable codeword.
+        refiner: name or path of a refiner to pass the images through.
+    """
+
+    steps: int = 50
+    seed: int = 0
+    sampler: Sampler = "ddpm"
+    eta: float | None = None
+    temperature: float | None = None
+    refiner: str | None = None
+
+    def arguments(self, model: DiffusionModule) -> dict[str, Any]:
+        """Keyword arguments for the model's `sample` and `generate`.
+
+        Raises:
+            InputError: an option that the model does not take, or a refiner that does not load.
+        """
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        for name in given.keys() - inspect.signature(model.sample).parameters.keys():
+            raise InputError(f"A {type(model).__name__} takes no {name}: leave it out.")
+        if self.refiner is not None:
+            given["refiner"] = load_refiner(self.refiner).to(model.device)
+        return given
+
+    def flags(self, seed: int) -> str:
+        """These options as flags of `lit-mbldm sample`, but with another seed."""
+        given = {k: v for k, v in asdict(replace(self, seed=seed)).items() if v is not None}
+        return " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in given.items())
