@@ -21,11 +21,16 @@ class SampleStreams:
     """
 
     def __init__(self, keys: Sequence[tuple[int, ...]], device: torch.device | str = "cpu") -> None:
+        self.keys = list(keys)
         self.device = torch.device(device)
         self.generators = [torch.Generator(self.device).manual_seed(_hash(key)) for key in keys]
 
     def __len__(self) -> int:
         return len(self.generators)
+
+    def branch(self, number: int, rows: slice = slice(None)) -> "SampleStreams":
+        """New streams of some of the samples, keyed by a number too: the same at every call."""
+        return SampleStreams([(*key, number) for key in self.keys[rows]], self.device)
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normal numbers (B, *shape), float32."""

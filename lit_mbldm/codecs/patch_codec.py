@@ -12,7 +12,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs.codebooks import Codebook, ProductCodebook, ResidualCodebook
+from lit_mbldm.codecs.codebooks import Codebook, ProductCodebook, ResidualCodebook, mix_codewords
 from lit_mbldm.codecs.patches import (
     check_image_size,
     from_patches,
@@ -189,12 +189,8 @@ class PatchCodec(nn.Module):
                 f"Codes must lie in [0, {self.codebook_size - 1}], got"
                 f" [{int(codes.min())}, {int(codes.max())}]."
             )
-        indices = codes.long()
-        codewords = [
-            codebook[indices[:, site]] for site, codebook in enumerate(self.codebooks())
-        ]  # S × (B, h, w, d)
         with full_float32(codes.device):
-            return self._to_images(self.assemble(codewords))
+            return self._to_images(self.look_up(codes.long()))
 
     def decode_soft(self, weights: Tensor) -> Tensor:
         """Decode mixtures of codewords; differentiable in the weights (equation 21).
@@ -211,12 +207,14 @@ class PatchCodec(nn.Module):
 
     def soft_codewords(self, weights: Tensor) -> list[Tensor]:
         """Expected codewords: S tensors (B, h, w, d) from weights (B, S, K, h, w)."""
-        sizes = weights.shape[3:]
-        mixtures = [
-            codebook.t() @ part.flatten(2).to(codebook.dtype)  # (B, d, hw)
+        return [
+            mix_codewords(codebook, part)
             for part, codebook in zip(weights.unbind(1), self.codebooks(), strict=True)
         ]
-        return [mixture.unflatten(2, sizes).permute(0, 2, 3, 1) for mixture in mixtures]
+
+    def look_up(self, codes: Tensor) -> Tensor:
+        """Codewords of codes (B, S, h, w) int64 as YCbCr patches (3, B, h, w, s²)."""
+        return self.assemble([book[codes[:, site]] for site, book in enumerate(self.codebooks())])
 
     def codebooks(self) -> list[Tensor]:
         """The S codebooks (K, d) in the order of the code channels."""

@@ -1,5 +1,6 @@
-"""Denoisers: networks from (z_t, t/T, self-conditioning) to a prediction."""
+"""Networks: denoisers from (z_t, t/T, self-conditioning) to a prediction, and the refiner's."""
 
+from lit_mbldm.denoisers.refiner_unet import RefinerUNet
 from lit_mbldm.denoisers.unet import UNet
 
-__all__ = ["UNet"]
+__all__ = ["RefinerUNet", "UNet"]

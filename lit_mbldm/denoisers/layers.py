@@ -43,30 +43,31 @@ class TimeEmbedding(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions with group norm, scaled and shifted by the time embedding.
+    """Two 3×3 convolutions with group norm, scaled and shifted by the time embedding if any.
 
     Source: Dhariwal & Nichol 2021, section 3.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, time_width: int, dropout: float
+        self, in_channels: int, out_channels: int, time_width: int | None, dropout: float
     ) -> None:
         super().__init__()
         self.norm1 = group_norm(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.time = nn.Linear(time_width, 2 * out_channels)
+        self.time = None if time_width is None else nn.Linear(time_width, 2 * out_channels)
         self.norm2 = group_norm(out_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         same = in_channels == out_channels
         self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Map (B, in, h, w) and the embedded time (B, width) to (B, out, h, w)."""
-        hidden = self.conv1(F.silu(self.norm1(x)))
-        scale, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
-        hidden = F.silu(self.norm2(hidden) * (1 + scale) + shift)
-        return self.skip(x) + self.conv2(self.dropout(hidden))
+    def forward(self, x: Tensor, time: Tensor | None) -> Tensor:
+        """Map (B, in, h, w) and the embedded time (B, width) or None to (B, out, h, w)."""
+        hidden = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        if self.time is not None:
+            scale, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
+            hidden = hidden * (1 + scale) + shift
+        return self.skip(x) + self.conv2(self.dropout(F.silu(hidden)))
 
 
 class Attention(nn.Module):

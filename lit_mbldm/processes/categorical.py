@@ -3,17 +3,26 @@
 B samples, S code channels, K codewords, h×w sites, d numbers a codeword.
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from lit_mbldm.codecs import PatchCodec
-from lit_mbldm.codecs.patches import YCBCR_TO_RGB
+from lit_mbldm.codecs.codebooks import mix_codewords
+from lit_mbldm.codecs.patches import YCBCR_TO_RGB, rgb_to_ycbcr, to_patches
 from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.forward import Denoiser, GaussianForward, Prediction, Time
+from lit_mbldm.processes.outputs import Outputs
 from lit_mbldm.processes.schedules import Schedule
 from lit_mbldm.randomness import SampleStreams
+
+ImageTarget = Literal["decoded", "original"]
 
 # A standard deviation of about one index in 256.
 _MAX_LOG_PRECISION = 10.0
@@ -35,7 +44,8 @@ class CategoricalProcess(GaussianForward):
         schedule: of ᾱ.
         gumbel_temperature: τ of the Gumbel-softmax in the loss.
         latent_weight: of the squared error of the soft index.
-        image_weight: λ, of the squared error of the softly decoded image against D(E(x)).
+        image_weight: λ, of the squared error of the softly decoded image.
+        image_target: compare it with "decoded", D(E(x)), or with the "original" x.
         cross_entropy_weight: 0 is the paper.
         likelihood: add log q(z_t | z_0) of each site's own noisy index to its logits (Bayes'
             rule), so that the network has to learn only what a site's surroundings say.
@@ -56,6 +66,7 @@ class CategoricalProcess(GaussianForward):
         gumbel_temperature: float = 1.0,
         latent_weight: float = 1.0,
         image_weight: float = 1.0,
+        image_target: ImageTarget = "decoded",
         cross_entropy_weight: float = 0.0,
         likelihood: bool = False,
         gaussian_head: bool = False,
@@ -72,9 +83,14 @@ class CategoricalProcess(GaussianForward):
                 "latent_weight, image_weight and cross_entropy_weight must not be negative, and one"
                 f" must be positive; got {weights}."
             )
+        if image_target not in get_args(ImageTarget):
+            raise InputError(
+                f"image_target is one of {get_args(ImageTarget)}, not {image_target!r}."
+            )
         self.gumbel_temperature = gumbel_temperature
         self.latent_weight = latent_weight
         self.image_weight = image_weight
+        self.image_target = image_target
         self.cross_entropy_weight = cross_entropy_weight
         self.likelihood = likelihood
         self.gaussian_head = gaussian_head
@@ -89,32 +105,73 @@ class CategoricalProcess(GaussianForward):
         self, denoiser: Denoiser, z_t: Tensor, t: Time, self_condition: Tensor | None = None
     ) -> Prediction:
         """Ask the network for logits (B, S, K, h, w) and the expected z_0."""
-        output = self.call(denoiser, z_t, t, self_condition).float()
-        output = output.unflatten(1, (z_t.shape[1], -1))  # (B, S, K or K+2, h, w)
-        with full_float32(z_t.device):
-            logits = self._add_gaussians(output, z_t, t)
-            return Prediction(self.expected_level(logits.softmax(2)), logits)
+        B, S, h, w = z_t.shape
+        logits = torch.empty(B, S, self.codebook_size, h, w, device=z_t.device)
 
-    def _add_gaussians(self, output: Tensor, z_t: Tensor, t: Time) -> Tensor:
-        """Add both options' Gaussians in v by natural parameters: (b₁, b₂)·(v, -v²/2)."""
-        logits = output[:, :, : self.codebook_size]
-        natural = torch.zeros(2, *z_t.shape, device=z_t.device)
-        if self.gaussian_head:
-            mean, log_precision = output[:, :, self.codebook_size :].unbind(2)
-            precision = log_precision.clamp(max=_MAX_LOG_PRECISION).exp()
-            natural = natural + torch.stack([precision * mean, precision])
-        if self.likelihood:
-            precision = self.snr(t).expand_as(z_t)
-            natural = natural + torch.stack([precision * z_t / self.scales(t)[0], precision])
-        if not (self.gaussian_head or self.likelihood):
-            return logits
-        basis = torch.stack([self.levels, -self.levels.square() / 2], dim=1)  # (K, 2)
-        gaussians = basis @ natural.movedim(0, 2).flatten(3)  # (B, S, K, hw)
-        return logits + gaussians.view_as(logits)
+        def keep(rows: slice, site: int, chunk: Tensor) -> None:
+            logits[rows, site] = chunk
+
+        return Prediction(self._expect(denoiser, z_t, t, self_condition, keep), logits)
+
+    def estimate(
+        self, denoiser: Denoiser, z_t: Tensor, t: Time, self_condition: Tensor | None = None
+    ) -> Tensor:
+        """Ask the network for the expected z_0 alone: its logits are not kept."""
+        return self._expect(denoiser, z_t, t, self_condition, lambda *_: None)
+
+    def _expect(
+        self,
+        denoiser: Denoiser,
+        z_t: Tensor,
+        t: Time,
+        self_condition: Tensor | None,
+        keep: Callable[[slice, int, Tensor], None],
+    ) -> Tensor:
+        outputs = self._outputs(denoiser, z_t, t, self_condition)
+        t = torch.as_tensor(t, device=z_t.device).expand(len(z_t))
+        z0 = torch.empty_like(z_t)
+        for rows in outputs.chunks():
+            for site in range(outputs.num_codes):
+                logits = self._logits(outputs, rows, site, z_t, t)
+                keep(rows, site, logits)
+                with full_float32(z_t.device):
+                    z0[rows, site] = self.expected_level(logits.softmax(1))
+        return z0
+
+    def _outputs(
+        self, denoiser: Denoiser, z_t: Tensor, t: Time, self_condition: Tensor | None
+    ) -> Outputs:
+        return Outputs.of(
+            denoiser, z_t.shape[1], lambda network: self.call(network, z_t, t, self_condition)
+        )
+
+    def _logits(self, outputs: Outputs, rows: slice, site: int, z_t: Tensor, t: Tensor) -> Tensor:
+        """Logits (b, K, h, w) of one code channel, with both options' Gaussians.
+
+        Those are added in v by natural parameters: (b₁, b₂)·(v, -v²/2).
+        """
+        output = outputs.channel(rows, site)  # (b, K or K+2, h, w)
+        z_t, t = z_t[rows, site], t[rows]
+        logits = output[:, : self.codebook_size]
+        natural = []
+        with full_float32(z_t.device):
+            if self.gaussian_head:
+                mean, log_precision = output[:, self.codebook_size :].unbind(1)  # (b, h, w)
+                precision = log_precision.clamp(max=_MAX_LOG_PRECISION).exp()
+                natural.append(torch.stack([precision * mean, precision], dim=1))
+            if self.likelihood:
+                precision = self.snr(t)[:, 0].expand_as(z_t)
+                mean = z_t / self.scales(t)[0][:, 0]
+                natural.append(torch.stack([precision * mean, precision], dim=1))
+            if not natural:
+                return logits
+            basis = torch.stack([self.levels, -self.levels.square() / 2], dim=1)  # (K, 2)
+            gaussians = basis @ sum(natural).flatten(2)  # type: ignore[union-attr] # (b, K, hw)
+            return logits + gaussians.view_as(logits)
 
     def expected_level(self, weights: Tensor) -> Tensor:
-        """Σ_k w_k v_k: soft indices (B, S, h, w) in [-1, 1] of weights (B, S, K, h, w)."""
-        return (self.levels @ weights.flatten(3)).view(weights.shape[:2] + weights.shape[3:])
+        """Σ_k w_k v_k: soft indices (…, h, w) in [-1, 1] of weights (…, K, h, w)."""
+        return (self.levels @ weights.flatten(-2)).unflatten(-1, weights.shape[-2:])
 
     def loss(
         self,
@@ -123,8 +180,12 @@ class CategoricalProcess(GaussianForward):
         t: Tensor,
         generator: SampleStreams,
         codec: PatchCodec,
+        images: Tensor | None = None,
     ) -> Tensor:
         """The weighted loss of the class's docstring.
+
+        Where the logits of a batch are many, only some of them exist at a time, and the
+        backward pass computes them again.
 
         Args:
             denoiser: the network.
@@ -132,40 +193,87 @@ class CategoricalProcess(GaussianForward):
             t: (B,) int64 in [1, T].
             generator: B streams.
             codec: whose codewords the image term is measured in.
+            images: (B, 3, H, W) uint8, for `image_target="original"`.
 
         Returns:
             (B,) float32.
+
+        Raises:
+            InputError: `image_target="original"` without images.
         """
         z_t = self.corrupt(z0, t, generator)
         estimate = self.first_estimate(denoiser, z_t, t, generator)
-        logits = self.predict(denoiser, z_t, t, estimate).logits
-        assert logits is not None
-        with full_float32(z0.device):
-            return self._terms(logits, z0, t, generator, codec)
+        outputs = self._outputs(denoiser, z_t, t, estimate)
+        codes, books = self.to_codes(z0).long(), codec.codebooks()
 
-    def _terms(
-        self, logits: Tensor, z0: Tensor, t: Tensor, generator: SampleStreams, codec: PatchCodec
-    ) -> Tensor:
-        codes = self.to_codes(z0).long()
-        loss = torch.zeros(len(z0), device=z0.device)
+        def channel(rows: slice, site: int) -> dict[str, Tensor]:
+            logits = self._logits(outputs, rows, site, z_t, t)
+            noise = generator.branch(site, rows)
+            with full_float32(z_t.device):
+                return self._soften(logits, codes[rows, site], noise, books[site])
+
+        run: Callable[[slice, int], dict[str, Tensor]] = channel
+        if outputs.are_many:
+            run = partial(checkpoint, channel, use_reentrant=False, preserve_rng_state=False)
+        terms: dict[str, list[Tensor]] = {}
+        for site in range(outputs.num_codes):
+            parts = [run(rows, site) for rows in outputs.chunks()]
+            for name in parts[0]:
+                terms.setdefault(name, []).append(torch.cat([part[name] for part in parts]))
+        with full_float32(z_t.device):
+            return self._weigh(terms, z0, t, codec, codes, images)
+
+    def _soften(
+        self, logits: Tensor, codes: Tensor, generator: SampleStreams, codebook: Tensor
+    ) -> dict[str, Tensor]:
+        """What the loss needs of the logits (b, K, h, w) of one code channel."""
+        terms = {}
         if self.latent_weight or self.image_weight:
             soft = self.gumbel_softmax(logits, generator)
-            error = self.latent_weight * (
-                (self.expected_level(soft) - z0).square().flatten(1).mean(1)
-            )
+            terms["level"] = self.expected_level(soft)  # (b, h, w)
             if self.image_weight:
-                error = error + self.image_weight * image_error(codec, soft, codes)
-            loss = loss + self.snr(t).flatten().clamp(max=self.min_snr_gamma) * error
+                terms["codeword"] = mix_codewords(codebook, soft)  # (b, h, w, d)
         if self.cross_entropy_weight:
-            nats = F.cross_entropy(logits.flatten(0, 1), codes.flatten(0, 1), reduction="none")
-            loss = loss + self.cross_entropy_weight * nats.view(len(z0), -1).mean(1)
+            nats = F.cross_entropy(logits, codes, reduction="none")
+            terms["nats"] = nats.flatten(1).mean(1)  # (b,)
+        return terms
+
+    def _weigh(
+        self,
+        terms: dict[str, list[Tensor]],
+        z0: Tensor,
+        t: Tensor,
+        codec: PatchCodec,
+        codes: Tensor,
+        images: Tensor | None,
+    ) -> Tensor:
+        loss = torch.zeros(len(z0), device=z0.device)
+        clamped = self.snr(t).flatten().clamp(max=self.min_snr_gamma)
+        if self.latent_weight:
+            error = (torch.stack(terms["level"], dim=1) - z0).square().flatten(1).mean(1)
+            loss = loss + self.latent_weight * clamped * error
+        if self.image_weight:
+            error = image_error(codec, terms["codeword"], self._target(codec, codes, images))
+            loss = loss + self.image_weight * clamped * error
+        if self.cross_entropy_weight:
+            loss = loss + self.cross_entropy_weight * torch.stack(terms["nats"]).mean(0)
         return loss
 
+    def _target(self, codec: PatchCodec, codes: Tensor, images: Tensor | None) -> Tensor:
+        if self.image_target == "decoded":
+            return codec.look_up(codes)
+        if images is None:
+            raise InputError(
+                "image_target: original compares with the photographs, but the batches hold codes"
+                " alone. Train on image shards, or use image_target: decoded."
+            )
+        return to_patches(rgb_to_ycbcr(images), codec.patch_size)
+
     def gumbel_softmax(self, logits: Tensor, generator: SampleStreams) -> Tensor:
-        """A differentiable draw (B, S, K, h, w) from softmax(logits) (Jang et al. 2016)."""
+        """A differentiable draw (B, …, K, h, w) from softmax(logits) (Jang et al. 2016)."""
         uniform = generator.uniform(logits.shape[1:]).clamp_(min=torch.finfo().tiny)
         gumbel = uniform.log_().neg_().log_().neg_()
-        return ((logits + gumbel) / self.gumbel_temperature).softmax(2)
+        return ((logits + gumbel) / self.gumbel_temperature).softmax(-3)
 
     def step(
         self,
@@ -224,21 +332,20 @@ def draw_categories(logits: Tensor, temperature: float, generator: SampleStreams
     return torch.stack(draws).clamp_(max=K - 1)
 
 
-def image_error(codec: PatchCodec, weights: Tensor, codes: Tensor) -> Tensor:
-    """Mean squared error of the softly decoded image against D(codes), x in [-1, 1].
+def image_error(codec: PatchCodec, codewords: list[Tensor], target: Tensor) -> Tensor:
+    """Mean squared RGB error of softly decoded patches, x in [-1, 1].
 
-    Measured on patches before they are put in place, and without clipping.
+    Measured before patches are put in place, and without clipping: equal to the distance of
+    images, for rotations are orthogonal and patches do not overlap.
 
     Args:
         codec: the codec.
-        weights: (B, S, K, h, w), summing to one over K.
-        codes: (B, S, h, w) int64.
+        codewords: S soft codewords (B, h, w, d).
+        target: (3, B, h, w, s²) YCbCr patches.
 
     Returns:
         (B,) float32.
     """
-    target = [book[codes[:, site]] for site, book in enumerate(codec.codebooks())]
-    soft = codec.soft_codewords(weights)
-    ycbcr = codec.assemble([a - b for a, b in zip(soft, target, strict=True)])  # (3, B, h, w, s²)
+    ycbcr = codec.assemble(codewords) - target
     rgb = torch.einsum("rc,cbhwd->rbhwd", YCBCR_TO_RGB.to(ycbcr), ycbcr) / 127.5
     return rgb.square().mean(dim=(0, 2, 3, 4))

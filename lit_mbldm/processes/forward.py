@@ -168,6 +168,12 @@ class GaussianForward(nn.Module):
         """
         raise NotImplementedError
 
+    def estimate(
+        self, denoiser: Denoiser, z_t: Tensor, t: Time, self_condition: Tensor | None = None
+    ) -> Tensor:
+        """Ask the network for z_0 alone, (B, S, h, w). Args as for `predict`."""
+        return self.predict(denoiser, z_t, t, self_condition).z0
+
     def call(
         self, denoiser: Denoiser, z_t: Tensor, t: Time, self_condition: Tensor | None
     ) -> Tensor:
@@ -187,7 +193,7 @@ class GaussianForward(nn.Module):
         estimate = torch.zeros_like(z_t)
         if heads.any():
             with torch.no_grad():
-                estimate[heads] = self.predict(denoiser, z_t[heads], t[heads]).z0.to(z_t.dtype)
+                estimate[heads] = self.estimate(denoiser, z_t[heads], t[heads]).to(z_t.dtype)
         return estimate
 
     def _log_alpha_bar_at(self, t: Time) -> Tensor:

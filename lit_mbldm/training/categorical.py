@@ -18,9 +18,11 @@ class CategoricalDiffusion(DiffusionModule):
     process: CategoricalProcess
     process_class = CategoricalProcess
 
-    def process_loss(self, z0: Tensor, t: Tensor, generator: SampleStreams) -> Tensor:
+    def process_loss(
+        self, z0: Tensor, t: Tensor, generator: SampleStreams, images: Tensor | None
+    ) -> Tensor:
         """The categorical loss of each sample, (B,)."""
-        return self.process.loss(self.denoiser, z0, t, generator, self.codec)
+        return self.process.loss(self.denoiser, z0, t, generator, self.codec, images)
 
     def sample(
         self,

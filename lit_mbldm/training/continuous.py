@@ -16,6 +16,8 @@ class ContinuousDiffusion(DiffusionModule):
     process: GaussianProcess
     process_class = GaussianProcess
 
-    def process_loss(self, z0: Tensor, t: Tensor, generator: SampleStreams) -> Tensor:
+    def process_loss(
+        self, z0: Tensor, t: Tensor, generator: SampleStreams, images: Tensor | None
+    ) -> Tensor:
         """Min-SNR weighted squared error of each sample, (B,)."""
         return self.process.loss(self.denoiser, z0, t, generator)

@@ -13,6 +13,7 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.processes.forward import GaussianForward
 from lit_mbldm.randomness import SampleStreams
 from lit_mbldm.samplers import Sampler, draw
+from lit_mbldm.training.loss_by_time import LossByTime
 from lit_mbldm.training.module import CodecModule
 from lit_mbldm.training.refiner import Refiner
 
@@ -53,6 +54,8 @@ class DiffusionModule(CodecModule):
         self.image_size = image_size
         self.allow_residual = allow_residual
         self.latent_shape = self.codec.latent_shape(image_size, image_size)
+        self.sample_arguments: dict[str, Any] = {}  # of `generate`, in test and predict
+        self.train_by_time, self.val_by_time = LossByTime(), LossByTime()
         self._check_parts()
         self.train()
 
@@ -84,12 +87,24 @@ class DiffusionModule(CodecModule):
                     f" with {name}: {expected}, got {found}."
                 )
 
-    def process_loss(self, z0: Tensor, t: Tensor, generator: SampleStreams) -> Tensor:
+    def process_loss(
+        self, z0: Tensor, t: Tensor, generator: SampleStreams, images: Tensor | None
+    ) -> Tensor:
         """The process's loss of each sample, (B,)."""
         raise NotImplementedError
 
-    def loss(self, codes: Tensor, key: tuple[int, ...]) -> Tensor:
-        """Mean loss of codes (B, S, h, w) at random times, with noise keyed by `key`."""
+    def loss(self, batch: dict[str, Tensor], key: tuple[int, ...], by_time: LossByTime) -> Tensor:
+        """Mean loss of a batch at random times.
+
+        Args:
+            batch: `codes`, (B, S, h, w) uint8, and perhaps their `images`, (B, 3, H, W) uint8.
+            key: of the times and the noise.
+            by_time: takes note of each sample's loss.
+
+        Raises:
+            InputError: codes of another shape than the model's.
+        """
+        codes = batch["codes"]
         if codes.shape[1:] != self.latent_shape:
             raise InputError(
                 f"The model is for codes of shape {tuple(self.latent_shape)} (image_size"
@@ -99,19 +114,34 @@ class DiffusionModule(CodecModule):
         keys = [(*key, self.global_rank, i) for i in range(len(codes))]
         generator = SampleStreams(keys, codes.device)
         t = generator.integers(1, self.process.num_timesteps + 1)
-        return self.process_loss(self.process.to_latent(codes), t, generator).mean()
+        z0 = self.process.to_latent(codes)
+        losses = self.process_loss(z0, t, generator, batch.get("images"))
+        by_time.update(losses, t / self.process.num_timesteps)
+        return losses.mean()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One step on a batch's `codes`, (B, S, h, w) uint8."""
         key = (torch.initial_seed(), 0, self.current_epoch, batch_idx)
-        loss = self.loss(batch["codes"], key)
+        loss = self.loss(batch, key, self.train_by_time)
         self.log("train/loss", loss, prog_bar=True)
+        metrics = self.train_by_time.metrics("train/loss_at")
+        self.log_dict(metrics, on_step=False, on_epoch=True)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the loss with the same times and noise every epoch."""
-        loss = self.loss(batch["codes"], (0, 1, batch_idx))
-        self.log("val/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch["codes"]))
+        size = len(batch["codes"])
+        loss = self.loss(batch, (0, 1, batch_idx), self.val_by_time)
+        self.log("val/loss", loss, prog_bar=True, sync_dist=True, batch_size=size)
+        self.log_dict(self.val_by_time.metrics("val/loss_at"), batch_size=size)
+
+    def test_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Generate the images, (B, 3, H, W) uint8, of sample numbers (B,) int64."""
+        return self.generate(batch.tolist(), **self.sample_arguments)
+
+    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Generate images as `test_step` does."""
+        return self.test_step(batch, batch_idx)
 
     def sample(
         self,
@@ -195,12 +225,45 @@ class DiffusionModule(CodecModule):
         training = self.training
         self.eval()
         try:
-            generator = SampleStreams([(seed, number) for number in numbers], self.device)
-            z0 = draw(self.process, self.denoiser, self.latent_shape, steps, generator, **options)
+            streams = self._streams(seed, numbers)
+            z0 = draw(self.process, self.denoiser, self.latent_shape, steps, streams, **options)
         finally:
             self.train(training)
         images = self.codec.decode(self.process.to_codes(z0))
         return refiner.refine(images) if refiner else images
+
+    def sample_paths(
+        self, num_images: int, frames: int = 11, steps: int = 50, seed: int = 0, **options: Any
+    ) -> Tensor:
+        """Decode z_t along the way from noise to image (Scribano et al. 2023, figure 7).
+
+        Args:
+            num_images: B.
+            frames: F of each path, evenly spread over the steps, noise and image included.
+            steps: reverse steps, at most T.
+            seed: of the noise: the last frames are `generate`'s images, unrefined.
+            options: of `lit_mbldm.samplers.draw`.
+
+        Returns:
+            (B, F, 3, H, W) uint8 RGB on the model's device.
+
+        Raises:
+            InputError: fewer than 2 frames, or more than steps + 1.
+        """
+        if not 2 <= frames <= steps + 1:
+            raise InputError(
+                f"A path of {steps} steps has from 2 to {steps + 1} frames, not {frames}."
+            )
+        numbers = range(num_images)
+        noise = self.process.prior(self.latent_shape, self._streams(seed, numbers))
+        path = [noise]
+        self.generate(numbers, steps, seed, on_step=lambda s, z, _: path.append(z), **options)
+        picks = [path[round(i * steps / (frames - 1))] for i in range(frames)]
+        decoded = [self.codec.decode(self.process.to_codes(z)) for z in picks]
+        return torch.stack(decoded, dim=1)
+
+    def _streams(self, seed: int, numbers: Sequence[int]) -> SampleStreams:
+        return SampleStreams([(seed, number) for number in numbers], self.device)
 
 
 def _advance(bar: tqdm, count: int, *step: object) -> None:

@@ -1,20 +1,158 @@
-"""Training of the refiner."""
+"""Training of the refiner, which improves decoded images.
+
+B images, H×W pixels, S code channels, h×w patches, K codewords.
+"""
 
 from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional.image import structural_similarity_index_measure
 
+from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError
+from lit_mbldm.metrics import psnr, ssim
+from lit_mbldm.randomness import SampleStreams
 from lit_mbldm.training.module import CodecModule
 from lit_mbldm.zoo.load import load_pretrained
 
 
 class Refiner(CodecModule):
-    """Stub."""
+    """A network that brings images decoded from noisy codes closer to the originals.
 
+    Source: Scribano et al. 2023, section 4.2.2.
+
+    Args:
+        codec: a codec, or its name or path for `load_pretrained`.
+        network: from images to images, (B, 3, H, W) float RGB in [0, 1].
+        noise_range: least and greatest standard deviation of the noise on the codes in training,
+            in index levels; each sample draws its own, uniformly.
+        learning_rate: of Adam.
+        betas: of Adam.
+        warmup_steps: over which the learning rate rises linearly from zero.
+
+    Raises:
+        InputError: a noise range that is none.
+    """
+
+    def __init__(
+        self,
+        codec: str | PatchCodec,
+        network: nn.Module,
+        noise_range: tuple[float, float] = (0.0, 8.0),
+        learning_rate: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.99),
+        warmup_steps: int = 0,
+    ) -> None:
+        super().__init__(codec, learning_rate, betas, warmup_steps)
+        if len(noise_range) != 2 or not 0 <= noise_range[0] <= noise_range[1]:
+            raise InputError(
+                "noise_range must be two numbers of index levels, the lesser first and neither"
+                f" negative, such as [0, 8]; got {noise_range}."
+            )
+        self.network = network
+        self.noise_range = noise_range
+
+    def streams(self, count: int, key: tuple[int, ...]) -> SampleStreams:
+        """One random stream for each of `count` samples."""
+        keys = [(*key, self.global_rank, i) for i in range(count)]
+        return SampleStreams(keys, self.device)
+
+    def noisy_images(self, codes: Tensor, sigma: Tensor, generator: SampleStreams) -> Tensor:
+        """Decode codes with Gaussian noise on the indices, as a sampler's images would be.
+
+        Args:
+            codes: (B, S, h, w) uint8.
+            sigma: (B,) standard deviation of the noise in index levels.
+            generator: of the noise.
+
+        Returns:
+            (B, 3, H, W) uint8 RGB.
+        """
+        noise = sigma.view(-1, 1, 1, 1) * generator.normal(codes.shape[1:])
+        noisy = (codes + noise).round().clamp(0, self.codec.codebook_size - 1)
+        return self.codec.decode(noisy.long())
+
+    def loss(self, images: Tensor, codes: Tensor, key: tuple[int, ...]) -> Tensor:
+        """L1 + (1 - SSIM), on values in [0, 1], of images refined from noisy codes.
+
+        Args:
+            images: (B, 3, H, W) uint8 RGB, the target.
+            codes: (B, S, h, w) uint8 of the images.
+            key: of the noise.
+        """
+        generator = self.streams(len(codes), key)
+        low, high = self.noise_range
+        sigma = low + (high - low) * generator.uniform(())
+        refined = self.network(self.noisy_images(codes, sigma, generator) / 255)
+        return refiner_loss(refined, images / 255)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """One step on a batch's `images`, (B, 3, H, W) uint8, and `codes`, (B, S, h, w) uint8."""
+        key = (torch.initial_seed(), 0, self.current_epoch, batch_idx)
+        loss = self.loss(_images_of(batch), batch["codes"], key)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Log the loss, and PSNR and SSIM before and after refining, with the same noise always.
+
+        `noisy` is at the greatest noise of the range, `clean` has none.
+        """
+        images, codes, key = _images_of(batch), batch["codes"], (0, 1, batch_idx)
+        greatest = torch.full((len(codes),), self.noise_range[1], device=codes.device)
+        decoded = {
+            "noisy": self.noisy_images(codes, greatest, self.streams(len(codes), key)),
+            "clean": self.codec.decode(codes),
+        }
+        figures = {"val/loss": self.loss(images, codes, key)}
+        for name, before in decoded.items():
+            after = self.refine(before)
+            for measure in (psnr, ssim):
+                figures[f"val/{measure.__name__}_{name}_before"] = measure(before, images).mean()
+                figures[f"val/{measure.__name__}_{name}_after"] = measure(after, images).mean()
+        self.log_dict(figures, sync_dist=True, batch_size=len(codes))
+
+    @torch.inference_mode()
     def refine(self, images: Tensor) -> Tensor:
-        """Improve decoded images (B, 3, H, W) uint8."""
-        raise NotImplementedError
+        """Improve decoded images.
+
+        Args:
+            images: (B, 3, H, W) uint8 RGB, sides that fit the network.
+
+        Returns:
+            (B, 3, H, W) uint8 RGB on the same device.
+
+        Raises:
+            InputError: another shape or dtype, or sides that do not fit.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
+            raise InputError(
+                "Expected uint8 RGB images of shape (B, 3, H, W), got"
+                f" {images.dtype} of shape {tuple(images.shape)}."
+            )
+        training = self.network.training
+        self.network.eval()
+        try:
+            refined = self.network(images / 255)
+        finally:
+            self.network.train(training)
+        return (255 * refined.float()).round().clamp(0, 255).to(torch.uint8)
+
+
+def refiner_loss(refined: Tensor, images: Tensor) -> Tensor:
+    """L1 + (1 - SSIM), computed in float32.
+
+    Args:
+        refined: (B, 3, H, W) float RGB, nominal range [0, 1], sides of at least 8.
+        images: the same shape, range [0, 1].
+    """
+    refined, images = refined.float(), images.float()
+    with full_float32(images.device):
+        similarity = structural_similarity_index_measure(refined, images, data_range=1.0)
+    assert isinstance(similarity, Tensor)
+    return (refined - images).abs().mean() + 1 - similarity
 
 
 def load_refiner(name: str | Path) -> Refiner:
@@ -27,3 +165,12 @@ def load_refiner(name: str | Path) -> Refiner:
     if not isinstance(refiner, Refiner):
         raise InputError(f"{name} is a {type(refiner).__name__}, expected a Refiner.")
     return refiner
+
+
+def _images_of(batch: dict[str, Tensor]) -> Tensor:
+    if "images" not in batch:
+        raise InputError(
+            "A refiner learns from images, but the data has codes only. Train it on image shards"
+            " (`lit-mbldm shards`) or crops instead of code shards."
+        )
+    return batch["images"]

@@ -129,7 +129,8 @@ def test_image_error_is_the_distance_of_decoded_images(codec: PatchCodec) -> Non
     codes = torch.randint(0, 256, (2, 6, 3, 4))
     difference = (codec.decode_soft(weights) - codec.reconstruct(codes)) / 127.5
     expected = difference.square().mean((1, 2, 3))
-    assert torch.allclose(image_error(codec, weights, codes), expected, rtol=1e-4)
+    found = image_error(codec, codec.soft_codewords(weights), codec.look_up(codes))
+    assert torch.allclose(found, expected, rtol=1e-4)
 
 
 def test_loss_is_the_sum_of_its_weighted_terms(codec: PatchCodec) -> None:
@@ -154,7 +155,9 @@ def test_loss_is_the_sum_of_its_weighted_terms(codec: PatchCodec) -> None:
 def test_weights_that_teach_nothing_are_refused() -> None:
     for weights in ((0.0, 0.0, 0.0), (1.0, -1.0, 0.0)):
         with pytest.raises(InputError, match="cross_entropy_weight"):
-            CategoricalProcess(1000, "linear", 1.0, *weights)
+            CategoricalProcess(
+                latent_weight=weights[0], image_weight=weights[1], cross_entropy_weight=weights[2]
+            )
 
 
 @pytest.mark.parametrize("gaussian_head", [False, True])
@@ -182,7 +185,13 @@ def test_latent_term_is_the_paper_s_epsilon_term_under_min_snr(codec: PatchCodec
     found = process.loss(lambda *_: logits.flatten(1, 2), z0, t, streams(2), codec)
     generator = streams(2)
     eps = generator.normal(z0.shape[1:])
-    soft = process.expected_level(process.gumbel_softmax(logits, generator))
+    soft = torch.stack(
+        [
+            process.expected_level(process.gumbel_softmax(logits[:, s], generator.branch(s)))
+            for s in range(6)
+        ],
+        dim=1,
+    )
     a = process.log_alpha_bar[t].double().exp().view(-1, 1, 1, 1)
     z_t = process.mix(z0, eps, t).double()
     eps_theta = (z_t / a.sqrt() - soft) / (1 / a - 1).sqrt()

@@ -17,6 +17,7 @@ from lit_mbldm.training import (
     SampleOptions,
 )
 from lit_mbldm.training.diffusion import DiffusionModule
+from lit_mbldm.training.loss_by_time import LossByTime
 from lit_mbldm.zoo import load_pretrained
 
 
@@ -114,19 +115,21 @@ def test_training_lowers_the_loss_on_one_image() -> None:
     codes = model.codec.encode(image).expand(16, -1, -1, -1)
     optimizer = torch.optim.Adam(model.denoiser.parameters(), 3e-3)
     with torch.no_grad():
-        before = model.loss(codes, (1,))
+        before = model.loss({"codes": codes}, (1,), LossByTime())
     for step in range(60):
-        loss = model.loss(codes, (0, step))
+        loss = model.loss({"codes": codes}, (0, step), LossByTime())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        assert model.loss(codes, (1,)) < 0.7 * before
+        assert model.loss({"codes": codes}, (1,), LossByTime()) < 0.7 * before
 
 
 def test_codes_of_another_size_are_refused() -> None:
     with pytest.raises(InputError, match="image_size 32"):
-        small("continuous").loss(torch.zeros(1, 6, 8, 8, dtype=torch.uint8), (0,))
+        small("continuous").loss(
+            {"codes": torch.zeros(1, 6, 8, 8, dtype=torch.uint8)}, (0,), LossByTime()
+        )
 
 
 def test_a_checkpoint_of_another_codec_is_refused() -> None:

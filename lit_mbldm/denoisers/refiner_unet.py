@@ -1,0 +1,57 @@
+"""The refiner's network."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_mbldm.denoisers.backbone import Backbone
+from lit_mbldm.denoisers.layers import zero_init
+from lit_mbldm.errors import InputError
+
+_SHUFFLE = 2  # pixels a side that become channels of one site
+
+
+class RefinerUNet(Backbone):
+    """A convolutional U-Net that adds a correction to an image; untrained it changes nothing.
+
+    Source: Scribano et al. 2023, section 4.2.2, where it has about 1.7 M parameters as well.
+
+    Args:
+        base_channels: width of the first level.
+        channel_multipliers: width that each level widens to, over `base_channels`, after its
+            blocks on the way down; every level but the last halves height and width.
+        blocks_per_level: residual blocks a level, on the way down and on the way up.
+    """
+
+    def __init__(
+        self,
+        base_channels: int = 32,
+        channel_multipliers: Sequence[int] = (1, 2, 3),
+        blocks_per_level: int = 2,
+    ) -> None:
+        channels = 3 * _SHUFFLE**2
+        super().__init__(channels, base_channels, channel_multipliers, blocks_per_level)
+        self.head = zero_init(nn.Conv2d(base_channels, channels, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Improve images.
+
+        Args:
+            images: (B, 3, H, W) float RGB, range [0, 1].
+
+        Returns:
+            (B, 3, H, W) of the same dtype, nominal range [0, 1], not clipped.
+
+        Raises:
+            InputError: H or W that cannot be halved often enough; multiples of 8 fit the default.
+        """
+        factor, (H, W) = _SHUFFLE * self.side_factor, images.shape[2:]
+        if H % factor or W % factor:
+            raise InputError(
+                f"A refiner of {len(self.channel_multipliers)} levels needs images whose sides are"
+                f" multiples of {factor}; this one is {H}×{W}. Resize or crop it."
+            )
+        sites = F.pixel_unshuffle(2 * images - 1, _SHUFFLE)
+        correction = F.pixel_shuffle(self.head(self.body(sites)), _SHUFFLE)
+        return images + correction.to(images.dtype)

@@ -1,0 +1,148 @@
+"""The loss in bounded memory against the same loss with all logits at once."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.denoisers import UNet
+from lit_mbldm.processes import CategoricalProcess, outputs
+from lit_mbldm.processes.outputs import Outputs
+from lit_mbldm.randomness import SampleStreams
+from lit_mbldm.zoo import load_pretrained
+
+B, S, K, SIDE = 3, 6, 256, 4
+
+
+def streams(count: int) -> SampleStreams:
+    return SampleStreams([(0, i) for i in range(count)])
+
+
+@pytest.fixture(scope="module")
+def codec() -> PatchCodec:
+    return load_pretrained("opq-32-8-8")
+
+
+def network(process: CategoricalProcess) -> UNet:
+    torch.manual_seed(0)
+    made = UNet(S, process.output_channels(S), base_channels=16, channel_multipliers=(1,))
+    nn.init.normal_(made.head.weight, std=0.3)
+    return made
+
+
+def plain_loss(
+    process: CategoricalProcess, denoiser: nn.Module, z0: Tensor, t: Tensor, codec: PatchCodec
+) -> Tensor:
+    """The class's formula with every logit at once."""
+    generator = streams(B)
+    z_t = process.corrupt(z0, t, generator)
+    output = denoiser(z_t, t / 1000, torch.zeros_like(z_t)).unflatten(1, (S, -1))
+    v = process.levels.view(K, 1, 1)
+    logits = output[:, :, :K]
+    if process.gaussian_head:
+        mean, precision = output[:, :, K, None], output[:, :, K + 1, None].exp()
+        logits = logits - precision * (v - mean).square() / 2
+    if process.likelihood:
+        a = process.log_alpha_bar[t].exp().view(B, 1, 1, 1, 1)
+        logits = logits - (z_t.unsqueeze(2) - a.sqrt() * v).square() / (2 * (1 - a))
+    uniform = torch.stack([generator.branch(s).uniform((K, SIDE, SIDE)) for s in range(S)], dim=1)
+    gumbel = -(-uniform.clamp(min=1e-37).log()).log()
+    soft = ((logits + gumbel) / process.gumbel_temperature).softmax(2)
+    level_error = ((soft * v).sum(2) - z0).square().mean((1, 2, 3))
+    codes = process.to_codes(z0)
+    difference = (codec.decode_soft(soft) - codec.reconstruct(codes)) / 127.5
+    image_error = difference.square().mean((1, 2, 3))
+    snr = process.snr(t).flatten().clamp(max=process.min_snr_gamma)
+    nats = F.cross_entropy(logits.movedim(2, 1), codes.long(), reduction="none").mean((1, 2, 3))
+    return (
+        snr * (process.latent_weight * level_error + process.image_weight * image_error)
+        + process.cross_entropy_weight * nats
+    )
+
+
+@pytest.mark.parametrize("options", [False, True], ids=["paper", "likelihood and gaussian head"])
+@pytest.mark.parametrize("limit", [1, 2 * K * SIDE**2, 2**23], ids=["tiny", "pairs", "whole"])
+def test_loss_and_gradients_are_those_of_the_plain_loss(
+    codec: PatchCodec, options: bool, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outputs, "MAX_OUTPUTS", limit)
+    process = CategoricalProcess(
+        schedule="cosine",
+        cross_entropy_weight=0.7,
+        likelihood=options,
+        gaussian_head=options,
+        self_conditioning=False,
+    )
+    denoiser = network(process)
+    torch.manual_seed(1)
+    z0 = process.to_latent(torch.randint(0, K, (B, S, SIDE, SIDE)))
+    t = torch.tensor([50, 400, 900])
+    upstream = torch.tensor([0.2, 1.0, 3.0])
+
+    def gradients(loss: Tensor) -> list[Tensor]:
+        return list(torch.autograd.grad(loss, list(denoiser.parameters()), upstream))
+
+    expected = plain_loss(process, denoiser, z0, t, codec)
+    found = process.loss(denoiser, z0, t, streams(B), codec)
+    assert torch.allclose(found, expected, rtol=1e-5)
+    for got, want in zip(gradients(found), gradients(expected), strict=True):
+        assert (got - want).norm() <= 1e-5 * want.norm() + 1e-8
+
+
+def test_mixed_precision_gives_nearly_the_same_loss_however_it_is_cut(
+    codec: PatchCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = CategoricalProcess(cross_entropy_weight=1.0)
+    denoiser = network(process)
+    z0 = process.to_latent(torch.randint(0, K, (B, S, SIDE, SIDE)))
+    found = []
+    for limit in (1, 2**23):
+        monkeypatch.setattr(outputs, "MAX_OUTPUTS", limit)
+        denoiser.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = process.loss(denoiser, z0, torch.tensor([50, 400, 900]), streams(B), codec)
+        loss.mean().backward()
+        gradients = [p.grad.flatten() for p in denoiser.parameters() if p.grad is not None]
+        found.append((loss, torch.cat(gradients)))
+    (cut, cut_gradient), (whole, whole_gradient) = found
+    assert torch.allclose(cut, whole, rtol=1e-3)
+    assert (cut_gradient - whole_gradient).norm() < 0.05 * whole_gradient.norm()
+
+
+def test_no_more_logits_exist_at_once_than_allowed(
+    codec: PatchCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 2 * K * 8**2
+    monkeypatch.setattr(outputs, "MAX_OUTPUTS", limit)
+    process = CategoricalProcess(cross_entropy_weight=1.0, self_conditioning=False)
+    saved = [0]
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.ndim == 4 and tensor.shape[1] >= K:
+            saved.append(tensor.numel())
+        return tensor
+
+    z0 = process.to_latent(torch.randint(0, K, (B, S, 8, 8)))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        process.loss(network(process), z0, torch.tensor([1, 2, 3]), streams(B), codec)
+    assert max(saved) <= limit
+
+
+def test_a_network_without_a_head_gives_the_same_logits() -> None:
+    process = CategoricalProcess()
+    headed = network(process)
+    z_t = torch.randn(B, S, SIDE, SIDE)
+    with torch.no_grad():
+        whole = process.predict(lambda *inputs: headed(*inputs), z_t, 300)
+        split = process.predict(headed, z_t, 300)
+    assert whole.logits is not None
+    assert split.logits is not None
+    assert torch.allclose(whole.logits, split.logits, atol=1e-5)
+    assert torch.allclose(process.estimate(headed, z_t, 300), split.z0, atol=1e-6)
+
+
+def test_chunks_cover_the_samples_once() -> None:
+    parts = Outputs(torch.zeros(10, 2 * 5, 4, 4), 2, None)
+    covered = [i for rows in parts.chunks() for i in range(10)[rows]]
+    assert covered == list(range(10))
