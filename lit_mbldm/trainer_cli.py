@@ -6,27 +6,39 @@ import pkgutil
 import re
 import sys
 import warnings
+from argparse import SUPPRESS
 from typing import Any
 
 import lightning as L
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lit_mbldm.config_files import expand_bases
 from lit_mbldm.errors import InputError
+from lit_mbldm.training import ScoreSamples, WriteSamples
+from lit_mbldm.training.diffusion import DiffusionModule
 
+# the section of a verb's settings, and what they make
+_GROUPS: dict[str, tuple[str, type[L.Callback]]] = {
+    "test": ("score", ScoreSamples),
+    "predict": ("samples", WriteSamples),
+}
 _NOISE = re.compile(r"\s*(Given value|Subtypes|Errors:|Does not validate|- Expected a <)")
 
 
 def run_trainer(argv: list[str]) -> None:
-    """Run fit or validate.
+    """Run fit, validate, test or predict.
 
     Raises:
         InputError: arguments or a config that cannot be parsed.
     """
     # The data modules' lengths are exact: their streams share batches out among workers.
     warnings.filterwarnings("ignore", message=r".*IterableDataset` has `__len__` defined")
-    sys.argv[1:] = argv  # LightningCLI warns of arguments given in any other way
+    # A checkpoint's state_dict, which test and predict load, holds the averaged weights.
+    warnings.filterwarnings("ignore", message=r".*WeightAveraging callback, but loading")
+    sys.argv[1:] = expand_bases(argv)  # LightningCLI warns of arguments given in any other way
     try:
         _TrainerCLI(
             L.LightningModule,
@@ -36,9 +48,17 @@ def run_trainer(argv: list[str]) -> None:
             save_config_kwargs={"config_filename": "resolved_config.yaml", "overwrite": True},
         )
     except ArgumentError as error:
-        raise InputError(_explain(str(error))) from error
+        raise InputError(_explain(str(error), argv[0])) from error
     except MisconfigurationException as error:
         raise InputError(str(error)) from error
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        raise InputError(_explain_weights(str(error))) from error
+    except ValueError as error:
+        if "Does not validate" not in str(error):
+            raise
+        raise InputError(_explain(str(error), argv[0])) from error
 
 
 class _TrainerCLI(LightningCLI):
@@ -46,13 +66,84 @@ class _TrainerCLI(LightningCLI):
         """Build a parser that raises errors in place of printing a hundred options."""
         return super().init_parser(exit_on_error=False, **kwargs)
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The verbs, with the arguments that are not the user's."""
+        skipped = LightningCLI.subcommands()
+        skipped["test"].add("verbose")
+        skipped["predict"].add("return_predictions")
+        return skipped
 
-def _explain(message: str) -> str:
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        """Add each verb's own group; the other verbs take its section in a config, unread."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        for verb, (group, callback) in _GROUPS.items():
+            if verb == subcommand:
+                parser.add_lightning_class_args(callback, group)
+            else:
+                parser.add_argument(f"--{group}", type=dict, default={}, help=SUPPRESS)
+        return parser
+
+    def _parse_ckpt_path(self) -> None:
+        """Refuse a file that is no checkpoint before anything is built."""
+        try:
+            super()._parse_ckpt_path()
+        except ArgumentError:
+            raise
+        except Exception as error:  # torch.load raises nearly anything on a file it cannot read
+            path = self.config[self.config.subcommand].ckpt_path
+            raise InputError(f"{path} is no checkpoint ({type(error).__name__}).") from error
+
+    def before_instantiate_classes(self) -> None:
+        """Check the checkpoint of a verb that draws samples, and leave training's config alone."""
+        if self.subcommand in _GROUPS:
+            _check_checkpoint(self.subcommand, self._get(self.config, "ckpt_path"))
+            self.save_config_callback = None
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Give the verbs that draw samples their numbers in place of data."""
+        arguments = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand not in _GROUPS:
+            return arguments
+        if not isinstance(self.model, DiffusionModule):
+            raise InputError(
+                f"`lightning {subcommand}` draws samples of a diffusion model, this one is a"
+                f" {type(self.model).__name__}. `lightning validate` measures a refiner."
+            )
+        drawing = self._get(self.config_init, _GROUPS[subcommand][0])
+        arguments["datamodule"] = drawing.numbers(self.datamodule)
+        arguments["verbose" if subcommand == "test" else "return_predictions"] = False
+        return arguments
+
+
+def _check_checkpoint(verb: str, path: str | None) -> None:
+    if path is None:
+        raise InputError(
+            f"`lightning {verb}` draws samples of a trained model: name a checkpoint with"
+            " --ckpt_path."
+        )
+    if not get_filesystem(path).exists(path):
+        raise InputError(f"There is no checkpoint {path}. Name a file with --ckpt_path.")
+
+
+def _explain(message: str, verb: str) -> str:
     text = "\n".join(line for line in message.splitlines() if not _NOISE.match(line))
     found = re.search(r"class_path '([\w.]+)':\s+Option '(\w+)' is not accepted", message)
     if found is None:
-        return f"{text}\nSee `lightning fit --help` and the files in configs/."
+        return f"{text}\nSee `lightning {verb} --help` and the files in configs/."
     accepted = list(inspect.signature(pkgutil.resolve_name(found[1])).parameters)
     close = difflib.get_close_matches(found[2], accepted, n=1)
     hint = f"\nDid you mean {close[0]!r}?" if close else ""
     return f"{text}\nIt accepts {', '.join(accepted)}.{hint}"
+
+
+def _explain_weights(message: str) -> str:
+    lines = [line.strip() for line in message.splitlines()[1:]]
+    more = f"\n  and {len(lines) - 3} more" if len(lines) > 3 else ""
+    shown = "\n  ".join(line[:200] for line in lines[:3])
+    return (
+        "The checkpoint does not fit the config's model. Give the config it was trained with, such"
+        f" as the resolved_config.yaml of its run.\n  {shown}{more}"
+    )

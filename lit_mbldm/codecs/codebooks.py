@@ -47,12 +47,6 @@ def nearest_codewords(x: Tensor, codewords: Tensor) -> Tensor:
     return best.view(torch.int32).bitwise_and_(K - 1).to(torch.uint8).t()
 
 
-def mix_codewords(codebook: Tensor, weights: Tensor) -> Tensor:
-    """Expected codewords (B, h, w, d) of a codebook (K, d) under weights (B, K, h, w)."""
-    mixture = codebook.t() @ weights.flatten(2).to(codebook.dtype)  # (B, d, hw)
-    return mixture.unflatten(2, weights.shape[2:]).permute(0, 2, 3, 1)
-
-
 class Codebook(nn.Module):
     """What the channels of a codec have in common: M sub-codebooks of K codewords."""
 

@@ -12,7 +12,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs.codebooks import Codebook, ProductCodebook, ResidualCodebook, mix_codewords
+from lit_mbldm.codecs.codebooks import Codebook, ProductCodebook, ResidualCodebook
 from lit_mbldm.codecs.patches import (
     check_image_size,
     from_patches,
@@ -207,10 +207,12 @@ class PatchCodec(nn.Module):
 
     def soft_codewords(self, weights: Tensor) -> list[Tensor]:
         """Expected codewords: S tensors (B, h, w, d) from weights (B, S, K, h, w)."""
-        return [
-            mix_codewords(codebook, part)
+        sizes = weights.shape[3:]
+        mixtures = [
+            codebook.t() @ part.flatten(2).to(codebook.dtype)  # (B, d, hw)
             for part, codebook in zip(weights.unbind(1), self.codebooks(), strict=True)
         ]
+        return [mixture.unflatten(2, sizes).permute(0, 2, 3, 1) for mixture in mixtures]
 
     def look_up(self, codes: Tensor) -> Tensor:
         """Codewords of codes (B, S, h, w) int64 as YCbCr patches (3, B, h, w, s²)."""

@@ -1,5 +1,6 @@
 """CropDataModule: random crops of a handful of photographs."""
 
+import hashlib
 import random
 from collections.abc import Iterator
 from importlib import resources
@@ -15,6 +16,7 @@ from lit_mbldm.data.encoding import EncodingDataModule
 from lit_mbldm.data.images import resize_square, to_array
 from lit_mbldm.data.in_memory import read_images
 from lit_mbldm.data.loader import EpochLoader
+from lit_mbldm.data.reference import ReferenceSet
 from lit_mbldm.errors import InputError
 
 VALIDATION_CROPS = 64
@@ -108,19 +110,32 @@ class CropDataModule(EncodingDataModule):
         stream = CropStream(self._cropper(), VALIDATION_CROPS, batch_size)
         return EpochLoader(stream, lambda: -1, 0)
 
-    def _cropper(self) -> "Cropper":
+    def reference(self, max_images: int | None = None) -> ReferenceSet:
+        """The crops of the first epoch for scores, without flips, at most so many of them."""
+        self.setup()
+        count = min(self.crops_per_epoch, max_images or self.crops_per_epoch)
+        start = count * self.rank // self.world_size
+        stop = count * (self.rank + 1) // self.world_size
+        stream = CropRange(self._cropper(flip=False), range(start, stop), self.batch_size)
+        settings = [self.crop_size, self.zoom_out, self.stride, self.seed, count]
+        photos = [hashlib.sha256(photo.tobytes()).hexdigest() for photo in self._photos]
+        return ReferenceSet(
+            "images",
+            {"crops": settings, "photos": photos, "sizes": [photo.size for photo in self._photos]},
+            count,
+            start,
+            EpochLoader(stream, lambda: 0, self.num_workers),
+        )
+
+    def _cropper(self, flip: bool = True) -> "Cropper":
         return Cropper(
             self._photos,
             self.crop_size,
             self.zoom_out,
             self.stride,
-            self.horizontal_flip,
+            self.horizontal_flip and flip,
             self.seed,
         )
-
-    def test_dataloader(self) -> EpochLoader:
-        """The validation crops."""
-        return self.val_dataloader()
 
 
 class Cropper:
@@ -187,6 +202,27 @@ class CropStream(IterableDataset[dict[str, Tensor]]):
             first = (number * self.world_size + self.rank) * self.batch_size
             indices = range(first, first + self.batch_size)
             yield {"images": torch.stack([self.cropper(self.epoch, i) for i in indices])}
+
+
+class CropRange(IterableDataset[dict[str, Tensor]]):
+    """The crops of these numbers, in order; the last batch may be smaller; workers take turns."""
+
+    def __init__(self, cropper: Cropper, numbers: range, batch_size: int) -> None:
+        self.cropper = cropper
+        self.numbers = numbers
+        self.batch_size = batch_size
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Batches."""
+        return -(-len(self.numbers) // self.batch_size)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        for number in range(worker, len(self), workers):
+            part = self.numbers[number * self.batch_size : (number + 1) * self.batch_size]
+            yield {"images": torch.stack([self.cropper(self.epoch, i) for i in part])}
 
 
 def _load_photos(folder: Path, side: float) -> list[Image.Image]:

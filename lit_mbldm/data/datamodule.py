@@ -4,6 +4,7 @@ from lit_mbldm.data.decoders import CodeDecoder, Decoder, ImageDecoder
 from lit_mbldm.data.encoding import EncodingDataModule
 from lit_mbldm.data.loader import EpochLoader
 from lit_mbldm.data.locate import ShardSet, open_shards
+from lit_mbldm.data.reference import ReferenceSet, first_of_each, shards_identity
 from lit_mbldm.data.streams import ShardStream, ShuffledStream
 from lit_mbldm.errors import InputError
 
@@ -16,7 +17,7 @@ class ShardDataModule(EncodingDataModule):
 
     Args:
         train: local folder of shards, tar, glob or brace pattern, or a list of them.
-        val: the same for validation and test; read in order and completely.
+        val: the same for validation; read in order and completely.
         batch_size: samples a batch and process.
         num_workers: reading processes a loader.
         image_size: crop and resize images to this side; None takes them as they are.
@@ -81,11 +82,18 @@ class ShardDataModule(EncodingDataModule):
         stream = ShardStream(self._val_shards, decoder, self.batch_size, self.rank, self.world_size)
         return EpochLoader(stream, self.current_epoch, self.num_workers)
 
-    def test_dataloader(self) -> EpochLoader | list[EpochLoader]:
-        """The validation samples."""
-        if self.val is None:
-            raise InputError("Testing needs validation shards: set data.init_args.val.")
-        return self.val_dataloader()
+    def reference(self, max_images: int | None = None) -> ReferenceSet:
+        """The training set for scores: in order, without flips, at most so many of it."""
+        shards = first_of_each(self._train_shards or self._open(self.train), max_images)
+        decoder = self._decoder(shards)
+        stream = ShardStream(shards, decoder, self.batch_size, self.rank, self.world_size)
+        return ReferenceSet(
+            shards.kind,
+            {"shards": shards_identity(shards), "image_size": self.image_size},
+            shards.count,
+            shards.count * self.rank // self.world_size,
+            EpochLoader(stream, lambda: 0, self.num_workers),
+        )
 
     def _open(self, patterns: str | list[str]) -> ShardSet:
         shards = open_shards(patterns)

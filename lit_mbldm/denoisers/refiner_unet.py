@@ -27,8 +27,8 @@ class RefinerUNet(Backbone):
     def __init__(
         self,
         base_channels: int = 32,
-        channel_multipliers: Sequence[int] = (1, 2, 3),
-        blocks_per_level: int = 2,
+        channel_multipliers: Sequence[int] = (1, 3, 4),
+        blocks_per_level: int = 1,
     ) -> None:
         channels = 3 * _SHUFFLE**2
         super().__init__(channels, base_channels, channel_multipliers, blocks_per_level)

@@ -4,16 +4,13 @@ B samples, S code channels, K codewords, h×w sites, d numbers a codeword.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from lit_mbldm.codecs import PatchCodec
-from lit_mbldm.codecs.codebooks import mix_codewords
 from lit_mbldm.codecs.patches import YCBCR_TO_RGB, rgb_to_ycbcr, to_patches
 from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError
@@ -104,12 +101,11 @@ class CategoricalProcess(GaussianForward):
     def predict(
         self, denoiser: Denoiser, z_t: Tensor, t: Time, self_condition: Tensor | None = None
     ) -> Prediction:
-        """Ask the network for logits (B, S, K, h, w) and the expected z_0."""
-        B, S, h, w = z_t.shape
-        logits = torch.empty(B, S, self.codebook_size, h, w, device=z_t.device)
+        """Ask the network for logits (B, S, h, w, K) and the expected z_0."""
+        logits = torch.empty(*z_t.shape, self.codebook_size, device=z_t.device)
 
         def keep(rows: slice, site: int, chunk: Tensor) -> None:
-            logits[rows, site] = chunk
+            logits[rows, site] = chunk.view_as(logits[rows, site])
 
         return Prediction(self._expect(denoiser, z_t, t, self_condition, keep), logits)
 
@@ -135,7 +131,8 @@ class CategoricalProcess(GaussianForward):
                 logits = self._logits(outputs, rows, site, z_t, t)
                 keep(rows, site, logits)
                 with full_float32(z_t.device):
-                    z0[rows, site] = self.expected_level(logits.softmax(1))
+                    levels = expectation(logits, self.levels[:, None])
+                z0[rows, site] = levels.view_as(z0[rows, site])
         return z0
 
     def _outputs(
@@ -146,32 +143,27 @@ class CategoricalProcess(GaussianForward):
         )
 
     def _logits(self, outputs: Outputs, rows: slice, site: int, z_t: Tensor, t: Tensor) -> Tensor:
-        """Logits (b, K, h, w) of one code channel, with both options' Gaussians.
+        """Logits (b·hw, K) of one code channel, with both options' Gaussians.
 
         Those are added in v by natural parameters: (b₁, b₂)·(v, -v²/2).
         """
-        output = outputs.channel(rows, site)  # (b, K or K+2, h, w)
-        z_t, t = z_t[rows, site], t[rows]
+        output = outputs.channel(rows, site)  # (b·hw, K or K+2)
         logits = output[:, : self.codebook_size]
-        natural = []
+        if not (self.gaussian_head or self.likelihood):
+            return logits
+        z_t, t = z_t[rows, site].flatten(1), t[rows]  # (b, hw), (b,)
+        natural = torch.zeros(z_t.numel(), 2, device=z_t.device)
         with full_float32(z_t.device):
             if self.gaussian_head:
-                mean, log_precision = output[:, self.codebook_size :].unbind(1)  # (b, h, w)
+                mean, log_precision = output[:, self.codebook_size :].clone().unbind(1)
                 precision = log_precision.clamp(max=_MAX_LOG_PRECISION).exp()
-                natural.append(torch.stack([precision * mean, precision], dim=1))
+                natural = natural + torch.stack([precision * mean, precision], dim=1)
             if self.likelihood:
-                precision = self.snr(t)[:, 0].expand_as(z_t)
-                mean = z_t / self.scales(t)[0][:, 0]
-                natural.append(torch.stack([precision * mean, precision], dim=1))
-            if not natural:
-                return logits
-            basis = torch.stack([self.levels, -self.levels.square() / 2], dim=1)  # (K, 2)
-            gaussians = basis @ sum(natural).flatten(2)  # type: ignore[union-attr] # (b, K, hw)
-            return logits + gaussians.view_as(logits)
-
-    def expected_level(self, weights: Tensor) -> Tensor:
-        """Σ_k w_k v_k: soft indices (…, h, w) in [-1, 1] of weights (…, K, h, w)."""
-        return (self.levels @ weights.flatten(-2)).unflatten(-1, weights.shape[-2:])
+                precision = self.snr(t).flatten(1).expand_as(z_t)
+                mean = z_t / self.scales(t)[0].flatten(1)
+                natural = natural + torch.stack([precision * mean, precision], dim=2).flatten(0, 1)
+            basis = torch.stack([self.levels, -self.levels.square() / 2])  # (2, K)
+            return torch.addmm(logits, natural, basis)
 
     def loss(
         self,
@@ -184,8 +176,8 @@ class CategoricalProcess(GaussianForward):
     ) -> Tensor:
         """The weighted loss of the class's docstring.
 
-        Where the logits of a batch are many, only some of them exist at a time, and the
-        backward pass computes them again.
+        Logits are made and used a few at a time; the backward pass keeps one float32 number of
+        each for the paper's terms and one for the cross-entropy.
 
         Args:
             denoiser: the network.
@@ -210,14 +202,11 @@ class CategoricalProcess(GaussianForward):
             logits = self._logits(outputs, rows, site, z_t, t)
             noise = generator.branch(site, rows)
             with full_float32(z_t.device):
-                return self._soften(logits, codes[rows, site], noise, books[site])
+                return self._soften(logits, codes[rows, site].flatten(1), noise, books[site])
 
-        run: Callable[[slice, int], dict[str, Tensor]] = channel
-        if outputs.are_many:
-            run = partial(checkpoint, channel, use_reentrant=False, preserve_rng_state=False)
         terms: dict[str, list[Tensor]] = {}
         for site in range(outputs.num_codes):
-            parts = [run(rows, site) for rows in outputs.chunks()]
+            parts = [channel(rows, site) for rows in outputs.chunks()]
             for name in parts[0]:
                 terms.setdefault(name, []).append(torch.cat([part[name] for part in parts]))
         with full_float32(z_t.device):
@@ -226,16 +215,17 @@ class CategoricalProcess(GaussianForward):
     def _soften(
         self, logits: Tensor, codes: Tensor, generator: SampleStreams, codebook: Tensor
     ) -> dict[str, Tensor]:
-        """What the loss needs of the logits (b, K, h, w) of one code channel."""
+        """What the loss needs of the logits (b·hw, K) of one code channel, codes (b, hw).
+
+        `soft`, (b·hw, 1+d): soft index and codeword; `nats`, (b,): cross-entropy.
+        """
         terms = {}
         if self.latent_weight or self.image_weight:
-            soft = self.gumbel_softmax(logits, generator)
-            terms["level"] = self.expected_level(soft)  # (b, h, w)
-            if self.image_weight:
-                terms["codeword"] = mix_codewords(codebook, soft)  # (b, h, w, d)
+            values = torch.cat([self.levels[:, None], codebook], dim=1)  # (K, 1+d)
+            terms["soft"] = expectation(self.gumbel_scores(logits, generator), values)
         if self.cross_entropy_weight:
-            nats = F.cross_entropy(logits, codes, reduction="none")
-            terms["nats"] = nats.flatten(1).mean(1)  # (b,)
+            nats = F.cross_entropy(logits, codes.flatten(), reduction="none")
+            terms["nats"] = nats.view_as(codes).mean(1)
         return terms
 
     def _weigh(
@@ -250,10 +240,14 @@ class CategoricalProcess(GaussianForward):
         loss = torch.zeros(len(z0), device=z0.device)
         clamped = self.snr(t).flatten().clamp(max=self.min_snr_gamma)
         if self.latent_weight:
-            error = (torch.stack(terms["level"], dim=1) - z0).square().flatten(1).mean(1)
+            levels = torch.stack([soft[:, 0].view_as(z0[:, 0]) for soft in terms["soft"]], dim=1)
+            error = (levels - z0).square().flatten(1).mean(1)
             loss = loss + self.latent_weight * clamped * error
         if self.image_weight:
-            error = image_error(codec, terms["codeword"], self._target(codec, codes, images))
+            codewords = [
+                soft[:, 1:].reshape(*z0[:, 0].shape, -1) for soft in terms["soft"]
+            ]  # S × (B, h, w, d)
+            error = image_error(codec, codewords, self._target(codec, codes, images))
             loss = loss + self.image_weight * clamped * error
         if self.cross_entropy_weight:
             loss = loss + self.cross_entropy_weight * torch.stack(terms["nats"]).mean(0)
@@ -269,11 +263,17 @@ class CategoricalProcess(GaussianForward):
             )
         return to_patches(rgb_to_ycbcr(images), codec.patch_size)
 
-    def gumbel_softmax(self, logits: Tensor, generator: SampleStreams) -> Tensor:
-        """A differentiable draw (B, …, K, h, w) from softmax(logits) (Jang et al. 2016)."""
-        uniform = generator.uniform(logits.shape[1:]).clamp_(min=torch.finfo().tiny)
-        gumbel = uniform.log_().neg_().log_().neg_()
-        return ((logits + gumbel) / self.gumbel_temperature).softmax(-3)
+    def gumbel_scores(self, logits: Tensor, generator: SampleStreams) -> Tensor:
+        """(logits + Gumbel noise)/τ, whose softmax is a differentiable draw (Jang et al. 2016).
+
+        Args:
+            logits: (b·n, K), n of each of the b streams.
+            generator: b streams.
+        """
+        sites = len(logits) // len(generator)
+        uniform = generator.uniform((sites, logits.shape[1])).view_as(logits)
+        scores = logits - uniform.log_().neg_().log_()
+        return scores if self.gumbel_temperature == 1 else scores / self.gumbel_temperature
 
     def step(
         self,
@@ -311,7 +311,7 @@ def draw_categories(logits: Tensor, temperature: float, generator: SampleStreams
     The CDF is summed in float64: float32 Gumbel noise biases the tails.
 
     Args:
-        logits: (B, S, K, h, w) float.
+        logits: (B, S, h, w, K) float.
         temperature: γ ≥ 0; 0 is the argmax.
         generator: B streams.
 
@@ -321,15 +321,24 @@ def draw_categories(logits: Tensor, temperature: float, generator: SampleStreams
     if temperature < 0:
         raise InputError(f"The sampling temperature must be at least 0, not {temperature}.")
     if temperature == 0:
-        return logits.argmax(2)
-    _, S, K, h, w = logits.shape
+        return logits.argmax(-1)
     exact = torch.float32 if logits.device.type == "mps" else torch.float64  # mps lacks float64
-    u = generator.uniform((S, 1, h, w)).to(exact)
+    u = generator.uniform((*logits.shape[1:-1], 1)).to(exact)
     draws = []
     for row, uniform in zip(logits, u, strict=True):
-        cdf = (row.to(exact) / temperature).softmax(1).cumsum(1)  # (S, K, h, w)
-        draws.append((cdf <= uniform * cdf[:, -1:]).sum(1))
-    return torch.stack(draws).clamp_(max=K - 1)
+        cdf = (row.to(exact) / temperature).softmax(-1).cumsum(-1)  # (S, h, w, K)
+        draws.append((cdf <= uniform * cdf[..., -1:]).sum(-1))
+    return torch.stack(draws).clamp_(max=logits.shape[-1] - 1)
+
+
+def expectation(scores: Tensor, values: Tensor) -> Tensor:
+    """Mean of values (K, d) under softmax(scores), scores (n, K): (n, d).
+
+    Faster than a softmax and a product: the weights are normalised only after they are summed.
+    """
+    weights = (scores - scores.detach().amax(1, keepdim=True)).exp_()
+    summed = weights @ torch.cat([values, torch.ones_like(values[:, :1])], dim=1)
+    return summed[:, :-1] / summed[:, -1:]
 
 
 def image_error(codec: PatchCodec, codewords: list[Tensor], target: Tensor) -> Tensor:

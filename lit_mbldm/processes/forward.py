@@ -24,7 +24,7 @@ class Prediction:
 
     Attributes:
         z0: (B, S, h, w) estimate of z_0 in [-1, 1]; the next step's self-conditioning.
-        logits: (B, S, K, h, w) over codewords, where the process is categorical.
+        logits: (B, S, h, w, K) over codewords, where the process is categorical.
     """
 
     z0: Tensor

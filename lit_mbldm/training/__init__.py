@@ -4,7 +4,9 @@ from lit_mbldm.training.categorical import CategoricalDiffusion
 from lit_mbldm.training.continuous import ContinuousDiffusion
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.pictures import SampleImages
+from lit_mbldm.training.predict import WriteSamples
 from lit_mbldm.training.refiner import Refiner
+from lit_mbldm.training.scores import ScoreSamples
 
 __all__ = [
     "CategoricalDiffusion",
@@ -12,4 +14,6 @@ __all__ = [
     "Refiner",
     "SampleImages",
     "SampleOptions",
+    "ScoreSamples",
+    "WriteSamples",
 ]

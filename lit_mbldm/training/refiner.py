@@ -27,7 +27,8 @@ class Refiner(CodecModule):
         codec: a codec, or its name or path for `load_pretrained`.
         network: from images to images, (B, 3, H, W) float RGB in [0, 1].
         noise_range: least and greatest standard deviation of the noise on the codes in training,
-            in index levels; each sample draws its own, uniformly.
+            in index levels; each sample draws its own, uniformly. With opq-32-8-8 one level costs
+            7 dB already and eight cost 9 dB.
         learning_rate: of Adam.
         betas: of Adam.
         warmup_steps: over which the learning rate rises linearly from zero.
@@ -40,8 +41,8 @@ class Refiner(CodecModule):
         self,
         codec: str | PatchCodec,
         network: nn.Module,
-        noise_range: tuple[float, float] = (0.0, 8.0),
-        learning_rate: float = 1e-3,
+        noise_range: tuple[float, float] = (0.0, 1.0),
+        learning_rate: float = 2e-3,
         betas: tuple[float, float] = (0.9, 0.99),
         warmup_steps: int = 0,
     ) -> None:
@@ -49,30 +50,30 @@ class Refiner(CodecModule):
         if len(noise_range) != 2 or not 0 <= noise_range[0] <= noise_range[1]:
             raise InputError(
                 "noise_range must be two numbers of index levels, the lesser first and neither"
-                f" negative, such as [0, 8]; got {noise_range}."
+                f" negative, such as [0, 1]; got {noise_range}."
             )
         self.network = network
         self.noise_range = noise_range
+        self.train()
 
     def streams(self, count: int, key: tuple[int, ...]) -> SampleStreams:
         """One random stream for each of `count` samples."""
         keys = [(*key, self.global_rank, i) for i in range(count)]
         return SampleStreams(keys, self.device)
 
-    def noisy_images(self, codes: Tensor, sigma: Tensor, generator: SampleStreams) -> Tensor:
-        """Decode codes with Gaussian noise on the indices, as a sampler's images would be.
+    def corrupt(self, codes: Tensor, sigma: Tensor, generator: SampleStreams) -> Tensor:
+        """Add Gaussian noise to the indices: round(codes + σ·normal) within [0, K-1].
 
         Args:
             codes: (B, S, h, w) uint8.
-            sigma: (B,) standard deviation of the noise in index levels.
+            sigma: (B,) σ in index levels.
             generator: of the noise.
 
         Returns:
-            (B, 3, H, W) uint8 RGB.
+            (B, S, h, w) uint8 codes.
         """
         noise = sigma.view(-1, 1, 1, 1) * generator.normal(codes.shape[1:])
-        noisy = (codes + noise).round().clamp(0, self.codec.codebook_size - 1)
-        return self.codec.decode(noisy.long())
+        return (codes + noise).round().clamp(0, self.codec.codebook_size - 1).to(torch.uint8)
 
     def loss(self, images: Tensor, codes: Tensor, key: tuple[int, ...]) -> Tensor:
         """L1 + (1 - SSIM), on values in [0, 1], of images refined from noisy codes.
@@ -85,8 +86,8 @@ class Refiner(CodecModule):
         generator = self.streams(len(codes), key)
         low, high = self.noise_range
         sigma = low + (high - low) * generator.uniform(())
-        refined = self.network(self.noisy_images(codes, sigma, generator) / 255)
-        return refiner_loss(refined, images / 255)
+        decoded = self.codec.decode(self.corrupt(codes, sigma, generator))
+        return refiner_loss(self.network(decoded / 255), images / 255)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One step on a batch's `images`, (B, 3, H, W) uint8, and `codes`, (B, S, h, w) uint8."""
@@ -101,11 +102,9 @@ class Refiner(CodecModule):
         `noisy` is at the greatest noise of the range, `clean` has none.
         """
         images, codes, key = _images_of(batch), batch["codes"], (0, 1, batch_idx)
-        greatest = torch.full((len(codes),), self.noise_range[1], device=codes.device)
-        decoded = {
-            "noisy": self.noisy_images(codes, greatest, self.streams(len(codes), key)),
-            "clean": self.codec.decode(codes),
-        }
+        greatest = torch.full((len(codes),), float(self.noise_range[1]), device=codes.device)
+        noisy = self.corrupt(codes, greatest, self.streams(len(codes), key))
+        decoded = {"noisy": self.codec.decode(noisy), "clean": self.codec.decode(codes)}
         figures = {"val/loss": self.loss(images, codes, key)}
         for name, before in decoded.items():
             after = self.refine(before)

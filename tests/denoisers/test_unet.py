@@ -19,6 +19,28 @@ def test_shapes_time_and_self_conditioning_reach_the_output() -> None:
     assert not torch.allclose(out, unet(z, time, torch.ones_like(z)))
 
 
+def test_the_head_maps_the_features_site_by_site() -> None:
+    torch.manual_seed(0)
+    unet = UNet(6, 12, 16, (1, 2), 1)
+    torch.nn.init.normal_(unet.head.weight)
+    z, time = torch.randn(2, 6, 4, 6), torch.tensor([0.1, 0.9])
+    features = unet.features(z, time, torch.zeros_like(z))
+    assert features.shape == (2, 16, 4, 6)
+    one_site = torch.einsum("oc,bc->bo", unet.head.weight[:, :, 0, 0], features[:, :, 1, 2])
+    expected = unet(z, time, torch.zeros_like(z))[:, :, 1, 2]
+    torch.testing.assert_close(one_site + unet.head.bias, expected)
+
+
+def test_checkpoints_of_version_0_1_fit() -> None:
+    """Names and order of the parameters: optimisers keep their state by the order."""
+    names = [name for name, _ in UNet(6, 6, 16, (1, 2), 1).named_parameters()]
+    parts = dict.fromkeys(name.split(".")[0] for name in names)
+    expected = "time stem down widen middle attention up narrow last head_norm head"
+    assert " ".join(parts) == expected
+    block = dict.fromkeys(n.split(".")[3] for n in names if n.startswith("up.0.0."))
+    assert list(block) == ["norm1", "conv1", "time", "norm2", "conv2", "skip"]
+
+
 def test_starts_at_zero() -> None:
     unet = UNet(6, 6, base_channels=16, channel_multipliers=(1, 2))
     z = torch.randn(1, 6, 4, 4)

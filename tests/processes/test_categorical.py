@@ -8,7 +8,7 @@ from torch import Tensor
 from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import CategoricalProcess
-from lit_mbldm.processes.categorical import draw_categories, image_error
+from lit_mbldm.processes.categorical import draw_categories, expectation, image_error
 from lit_mbldm.processes.forward import Prediction
 from lit_mbldm.randomness import SampleStreams
 from lit_mbldm.samplers import ancestral
@@ -27,9 +27,7 @@ def codec() -> PatchCodec:
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.2])
 def test_drawn_frequencies_are_the_softmax_s(temperature: float) -> None:
     logits = torch.randn(8) * 2
-    draws = draw_categories(
-        logits.view(1, 1, 8, 1, 1).expand(1, 1, 8, 200, 200), temperature, streams(1)
-    )
+    draws = draw_categories(logits.expand(1, 1, 200, 200, 8), temperature, streams(1))
     observed = draws.flatten().bincount(minlength=8).double()
     expected = (logits.double() / temperature).softmax(0) * draws.numel()
     assert chisquare(observed.numpy(), expected.numpy()).pvalue > 1e-3
@@ -38,23 +36,21 @@ def test_drawn_frequencies_are_the_softmax_s(temperature: float) -> None:
 def test_rare_categories_are_drawn_as_often_as_they_should() -> None:
     logits = torch.zeros(256)
     logits[0] = math.log(255 * 999)  # the others share one in a thousand
-    draws = draw_categories(
-        logits.view(1, 1, 256, 1, 1).expand(1, 1, 256, 700, 700), 1.0, streams(1)
-    )
+    draws = draw_categories(logits.expand(1, 1, 700, 700, 256), 1.0, streams(1))
     rare = (draws != 0).sum().item()
     assert abs(rare - 490) < 4 * 490**0.5
 
 
 def test_temperature_zero_is_the_argmax_and_negative_is_refused() -> None:
-    logits = torch.randn(2, 3, 16, 4, 4)
-    assert torch.equal(draw_categories(logits, 0, streams(2)), logits.argmax(2))
+    logits = torch.randn(2, 3, 4, 4, 16)
+    assert torch.equal(draw_categories(logits, 0, streams(2)), logits.argmax(-1))
     with pytest.raises(InputError, match="temperature"):
         draw_categories(logits, -1, streams(2))
 
 
 def test_logits_of_minus_infinity_are_never_drawn() -> None:
-    logits = torch.full((1, 1, 4, 50, 50), -torch.inf)
-    logits[:, :, 1:3] = 0.0
+    logits = torch.full((1, 1, 50, 50, 4), -torch.inf)
+    logits[..., 1:3] = 0.0
     assert set(draw_categories(logits, 1.0, streams(1)).unique().tolist()) == {1, 2}
 
 
@@ -66,7 +62,7 @@ def test_likelihood_gives_bayes_posterior_under_a_uniform_network() -> None:
     a = process.log_alpha_bar[t].double().exp()
     density = torch.distributions.Normal(a.sqrt() * process.levels.double(), (1 - a).sqrt())
     expected = density.log_prob(z_t.double()[..., None]).softmax(-1)  # (1, 1, 3, 3, K)
-    assert torch.allclose(logits.softmax(2).movedim(2, -1).double(), expected, atol=1e-5)
+    assert torch.allclose(logits.softmax(-1).double(), expected, atol=1e-5)
 
 
 def test_exact_bayes_denoiser_samples_a_known_distribution() -> None:
@@ -96,32 +92,37 @@ def test_a_perfect_denoiser_recovers_the_codes(steps: int) -> None:
 
 def test_last_step_returns_the_draw_itself() -> None:
     process = CategoricalProcess()
-    logits = torch.randn(2, 6, 256, 4, 4)
+    logits = torch.randn(2, 6, 4, 4, 256)
     z = process.step(torch.randn(2, 6, 4, 4), Prediction(torch.zeros(1), logits), 20, 0, streams(2))
     assert torch.equal(z, process.levels[process.to_codes(z).long()])
 
 
-def test_gumbel_softmax_approaches_a_draw_and_has_the_right_gradient() -> None:
-    logits = torch.randn(1, 2, 5, 2, 2, dtype=torch.float64, requires_grad=True)
+def test_gumbel_softmax_has_the_right_gradient_and_approaches_a_draw() -> None:
+    logits = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    values = torch.randn(5, 3, dtype=torch.float64)
     process = CategoricalProcess(gumbel_temperature=0.7, codebook_size=8)
 
-    def draw(x: Tensor) -> Tensor:
-        return process.gumbel_softmax(x, streams(1))
+    def soften(x: Tensor) -> Tensor:
+        return expectation(process.gumbel_scores(x, streams(1)), values)
 
-    assert torch.autograd.gradcheck(draw, (logits,), eps=1e-6, atol=1e-5)
+    assert torch.autograd.gradcheck(soften, (logits,), eps=1e-6, atol=1e-5)
     cold = CategoricalProcess(gumbel_temperature=1e-3)
-    sharp = cold.gumbel_softmax(torch.randn(1, 2, 5, 40, 40), streams(1)).max(2).values
+    sharp = cold.gumbel_scores(torch.randn(1600, 5), streams(1)).softmax(1).amax(1)
     assert sharp.mean() > 0.99
 
 
-def test_gumbel_softmax_s_argmax_has_the_softmax_s_frequencies() -> None:
+def test_gumbel_scores_argmax_has_the_softmax_s_frequencies() -> None:
     logits = torch.randn(6)
-    soft = CategoricalProcess().gumbel_softmax(
-        logits.view(1, 1, 6, 1, 1).expand(1, 1, 6, 150, 150), streams(1)
-    )
-    observed = soft.argmax(2).flatten().bincount(minlength=6).double()
+    scores = CategoricalProcess().gumbel_scores(logits.expand(150**2, 6), streams(1))
+    observed = scores.argmax(1).flatten().bincount(minlength=6).double()
     expected = logits.double().softmax(0) * observed.sum()
     assert chisquare(observed.numpy(), expected.numpy()).pvalue > 1e-3
+
+
+def test_expectation_is_the_softmax_s_mean_however_large_the_scores() -> None:
+    scores, values = 300 * torch.randn(20, 7), torch.randn(7, 4)
+    expected = scores.softmax(1) @ values
+    assert torch.allclose(expectation(scores, values), expected, atol=1e-5)
 
 
 def test_image_error_is_the_distance_of_decoded_images(codec: PatchCodec) -> None:
@@ -185,13 +186,12 @@ def test_latent_term_is_the_paper_s_epsilon_term_under_min_snr(codec: PatchCodec
     found = process.loss(lambda *_: logits.flatten(1, 2), z0, t, streams(2), codec)
     generator = streams(2)
     eps = generator.normal(z0.shape[1:])
-    soft = torch.stack(
-        [
-            process.expected_level(process.gumbel_softmax(logits[:, s], generator.branch(s)))
-            for s in range(6)
-        ],
-        dim=1,
-    )
+    scores = [
+        process.gumbel_scores(logits[:, s].movedim(1, -1).reshape(-1, 256), generator.branch(s))
+        for s in range(6)
+    ]
+    soft = torch.stack([x.softmax(1) @ process.levels for x in scores]).view(6, 2, 2, 2)
+    soft = soft.movedim(0, 1)  # (B, S, h, w)
     a = process.log_alpha_bar[t].double().exp().view(-1, 1, 1, 1)
     z_t = process.mix(z0, eps, t).double()
     eps_theta = (z_t / a.sqrt() - soft) / (1 / a - 1).sqrt()

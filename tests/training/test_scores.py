@@ -1,0 +1,349 @@
+"""`lightning test` and `lightning predict`, by the real commands."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import lightning.pytorch  # its log handler must hold a stream that outlives a test
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+
+from lit_mbldm.cli import main
+from lit_mbldm.data import ShardDataModule
+from lit_mbldm.errors import InputError
+from lit_mbldm.fidelity import FeatureSet, fid, fidelity
+from lit_mbldm.training import SampleOptions, ScoreSamples
+from lit_mbldm.zoo import load_pretrained
+
+EXTRACTOR = """
+import torch
+
+class Blocks(torch.nn.Module):
+    num_features = 12
+
+    def forward(self, images):
+        return torch.nn.functional.adaptive_avg_pool2d(images.float() / 255, 2).flatten(1)
+"""
+STEPS = ["--score.options.steps=3"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model and the data it was trained on."""
+
+    folder: Path
+    config: Path
+    checkpoint: Path
+
+    def arguments(self, verb: str, *more: str) -> list[str]:
+        files = [f"--config={self.config}", f"--ckpt_path={self.checkpoint}"]
+        features = ["--score.features=blocks_for_tests.Blocks"] if verb == "test" else []
+        return [verb, *files, *features, *more]
+
+    def test(self, out: Path, *more: str) -> dict[str, object]:
+        """Run `lightning test` into a folder and return its scores."""
+        main(self.arguments("test", *STEPS, f"--score.cache={out / 'cache'}",
+                            f"--trainer.default_root_dir={out}", *more))  # fmt: skip
+        found: dict[str, object] = json.loads((out / "scores.json").read_text())
+        return found
+
+
+@pytest.fixture(autouse=True)
+def _own_argv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["lit-mbldm"])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "blocks_for_tests.py").write_text(EXTRACTOR)
+    sys.path.insert(0, str(folder))
+    (folder / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(13):
+        pixels = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((16, 16)).save(folder / "photos" / f"{i:02d}.png")
+    main(["shards", str(folder / "photos"), str(folder / "shards"), "--size", "16"])
+    main(["encode", str(folder / "shards"), str(folder / "codes"), "--codec", "opq-32-8-8"])
+    config = {
+        "seed_everything": 0,
+        "model": {
+            "class_path": "lit_mbldm.training.ContinuousDiffusion",
+            "init_args": {
+                "codec": "opq-32-8-8",
+                "image_size": 16,
+                "learning_rate": 0.1,
+                "denoiser": {
+                    "class_path": "lit_mbldm.denoisers.UNet",
+                    "init_args": {
+                        "in_channels": 6,
+                        "out_channels": 6,
+                        "base_channels": 8,
+                        "channel_multipliers": [1],
+                        "blocks_per_level": 1,
+                    },
+                },
+                "process": {"class_path": "lit_mbldm.processes.GaussianProcess"},
+            },
+        },
+        "data": {
+            "class_path": "lit_mbldm.data.ShardDataModule",
+            "init_args": {"train": str(folder / "shards"), "batch_size": 3},
+        },
+        "trainer": {
+            "accelerator": "cpu",
+            "max_epochs": 1,
+            "logger": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "default_root_dir": str(folder),
+            "callbacks": [
+                {
+                    "class_path": "lightning.pytorch.callbacks.EMAWeightAveraging",
+                    "init_args": {"decay": 0.5, "use_buffers": False},
+                },
+                {
+                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                    "init_args": {"dirpath": str(folder), "save_last": True},
+                },
+            ],
+        },
+        "score": {"num_images": 11, "batch_size": 2},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["lit-mbldm"])
+        main(["fit", "--config", str(folder / "config.yaml")])
+    return Run(folder, folder / "config.yaml", folder / "last.ckpt")
+
+
+def blocks(images: Tensor) -> Tensor:
+    from blocks_for_tests import Blocks  # type: ignore[import-not-found]
+
+    features: Tensor = Blocks()(images)
+    return features
+
+
+def training_images(run: Run) -> Tensor:
+    data = ShardDataModule(str(run.folder / "shards"))
+    return torch.cat([batch["images"] for batch in data.reference().batches])
+
+
+def test_the_scores_are_those_of_the_averaged_model_s_samples(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = run.test(tmp_path)
+    weights = torch.load(run.checkpoint, weights_only=True)
+    name = "denoiser.head.weight"
+    assert not torch.equal(weights["state_dict"][name], weights["current_model_state"][name])
+    model = load_pretrained(run.checkpoint)
+    assert torch.equal(model.state_dict()[name], weights["state_dict"][name])
+    real = training_images(run)
+    expected = asdict(fidelity(blocks(real), blocks(model.sample(11, steps=3))))
+    decoded = model.codec.decode(model.codec.encode(real))
+    expected["rfid"] = fid(FeatureSet.of(blocks(real)), FeatureSet.of(blocks(decoded)))
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(value, abs=1e-6), key
+    assert found["num_images"] == 11
+    assert found["reference_images"] == 13
+    assert found["checkpoint"] == str(run.checkpoint)
+    printed = capsys.readouterr().out
+    assert "11 samples (steps 3 seed 0 sampler ddpm) against 13 training images" in printed
+    assert f"| {expected['fid']:.3f} |" in printed
+    with Image.open(tmp_path / "test_samples.png") as picture:
+        assert picture.size == (4 * 18 + 2, 3 * 18 + 2)
+
+
+def test_scores_are_logged(run: Run, tmp_path: Path) -> None:
+    logger = {
+        "class_path": "lightning.pytorch.loggers.CSVLogger",
+        "init_args": {"save_dir": str(tmp_path), "name": "log"},
+    }
+    main(run.arguments("test", *STEPS, f"--score.cache={tmp_path / 'cache'}",
+                       f"--trainer.logger={json.dumps(logger)}"))  # fmt: skip
+    (folder,) = (tmp_path / "log").iterdir()
+    names = (folder / "metrics.csv").read_text().splitlines()[0]
+    for name in ("fid", "kid", "precision", "recall", "rfid"):
+        assert f"test/{name}" in names
+    assert (folder / "scores.json").exists()
+
+
+def test_code_shards_are_decoded_and_have_no_rfid(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = run.test(tmp_path, f"--data.train={run.folder / 'codes'}")
+    model = load_pretrained(run.checkpoint)
+    real = training_images(run)
+    decoded = model.codec.decode(model.codec.encode(real))
+    expected = fidelity(blocks(decoded), blocks(model.sample(11, steps=3)))
+    assert found["fid"] == pytest.approx(expected.fid, abs=1e-6)
+    assert found["rfid"] is None
+    printed = capsys.readouterr().out
+    assert "against 13 decoded training codes" in printed
+    assert "No rFID" in printed
+
+
+def test_a_bounded_reference_is_used_and_counted(run: Run, tmp_path: Path) -> None:
+    found = run.test(tmp_path, "--score.max_reference=7")
+    assert found["reference_images"] == 7
+    expected = blocks(training_images(run)[:7])
+    samples = blocks(load_pretrained(run.checkpoint).sample(11, steps=3))
+    assert found["fid"] == pytest.approx(fidelity(expected, samples).fid, abs=1e-6)
+
+
+def two_processes(run: Run, arguments: list[str]) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "lit_mbldm", *arguments,
+         "--trainer.devices=2", "--trainer.strategy=ddp"],
+        capture_output=True, text=True, timeout=240, check=False,
+        env={**os.environ, "PYTHONPATH": str(run.folder)},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-3000:]
+
+
+def test_two_processes_give_the_same_scores(run: Run, tmp_path: Path) -> None:
+    """11 samples and 13 training images: the shares of the ranks differ in size."""
+    two = tmp_path / "two"
+    two_processes(
+        run,
+        run.arguments("test", *STEPS, f"--score.cache={two / 'cache'}",
+                      f"--trainer.default_root_dir={two}"),
+    )  # fmt: skip
+    one = run.test(tmp_path / "one")
+    found = json.loads((two / "scores.json").read_text())
+    for key in ("fid", "kid", "precision", "recall", "rfid"):
+        assert found[key] == pytest.approx(one[key], abs=1e-6), key
+    pictures = [(tmp_path / name / "test_samples.png").read_bytes() for name in ("one", "two")]
+    assert pictures[0] == pictures[1]
+    kept = [
+        sorted(path.name for path in (tmp_path / n / "cache").iterdir()) for n in ("one", "two")
+    ]
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_predict_writes_each_sample_once(run: Run, tmp_path: Path, processes: int) -> None:
+    arguments = run.arguments("predict", "--samples.num_images=7", "--samples.batch_size=2",
+                              f"--samples.out={tmp_path / 'out'}",
+                              "--samples.options={steps: 3, seed: 5}")  # fmt: skip
+    if processes == 1:
+        main(arguments)
+    else:
+        two_processes(run, arguments)
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == [f"{i:06d}.png" for i in range(7)]
+    expected = load_pretrained(run.checkpoint).sample(7, steps=3, seed=5)
+    for name, image in zip(names, expected, strict=True):
+        found = np.asarray(Image.open(tmp_path / "out" / name))
+        assert np.array_equal(found, image.permute(1, 2, 0).numpy())
+
+
+def test_training_s_resolved_config_is_left_alone_and_serves_both_verbs(
+    run: Run, tmp_path: Path
+) -> None:
+    resolved = run.folder / "resolved_config.yaml"
+    before = resolved.read_bytes()
+    other = Run(run.folder, resolved, run.checkpoint)
+    out = [f"--samples.out={tmp_path / 'out'}", "--samples.num_images=1"]
+    main(other.arguments("predict", "--samples.options.steps=1", *out))
+    main(other.arguments("test", *STEPS, "--score.num_images=4",
+                         f"--score.cache={tmp_path / 'cache'}"))  # fmt: skip
+    assert resolved.read_bytes() == before
+
+
+def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code not in (0, None)
+    assert "Traceback" not in capsys.readouterr().err
+    return str(stopped.value.code)
+
+
+@pytest.mark.parametrize("verb", ["test", "predict"])
+def test_a_checkpoint_is_asked_for_and_must_fit(
+    verb: str, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = f"--config={run.config}"
+    features = run.arguments(verb)[3:]
+    assert "--ckpt_path" in fails([verb, config, *features], capsys)
+    assert "none.ckpt" in fails([verb, config, "--ckpt_path=none.ckpt", *features], capsys)
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    text = f"--ckpt_path={tmp_path / 'text.ckpt'}"
+    assert "no checkpoint" in fails([verb, config, text, *features], capsys)
+    message = fails(
+        run.arguments(verb, "--model.denoiser.base_channels=16", f"--samples.out={tmp_path}")
+        if verb == "predict"
+        else run.arguments(verb, "--model.denoiser.base_channels=16"),
+        capsys,
+    )
+    assert "does not fit" in message
+    assert message.count("\n") < 8
+
+
+def test_a_refiner_is_not_scored(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = yaml.safe_load(run.config.read_text())
+    keys["model"] = {
+        "class_path": "lit_mbldm.training.Refiner",
+        "init_args": {"codec": "opq-32-8-8", "network": {"class_path": "torch.nn.Identity"}},
+    }
+    (tmp_path / "refiner.yaml").write_text(yaml.safe_dump(keys))
+    other = Run(run.folder, tmp_path / "refiner.yaml", run.checkpoint)
+    assert "validate" in fails(other.arguments("test"), capsys)
+    assert "validate" in fails(other.arguments("predict"), capsys)
+
+
+@pytest.mark.parametrize(
+    ("option", "word"),
+    [
+        ("--score.num_images=3", "at least 4"),
+        ("--score.options.steps=9999", "[1, 1000]"),
+        ("--score.options.temperature=0.5", "takes no temperature"),
+        ("--score.batch_size=0", "batch_size of at least 1"),
+        ("--score.features=torch.nn.ReLU", "num_features"),
+        ("--score.no_such_option=1", "no_such_option"),
+        ('--score.features={"class_path": "lit_mbldm.features.InceptionFeatures",'
+         ' "init_args": {"weights": "nowhere.pth"}}', "nowhere.pth"),
+    ],
+)  # fmt: skip
+def test_bad_settings_are_named(
+    option: str, word: str, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = f"--score.cache={tmp_path}"
+    assert word in fails(run.arguments("test", cache, option), capsys)
+
+
+def test_predict_refuses_a_folder_with_pictures(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "old.png").touch()
+    arguments = run.arguments("predict", f"--samples.out={tmp_path}")
+    assert "already holds pictures" in fails(arguments, capsys)
+
+
+def test_in_python_the_numbers_carry_the_training_data(run: Run, tmp_path: Path) -> None:
+    from blocks_for_tests import Blocks
+
+    model = load_pretrained(run.checkpoint)
+    scores = ScoreSamples(5, 2, SampleOptions(steps=2), Blocks(), cache=str(tmp_path / "cache"))
+    trainer = lightning.pytorch.Trainer(
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        logger=False,
+        callbacks=[scores],
+        enable_progress_bar=False,
+    )
+    data = ShardDataModule(str(run.folder / "shards"), batch_size=4)
+    (found,) = trainer.test(model, scores.numbers(data), verbose=False)
+    expected = fidelity(blocks(training_images(run)), blocks(model.sample(5, steps=2)))
+    assert found["test/fid"] == pytest.approx(expected.fid, abs=1e-6)
+    with pytest.raises(InputError, match="numbers"):
+        trainer.test(model, scores.numbers(), verbose=False)
