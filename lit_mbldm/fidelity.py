@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch_fidelity.metric_prc import (
-    prc_features_to_metric,
-)
+from torch_fidelity.metric_prc import prc_features_to_metric
 from torchmetrics.image.kid import poly_mmd
 
 from lit_mbldm.errors import InputError
