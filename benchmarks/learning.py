@@ -29,7 +29,8 @@ from torch import Tensor
 
 from lit_mbldm.data import ShardDataModule, encode_shards, write_shards
 from lit_mbldm.denoisers import RefinerUNet, UNet
-from lit_mbldm.fidelity import InceptionFeatures, extract, fidelity
+from lit_mbldm.features import InceptionFeatures, extract
+from lit_mbldm.fidelity import fidelity
 from lit_mbldm.metrics import psnr, ssim
 from lit_mbldm.pictures import grid, to_pil
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
@@ -42,6 +43,10 @@ from lit_mbldm.zoo.load import load_codec
 
 SIZE = 96
 CODEC = "opq-32-8-8"
+TEMPERATURES = [
+    *(("categorical", gamma) for gamma in (0.1, 1.0, 2.2)),
+    *(("categorical_ce", gamma) for gamma in (0.6, 1.0)),
+]
 GRID = (1000, 250, 100, 50, 25, 16, 10)
 
 
@@ -199,10 +204,6 @@ def methods(options: argparse.Namespace) -> None:
             scorer.row(f"{label}, + refiner", torch.cat([refine(x) for x in made.split(50)]))
     for name, made, seconds in peers(work):
         scorer.row(name, made[: options.samples], seconds)
-
-
-TEMPERATURES = [(name, gamma) for name in ("categorical", "categorical_ce")
-                for gamma in (0.1, 0.6, 1.0, 2.2)]  # fmt: skip
 
 
 def peers(work: Path) -> Iterator[tuple[str, Tensor, float]]:

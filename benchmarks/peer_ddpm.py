@@ -4,7 +4,8 @@
     peer/bin/python benchmarks/peer_ddpm.py WORK --minutes 30
 
 WORK is the folder of `learning.py`, whose image shards it reads, and where it leaves its samples
-for `learning.py score`. Runs in its own environment: it imports nothing of lit_mbldm.
+for `learning.py methods`. It too trains on one thread and runs in its
+own environment: it imports nothing of lit_mbldm.
 """
 
 import argparse
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[50, 16])
     options = parser.parse_args()
     torch.manual_seed(0)
+    torch.set_num_threads(1)
     images = read_images(options.work / "images")
     network = Unet(dim=32, dim_mults=(1, 2, 4)).to(memory_format=torch.channels_last)
     diffusion = GaussianDiffusion(network, image_size=images.shape[2], timesteps=1000)

@@ -2,11 +2,11 @@
 
 import argparse
 import importlib.metadata
+import math
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from lit_mbldm.errors import InputError
 
@@ -190,15 +190,36 @@ def _read_tensors(options: argparse.Namespace) -> "list[Tensor]":
 def _add_sample(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = verbs.add_parser("sample", help="generate images from a model")
     parser.add_argument("model", help="checkpoint, folder or name")
-    parser.add_argument("-n", type=_positive, default=16, help="number of images (default: 16)")
+    parser.add_argument(
+        "-n",
+        type=_positive,
+        help="number of images (default: 16; 6 a row of temperatures; 4 paths)",
+    )
     parser.add_argument("--steps", type=_positive, default=50, help="reverse steps (default: 50)")
     parser.add_argument("--seed", type=_natural, default=0)
     parser.add_argument("--batch-size", type=_positive, default=16, help="images made at once")
     parser.add_argument(
-        "--sampler", default="ddpm", help="ddpm (the paper's), ddim or dpm++ (default: ddpm)"
+        "--sampler",
+        type=_sampler,
+        default="ddpm",
+        help="ddpm (the paper's), ddim or dpm++ (default: ddpm)",
     )
     parser.add_argument("--eta", type=float, help="noise of ddim, from 0 to 1 (default: 0)")
-    parser.add_argument("--temperature", type=float, help="of a categorical model (default: 1)")
+    parser.add_argument(
+        "--temperature",
+        type=_temperature,
+        nargs="+",
+        help="of a categorical model, 0 or argmax for its most probable codewords (default: 1);"
+        " several make a row of images each",
+    )
+    parser.add_argument(
+        "--path",
+        type=_positive,
+        nargs="?",
+        const=11,
+        metavar="FRAMES",
+        help="show each image's way from noise, a row of frames (default: 11)",
+    )
     parser.add_argument("--refiner", help="checkpoint, folder or name of a refiner")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
     parser.add_argument("--out", type=Path, default=Path("grid.png"), help="PNG to write")
@@ -206,26 +227,30 @@ def _add_sample(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _sample(options: argparse.Namespace) -> None:
-    from lit_mbldm.pictures import check_path, grid, save
-    from lit_mbldm.training import SampleOptions
-    from lit_mbldm.training.diffusion import DiffusionModule
-    from lit_mbldm.zoo import load_pretrained
+    from lit_mbldm.sample_cli import run_sample
 
-    check_path(options.out)
-    model = load_pretrained(options.model)
-    if not isinstance(model, DiffusionModule):
-        raise InputError(
-            f"{options.model} is a {type(model).__name__}; sampling needs a diffusion model."
-        )
+    run_sample(options)
+
+
+def _sampler(text: str) -> str:
+    from lit_mbldm.samplers import Sampler
+
+    if text not in get_args(Sampler):
+        names = ", ".join(get_args(Sampler))
+        raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {names})")
+    return text
+
+
+def _temperature(text: str) -> float:
     try:
-        model.to(options.device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {options.device} cannot be used: {error}") from error
-    names = [field.name for field in fields(SampleOptions)]
-    arguments = SampleOptions(**{name: getattr(options, name) for name in names}).arguments(model)
-    images = model.sample(options.n, batch_size=options.batch_size, progress=True, **arguments)
-    save(grid(images), options.out)
-    print(options.out)
+        number = 0.0 if text == "argmax" else float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"expected numbers from 0, or argmax, got {text!r} (the model's name comes first)"
+        )
+    return number
 
 
 def _positive(text: str) -> int:

@@ -49,6 +49,8 @@ def _layers(config: str, children: tuple[Path, ...] = ()) -> list[str]:
     if path in children:
         raise InputError(f"{config} starts from itself. Remove one `base` of the circle.")
     bases = keys.pop("base")
+    if not bases:
+        raise InputError(f"{config} has an empty `base`. Name a config, or leave the key out.")
     layers = []
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str) or not os.path.isfile(path.parent / base):
@@ -66,6 +68,6 @@ def _read(config: str) -> dict[str, Any]:
         return {}
     try:
         keys = get_loader("yaml")(Path(config).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{config} is no YAML: {error}") from error
     return keys if isinstance(keys, dict) else {}

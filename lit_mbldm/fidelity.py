@@ -11,9 +11,6 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 from torchmetrics.image.kid import poly_mmd
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.features import InceptionFeatures, extract
-
-__all__ = ["FeatureSet", "Fidelity", "InceptionFeatures", "compare", "extract", "fid", "fidelity"]
 
 KEPT = 10_000
 NEIGHBOURS = 3

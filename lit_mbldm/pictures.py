@@ -1,11 +1,12 @@
 """Putting images together for people to look at."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from lit_mbldm.atomic import replacing
@@ -40,9 +41,40 @@ def beside(left: Tensor, right: Tensor) -> Tensor:
     return torch.cat([left, gap, right], dim=2)
 
 
+def table(images: Tensor, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> Image.Image:
+    """Lay images out in rows and columns with captions.
+
+    Args:
+        images: (R, C, 3, H, W) uint8.
+        rows: R captions at the left, or none.
+        columns: C captions above, or none.
+    """
+    R, C, _, H, W = images.shape
+    sheet = to_pil(grid(images.flatten(0, 1), C))
+    size = min(max(W // 6, 6), 20)  # "t = 1000" fits above an image
+    font = ImageFont.load_default(size=size)
+    left = math.ceil(max(map(font.getlength, rows), default=-2 * _GAP)) + 2 * _GAP
+    top = 2 * size if columns else 0
+    framed = Image.new("RGB", (left + sheet.width, top + sheet.height), "white")
+    framed.paste(sheet, (left, top))
+    pen = ImageDraw.Draw(framed)
+    for caption, row in zip(rows, range(R), strict=bool(rows)):
+        centre = top + _GAP + row * (H + _GAP) + H // 2
+        pen.text((left - _GAP, centre), caption, "black", font, anchor="rm")
+    for caption, column in zip(columns, range(C), strict=bool(columns)):
+        centre = left + _GAP + column * (W + _GAP) + W // 2
+        pen.text((centre, top // 2), caption, "black", font, anchor="mm")
+    return framed
+
+
 def to_pil(image: Tensor) -> Image.Image:
     """Turn (3, H, W) uint8 into a Pillow image."""
     return Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy()))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """Turn an RGB Pillow image into (3, H, W) uint8."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def check_path(path: Path) -> None:

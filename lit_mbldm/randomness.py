@@ -24,9 +24,9 @@ class _TorchStream:
     def fill_uniform(self, out: Tensor) -> None:
         out.uniform_(generator=self.generator)
 
-    def integer(self, low: int, high: int) -> int:
+    def integer(self, low: int, high: int) -> Tensor:
         device = self.generator.device
-        return int(torch.randint(low, high, (1,), generator=self.generator, device=device))
+        return torch.randint(low, high, (1,), generator=self.generator, device=device)
 
 
 class _NumpyStream:
@@ -45,8 +45,8 @@ class _NumpyStream:
         # 24 bits fill a float32's mantissa
         out.copy_(halves.bitwise_and_(0xFFFFFF).view_as(out)).mul_(2**-24)
 
-    def integer(self, low: int, high: int) -> int:
-        return int(self.generator.integers(low, high))
+    def integer(self, low: int, high: int) -> Tensor:
+        return torch.from_numpy(self.generator.integers(low, high, 1))
 
 
 class SampleStreams:
@@ -91,5 +91,4 @@ class SampleStreams:
 
     def integers(self, low: int, high: int) -> Tensor:
         """One integer a sample, uniform in [low, high), (B,) int64."""
-        drawn = [stream.integer(low, high) for stream in self._streams]
-        return torch.tensor(drawn, device=self.device)
+        return torch.cat([stream.integer(low, high) for stream in self._streams])

@@ -30,8 +30,13 @@ class Process(Protocol):
     ) -> Prediction:
         """Ask the network for z_0."""
 
-    step: Callable[..., Tensor]
-    finish: Callable[..., Tensor]
+    @property
+    def step(self) -> Callable[..., Tensor]:
+        """(z_t, prediction, t, s, generator, options) -> z_s."""
+
+    @property
+    def finish(self) -> Callable[..., Tensor]:
+        """(prediction, generator, options) -> z_0."""
 
     def implicit_step(
         self, z_t: Tensor, z0: Tensor, t: int, s: int, eta: float, generator: SampleStreams
@@ -53,6 +58,14 @@ def time_grid(num_timesteps: int, steps: int) -> list[int]:
             f"The number of sampling steps must lie in [1, {num_timesteps}], got {steps}."
         )
     return [round(num_timesteps * (steps - i) / steps) for i in range(steps + 1)]
+
+
+def check_sampler(sampler: Sampler, eta: float) -> None:
+    """Raise InputError for an unknown sampler, or eta where it has no meaning or out of range."""
+    if sampler not in get_args(Sampler):
+        raise InputError(f"Expected a sampler of {get_args(Sampler)}, got {sampler!r}.")
+    if not 0 <= eta <= 1 or (eta and sampler != "ddim"):
+        raise InputError(f"eta is ddim's and lies in [0, 1], got {eta} with {sampler}.")
 
 
 def draw(
@@ -85,10 +98,7 @@ def draw(
     Raises:
         InputError: an unknown sampler, or eta where it has no meaning or out of range.
     """
-    if sampler not in get_args(Sampler):
-        raise InputError(f"Expected a sampler of {get_args(Sampler)}, got {sampler!r}.")
-    if not 0 <= eta <= 1 or (eta and sampler != "ddim"):
-        raise InputError(f"eta is ddim's and lies in [0, 1], got {eta} with {sampler}.")
+    check_sampler(sampler, eta)
     if sampler == "ddim":
         options["eta"] = eta
     loop: Callable[..., Tensor] = {"ddpm": ancestral, "ddim": ddim, "dpm++": dpm_solver}[sampler]

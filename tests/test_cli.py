@@ -4,17 +4,21 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch  # noqa: F401  its log handler must hold a stream that outlives a test
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from lit_mbldm.cli import main
-from lit_mbldm.denoisers import UNet
-from lit_mbldm.processes import GaussianProcess
-from lit_mbldm.training import ContinuousDiffusion
+from lit_mbldm.denoisers import RefinerUNet, UNet
+from lit_mbldm.pictures import grid
+from lit_mbldm.processes import CategoricalProcess, GaussianProcess
+from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, Refiner
+from lit_mbldm.zoo import load_pretrained
 from lit_mbldm.zoo.entry import save_entry
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -253,6 +257,24 @@ def test_sample_refuses_what_is_no_model(
         (["--steps", "5000"], "[1, 1000]"),
         (["--device", "nowhere"], "nowhere"),
         (["--temperature", "0.5"], "takes no temperature"),
+        (["--temperature", "0", "1"], "takes no temperature"),
+        (["--temperature", "-1"], "numbers from 0, or argmax, got '-1'"),
+        (["--temperature", "1", "nan"], "numbers from 0, or argmax, got 'nan'"),
+        (["--temperature", "1", "warm"], "numbers from 0, or argmax, got 'warm'"),
+        (["--sampler", "euler"], "'euler' (choose from ddpm, ddim, dpm++)"),
+        (["--sampler", "ddim", "--eta", "1.1"], "lies in [0, 1], got 1.1"),
+        (["--sampler", "ddim", "--eta", "some"], "--eta"),
+        (["--eta", "0.5"], "eta is ddim's"),
+        (["--sampler", "dpm++", "--eta", "1"], "eta is ddim's"),
+        (["--refiner", "no-such-refiner"], "no-such-refiner"),
+        (["--refiner", "opq-32-8-8"], "expected a Refiner"),
+        (["--path", "1"], "from 2 to 51 frames"),
+        (["--path", "--steps", "5"], "from 2 to 6 frames, not 11"),
+        (["--path", "many"], "whole number"),
+        (["--path", "--steps", "5000"], "[1, 1000]"),
+        (["--path", "--refiner", "opq-32-8-8"], "leave --refiner out"),
+        (["--path", "--temperature", "0", "1"], "one --temperature"),
+        (["--path", "-n", "17"], "--batch-size"),
         (["--out", "grid.jpg"], "PNG"),
         (["--out", "missing/grid.png"], "does not exist"),
     ],
@@ -263,7 +285,82 @@ def test_sample_refuses_bad_options_before_it_works(
     model = ContinuousDiffusion("opq-32-8-8", UNet(6, 6, 8, (1,), 1), GaussianProcess(), 16)
     save_entry(model, tmp_path / "model")
     args = ["sample", str(tmp_path / "model"), "--out", str(tmp_path / "grid.png"), *options]
-    assert word in fails(args, capsys)
+    message = fails(args, capsys)
+    assert word in message
+    assert "sampling:" not in message  # the progress bar
+    assert not (tmp_path / "grid.png").exists()
+
+
+@pytest.fixture(scope="module")
+def entry(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of a model whose samples follow its temperature."""
+    torch.manual_seed(0)
+    network = UNet(6, 1536, 8, (1,), 1)
+    torch.nn.init.normal_(network.head.weight, std=0.5)
+    path = tmp_path_factory.mktemp("entry") / "model"
+    save_entry(CategoricalDiffusion("opq-32-8-8", network, CategoricalProcess(), 32), path)
+    return str(path)
+
+
+@pytest.fixture
+def categorical(entry: str) -> CategoricalDiffusion:
+    return load_pretrained(entry)
+
+
+def sheet(path: Path) -> torch.Tensor:
+    """A picture as (3, H, W) uint8."""
+    return torch.from_numpy(np.asarray(Image.open(path)).copy()).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("options", [{"sampler": "dpm++"}, {"sampler": "ddim", "eta": 0.5},
+                                     {"temperature": 0.0}])  # fmt: skip
+def test_sample_draws_as_its_options_say(
+    options: dict[str, Any], categorical: CategoricalDiffusion, entry: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "grid.png"
+    given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    main(["sample", entry, "-n", "2", "--steps", "3", "--seed", "7", "--out", str(out), *given])
+    assert torch.equal(sheet(out), grid(categorical.sample(2, 3, 7, **options)))
+
+
+def test_sample_refines_where_it_is_told(
+    categorical: CategoricalDiffusion, entry: str, tmp_path: Path
+) -> None:
+    network = RefinerUNet(8, (1, 2))
+    torch.nn.init.normal_(network.head.weight, std=0.1)
+    refiner = Refiner("opq-32-8-8", network)
+    save_entry(refiner, tmp_path / "refiner")
+    out = tmp_path / "grid.png"
+    main(["sample", entry, "-n", "2", "--steps", "3", "--refiner", str(tmp_path / "refiner"),
+          "--out", str(out)])  # fmt: skip
+    assert torch.equal(sheet(out), grid(categorical.sample(2, 3, refiner=refiner)))
+    assert not torch.equal(sheet(out), grid(categorical.sample(2, 3)))
+
+
+def test_sample_shows_temperatures_as_rows_of_the_same_seeds(
+    categorical: CategoricalDiffusion,
+    entry: str,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "rows.png"
+    main(["sample", entry, "-n", "3", "--steps", "3", "--temperature", "argmax", "0.1", "2",
+          "--out", str(out)])  # fmt: skip
+    rows = [categorical.sample(3, 3, temperature=t) for t in (0, 0.1, 2)]
+    expected = grid(torch.cat(rows), columns=3)
+    assert torch.equal(sheet(out)[:, :, -expected.shape[2] :], expected)
+
+
+def test_sample_shows_the_way_from_noise(
+    categorical: CategoricalDiffusion,
+    entry: str,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "path.png"
+    main(["sample", entry, "-n", "2", "--steps", "4", "--temperature", "0.5", "--path", "3",
+          "--out", str(out)])  # fmt: skip
+    paths = categorical.sample_paths(2, 3, steps=4, temperature=0.5)
+    expected = grid(paths.flatten(0, 1), columns=3)
+    assert torch.equal(sheet(out)[:, -expected.shape[1] :], expected)
 
 
 def test_a_model_is_no_codec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

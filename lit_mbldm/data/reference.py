@@ -18,7 +18,8 @@ class ReferenceSet:
         kind: key of a batch.
         identity: of the whole set, of JSON's types; sets of equal identity are equal.
         count: samples of all processes together.
-        start: number of this process's first sample; the next have the numbers after it.
+        start: number of this process's first sample; the next are counted on from it, in whatever
+            order the workers hand them over.
         batches: `{kind: uint8 (B, …)}`; their number is its length.
     """
 

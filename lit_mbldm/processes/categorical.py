@@ -4,6 +4,7 @@ B samples, S code channels, K codewords, h×w sites, d numbers a codeword.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -14,6 +15,7 @@ from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.codecs.patches import YCBCR_TO_RGB, rgb_to_ycbcr, to_patches
 from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError
+from lit_mbldm.processes.categories import draw_categories, expectation, gumbel_scores
 from lit_mbldm.processes.forward import Denoiser, GaussianForward, Prediction, Time
 from lit_mbldm.processes.outputs import Outputs
 from lit_mbldm.processes.schedules import Schedule
@@ -200,9 +202,13 @@ class CategoricalProcess(GaussianForward):
 
         def channel(rows: slice, site: int) -> dict[str, Tensor]:
             logits = self._logits(outputs, rows, site, z_t, t)
-            noise = generator.branch(site, rows)
             with full_float32(z_t.device):
-                return self._soften(logits, codes[rows, site].flatten(1), noise, books[site])
+                return self._soften(
+                    logits,
+                    codes[rows, site].flatten(1),
+                    partial(generator.branch, site, rows),
+                    books[site],
+                )
 
         terms: dict[str, list[Tensor]] = {}
         for site in range(outputs.num_codes):
@@ -213,7 +219,11 @@ class CategoricalProcess(GaussianForward):
             return self._weigh(terms, z0, t, codec, codes, images)
 
     def _soften(
-        self, logits: Tensor, codes: Tensor, generator: SampleStreams, codebook: Tensor
+        self,
+        logits: Tensor,
+        codes: Tensor,
+        noise: Callable[[], SampleStreams],
+        codebook: Tensor,
     ) -> dict[str, Tensor]:
         """What the loss needs of the logits (b·hw, K) of one code channel, codes (b, hw).
 
@@ -222,7 +232,9 @@ class CategoricalProcess(GaussianForward):
         terms = {}
         if self.latent_weight or self.image_weight:
             values = torch.cat([self.levels[:, None], codebook], dim=1)  # (K, 1+d)
-            terms["soft"] = expectation(self.gumbel_scores(logits, generator), values)
+            terms["soft"] = expectation(
+                gumbel_scores(logits, self.gumbel_temperature, noise()), values
+            )
         if self.cross_entropy_weight:
             nats = F.cross_entropy(logits, codes.flatten(), reduction="none")
             terms["nats"] = nats.view_as(codes).mean(1)
@@ -263,18 +275,6 @@ class CategoricalProcess(GaussianForward):
             )
         return to_patches(rgb_to_ycbcr(images), codec.patch_size)
 
-    def gumbel_scores(self, logits: Tensor, generator: SampleStreams) -> Tensor:
-        """(logits + Gumbel noise)/τ, whose softmax is a differentiable draw (Jang et al. 2016).
-
-        Args:
-            logits: (b·n, K), n of each of the b streams.
-            generator: b streams.
-        """
-        sites = len(logits) // len(generator)
-        uniform = generator.uniform((sites, logits.shape[1])).view_as(logits)
-        scores = logits - uniform.log_().neg_().log_()
-        return scores if self.gumbel_temperature == 1 else scores / self.gumbel_temperature
-
     def step(
         self,
         z_t: Tensor,
@@ -303,42 +303,6 @@ class CategoricalProcess(GaussianForward):
         """Draw z̃_0 from softmax(logits/γ): (B, S, h, w), exact levels."""
         assert prediction.logits is not None
         return self.levels[draw_categories(prediction.logits, temperature, generator)]
-
-
-def draw_categories(logits: Tensor, temperature: float, generator: SampleStreams) -> Tensor:
-    """Draw a category from softmax(logits/γ) at every site by inverse CDF.
-
-    The CDF is summed in float64: float32 Gumbel noise biases the tails.
-
-    Args:
-        logits: (B, S, h, w, K) float.
-        temperature: γ ≥ 0; 0 is the argmax.
-        generator: B streams.
-
-    Returns:
-        (B, S, h, w) int64 in [0, K-1].
-    """
-    if temperature < 0:
-        raise InputError(f"The sampling temperature must be at least 0, not {temperature}.")
-    if temperature == 0:
-        return logits.argmax(-1)
-    exact = torch.float32 if logits.device.type == "mps" else torch.float64  # mps lacks float64
-    u = generator.uniform((*logits.shape[1:-1], 1)).to(exact)
-    draws = []
-    for row, uniform in zip(logits, u, strict=True):
-        cdf = (row.to(exact) / temperature).softmax(-1).cumsum(-1)  # (S, h, w, K)
-        draws.append((cdf <= uniform * cdf[..., -1:]).sum(-1))
-    return torch.stack(draws).clamp_(max=logits.shape[-1] - 1)
-
-
-def expectation(scores: Tensor, values: Tensor) -> Tensor:
-    """Mean of values (K, d) under softmax(scores), scores (n, K): (n, d).
-
-    Faster than a softmax and a product: the weights are normalised only after they are summed.
-    """
-    weights = (scores - scores.detach().amax(1, keepdim=True)).exp_()
-    summed = weights @ torch.cat([values, torch.ones_like(values[:, :1])], dim=1)
-    return summed[:, :-1] / summed[:, -1:]
 
 
 def image_error(codec: PatchCodec, codewords: list[Tensor], target: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """LightningModules and their callbacks: wiring only."""
 
+from lit_mbldm.training.annealing import AnnealGumbelTemperature
 from lit_mbldm.training.categorical import CategoricalDiffusion
 from lit_mbldm.training.continuous import ContinuousDiffusion
 from lit_mbldm.training.options import SampleOptions
@@ -9,6 +10,7 @@ from lit_mbldm.training.refiner import Refiner
 from lit_mbldm.training.scores import ScoreSamples
 
 __all__ = [
+    "AnnealGumbelTemperature",
     "CategoricalDiffusion",
     "ContinuousDiffusion",
     "Refiner",

@@ -111,8 +111,7 @@ class DiffusionModule(CodecModule):
                 f" {self.image_size}), the data has {tuple(codes.shape[1:])}. Make the model's and"
                 " the data's image sizes and codecs agree."
             )
-        keys = [(*key, self.global_rank, i) for i in range(len(codes))]
-        generator = SampleStreams(keys, codes.device)
+        generator = self.streams(len(codes), key)
         t = generator.integers(1, self.process.num_timesteps + 1)
         z0 = self.process.to_latent(codes)
         losses = self.process_loss(z0, t, generator, batch.get("images"))
@@ -121,8 +120,7 @@ class DiffusionModule(CodecModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One step on a batch's `codes`, (B, S, h, w) uint8."""
-        key = (torch.initial_seed(), 0, self.current_epoch, batch_idx)
-        loss = self.loss(batch, key, self.train_by_time)
+        loss = self.loss(batch, self.training_key(batch_idx), self.train_by_time)
         self.log("train/loss", loss, prog_bar=True)
         metrics = self.train_by_time.metrics("train/loss_at")
         self.log_dict(metrics, on_step=False, on_epoch=True)
@@ -225,12 +223,12 @@ class DiffusionModule(CodecModule):
         training = self.training
         self.eval()
         try:
-            streams = self._streams(seed, numbers)
+            streams = self._sample_streams(seed, numbers)
             z0 = draw(self.process, self.denoiser, self.latent_shape, steps, streams, **options)
         finally:
             self.train(training)
         images = self.codec.decode(self.process.to_codes(z0))
-        return refiner.refine(images) if refiner else images
+        return refiner.to(self.device).refine(images) if refiner else images
 
     def sample_paths(
         self, num_images: int, frames: int = 11, steps: int = 50, seed: int = 0, **options: Any
@@ -250,20 +248,27 @@ class DiffusionModule(CodecModule):
         Raises:
             InputError: fewer than 2 frames, or more than steps + 1.
         """
-        if not 2 <= frames <= steps + 1:
-            raise InputError(
-                f"A path of {steps} steps has from 2 to {steps + 1} frames, not {frames}."
-            )
+        picks = frame_steps(frames, steps)
         numbers = range(num_images)
-        noise = self.process.prior(self.latent_shape, self._streams(seed, numbers))
+        noise = self.process.prior(self.latent_shape, self._sample_streams(seed, numbers))
         path = [noise]
         self.generate(numbers, steps, seed, on_step=lambda s, z, _: path.append(z), **options)
-        picks = [path[round(i * steps / (frames - 1))] for i in range(frames)]
-        decoded = [self.codec.decode(self.process.to_codes(z)) for z in picks]
+        decoded = [self.codec.decode(self.process.to_codes(path[step])) for step in picks]
         return torch.stack(decoded, dim=1)
 
-    def _streams(self, seed: int, numbers: Sequence[int]) -> SampleStreams:
+    def _sample_streams(self, seed: int, numbers: Sequence[int]) -> SampleStreams:
         return SampleStreams([(seed, number) for number in numbers], self.device)
+
+
+def frame_steps(frames: int, steps: int) -> list[int]:
+    """After how many of a path's steps each of its frames is taken, from 0 to steps.
+
+    Raises:
+        InputError: fewer than 2 frames, or more than steps + 1.
+    """
+    if not 2 <= frames <= steps + 1:
+        raise InputError(f"A path of {steps} steps has from 2 to {steps + 1} frames, not {frames}.")
+    return [round(i * steps / (frames - 1)) for i in range(frames)]
 
 
 def _advance(bar: tqdm, count: int, *step: object) -> None:

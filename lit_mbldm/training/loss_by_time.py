@@ -2,8 +2,9 @@
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import Metric
 
 _BUCKETS = 10
 
@@ -15,16 +16,41 @@ class LossByTime(nn.Module):
         super().__init__()
         edges = [i / _BUCKETS for i in range(_BUCKETS + 1)]
         self.names = [f"{low:.1f}-{high:.1f}" for low, high in pairwise(edges)]
-        self.means = nn.ModuleList(MeanMetric(nan_strategy="disable") for _ in self.names)
+        self.means = nn.ModuleList(MaskedMean() for _ in self.names)
 
     def update(self, losses: Tensor, time: Tensor) -> None:
         """Take in losses (B,) at times t/T (B,) in (0, 1]."""
         bucket = (time * _BUCKETS).ceil().long() - 1  # (B,)
         for number, mean in enumerate(self.means):
-            # a range that no sample fell into adds zero with weight zero
-            mean.update(losses.detach(), (bucket == number).float())  # type: ignore[operator]
+            mean.update(losses.detach(), bucket == number)  # type: ignore[operator]
 
-    def metrics(self, prefix: str) -> dict[str, MeanMetric]:
+    def metrics(self, prefix: str) -> dict[str, Metric]:
         """The ten metrics by the names they are logged under."""
         pairs = zip(self.names, self.means, strict=True)
         return {f"{prefix}/{name}": mean for name, mean in pairs}  # type: ignore[misc]
+
+
+class MaskedMean(Metric):
+    """Mean of the values that masks pick, NaN where they picked none.
+
+    torchmetrics' MeanMetric waits for the device at every update, unless its nan_strategy is
+    "disable", and then it ignores weights (1.9).
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, values: Tensor, mask: Tensor) -> None:
+        """Take in values (B,) where mask (B,) is true."""
+        self.total += torch.where(mask, values, 0).sum()
+        self.count += mask.sum()
+
+    def compute(self) -> Tensor:
+        """The mean of all that was picked."""
+        return self.total / self.count

@@ -8,6 +8,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.errors import InputError
+from lit_mbldm.randomness import SampleStreams
 from lit_mbldm.zoo.load import CHECKPOINT_KEY, load_codec
 from lit_mbldm.zoo.tree import describe
 
@@ -34,6 +35,15 @@ class CodecModule(L.LightningModule):
         self.learning_rate = learning_rate
         self.betas = betas
         self.warmup_steps = warmup_steps
+
+    def streams(self, count: int, key: tuple[int, ...]) -> SampleStreams:
+        """One random stream for each of `count` samples of this process."""
+        keys = [(*key, self.global_rank, i) for i in range(count)]
+        return SampleStreams(keys, self.device)
+
+    def training_key(self, batch_idx: int) -> tuple[int, ...]:
+        """Key of a training batch's noise."""
+        return torch.initial_seed(), 0, self.current_epoch, batch_idx
 
     def configure_optimizers(self) -> Any:
         """Adam, with a linear warm-up."""

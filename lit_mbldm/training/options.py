@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.samplers import Sampler
+from lit_mbldm.samplers import Sampler, check_sampler, time_grid
 from lit_mbldm.training.diffusion import DiffusionModule
-from lit_mbldm.training.refiner import load_refiner
+from lit_mbldm.training.refiner import Refiner, load_refiner
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,36 @@ class SampleOptions:
         """Keyword arguments for the model's `sample` and `generate`.
 
         Raises:
-            InputError: an option that the model does not take, or a refiner that does not load.
+            InputError: no diffusion model, an option that it does not take or out of range, or a
+                refiner that does not load or is another codec's.
         """
+        if not isinstance(model, DiffusionModule):
+            raise InputError(f"Samples need a diffusion model, got a {type(model).__name__}.")
+        check_sampler(self.sampler, self.eta or 0.0)
+        time_grid(model.process.num_timesteps, self.steps)
+        if self.temperature is not None and not self.temperature >= 0:
+            raise InputError(
+                f"The sampling temperature must be at least 0, not {self.temperature}."
+            )
         given = {name: value for name, value in asdict(self).items() if value is not None}
         for name in given.keys() - inspect.signature(model.sample).parameters.keys():
             raise InputError(f"A {type(model).__name__} takes no {name}: leave it out.")
         if self.refiner is not None:
-            given["refiner"] = load_refiner(self.refiner).to(model.device)
+            given["refiner"] = _refiner_of(model, self.refiner)
         return given
 
     def flags(self, seed: int) -> str:
         """These options as flags of `lit-mbldm sample`, but with another seed."""
         given = {k: v for k, v in asdict(replace(self, seed=seed)).items() if v is not None}
         return " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in given.items())
+
+
+def _refiner_of(model: DiffusionModule, name: str) -> Refiner:
+    refiner = load_refiner(name)
+    if refiner.codec.fingerprint != model.codec.fingerprint:
+        raise InputError(
+            f"The refiner {name} was trained on images of another codec: expected fingerprint"
+            f" {model.codec.fingerprint}, got {refiner.codec.fingerprint}. Train one on images of"
+            f" {model.codec.quantizer}."
+        )
+    return refiner

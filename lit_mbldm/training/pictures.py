@@ -9,16 +9,25 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from PIL.Image import Image
 from torch import Tensor
 
-from lit_mbldm.pictures import beside, grid, save
+from lit_mbldm.pictures import beside, grid, save, to_pil, to_tensor
+from lit_mbldm.training.categorical import CategoricalDiffusion
+from lit_mbldm.training.diffusion import DiffusionModule
+from lit_mbldm.training.figures import draw_paths, draw_temperatures
 from lit_mbldm.training.options import SampleOptions
+
+_FEW, _FRAMES = 4, 11
+_TEMPERATURES = (0.0, 0.1, 1.0, 2.0)
 
 
 class SampleImages(L.Callback):
-    """Draw a grid of samples at every validation and, beside real images, at the end of fit.
+    """Draw samples at every validation and, beside real images, at the end of fit.
 
-    Grids go to `<log_dir>/samples/` and to TensorBoard, the last to `<log_dir>/samples.png`.
+    Into `<log_dir>/pictures/` and to TensorBoard go a grid, four samples on their way from noise
+    (figure 7 of Scribano et al. 2023) and, of a categorical model, four samples at each of four
+    temperatures (figure 9); the last grid is `<log_dir>/samples.png`.
 
     Args:
         num_images: samples in a grid.
@@ -30,6 +39,7 @@ class SampleImages(L.Callback):
         self.options = options or SampleOptions()
         self._real: Tensor | None = None
         self._folder = Path()
+        self._arguments: dict[str, Any] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Agree on a folder, and check the options before hours are spent.
@@ -39,7 +49,7 @@ class SampleImages(L.Callback):
         """
         # every rank must ask for log_dir, which is broadcast
         self._folder = Path(_relative(trainer.log_dir or trainer.default_root_dir))
-        self.options.arguments(pl_module)
+        self._arguments = self.options.arguments(pl_module)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
@@ -63,18 +73,26 @@ class SampleImages(L.Callback):
         """Sample while averaged weights are in place, which validation sees to."""
         if batch_idx or trainer.sanity_checking:
             return
-        arguments = self.options.arguments(pl_module)
-        sheet = grid(pl_module.sample(self.num_images, **arguments))
-        save(sheet, self._folder / "samples" / f"step-{trainer.global_step:07d}.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("samples", sheet, trainer.global_step)
+        for name, picture in self._draw(pl_module).items():
+            save(picture, self._folder / "pictures" / f"{name}-{trainer.global_step:07d}.png")
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_image(name, to_tensor(picture), trainer.global_step)
+
+    def _draw(self, model: DiffusionModule) -> dict[str, Image]:
+        arguments = self._arguments
+        pictures = {"samples": to_pil(grid(model.sample(self.num_images, **arguments)))}
+        unrefined = {name: value for name, value in arguments.items() if name != "refiner"}
+        frames = min(_FRAMES, self.options.steps + 1)
+        pictures["path"] = draw_paths(model, _FEW, frames, unrefined)
+        if isinstance(model, CategoricalDiffusion):
+            pictures["temperatures"] = draw_temperatures(model, _FEW, _TEMPERATURES, arguments)
+        return pictures
 
     @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write samples.png and print the command that samples from the checkpoint."""
-        arguments = self.options.arguments(pl_module)
-        samples = pl_module.sample(self.num_images, progress=True, **arguments)
+        samples = pl_module.sample(self.num_images, progress=True, **self._arguments)
         assert self._real is not None
         columns = math.ceil(math.sqrt(self.num_images))
         blank = torch.full_like(samples, 255)

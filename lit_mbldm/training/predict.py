@@ -12,7 +12,7 @@ from lit_mbldm.training.options import SampleOptions
 
 
 class WriteSamples(DrawSamples):
-    """Writes sample i to `out/000000i.png`; each process its own samples.
+    """Writes samples to `out/000000.png`, `000001.png`, …; each process its own.
 
     Sample i depends on (seed, i) alone, so that any number of processes writes the same files.
 
@@ -46,7 +46,7 @@ class WriteSamples(DrawSamples):
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Tell the model how to draw."""
-        pl_module.sample_arguments = self.options.arguments(pl_module)
+        pl_module.sample_arguments = self.arguments
 
     def on_predict_batch_end(
         self,

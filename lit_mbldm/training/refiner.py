@@ -56,11 +56,6 @@ class Refiner(CodecModule):
         self.noise_range = noise_range
         self.train()
 
-    def streams(self, count: int, key: tuple[int, ...]) -> SampleStreams:
-        """One random stream for each of `count` samples."""
-        keys = [(*key, self.global_rank, i) for i in range(count)]
-        return SampleStreams(keys, self.device)
-
     def corrupt(self, codes: Tensor, sigma: Tensor, generator: SampleStreams) -> Tensor:
         """Add Gaussian noise to the indices: round(codes + σ·normal) within [0, K-1].
 
@@ -91,8 +86,7 @@ class Refiner(CodecModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One step on a batch's `images`, (B, 3, H, W) uint8, and `codes`, (B, S, h, w) uint8."""
-        key = (torch.initial_seed(), 0, self.current_epoch, batch_idx)
-        loss = self.loss(_images_of(batch), batch["codes"], key)
+        loss = self.loss(_images_of(batch), batch["codes"], self.training_key(batch_idx))
         self.log("train/loss", loss, prog_bar=True)
         return loss
 

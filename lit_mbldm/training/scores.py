@@ -10,14 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbldm.atomic import replacing
+from lit_mbldm.data import ShardDataModule
 from lit_mbldm.data.reference import ReferenceSet
 from lit_mbldm.errors import InputError
 from lit_mbldm.features import InceptionFeatures, describe_features
 from lit_mbldm.fidelity import NEIGHBOURS, FeatureSet, compare, fid
 from lit_mbldm.pictures import grid, save
 from lit_mbldm.ranks import from_first, gather_rows
-from lit_mbldm.reference import Reference, default_cache, measure_reference
-from lit_mbldm.training.drawing import DrawSamples, SampleNumbers
+from lit_mbldm.reference_features import Reference, default_cache, measure_reference
+from lit_mbldm.training.diffusion import DiffusionModule
+from lit_mbldm.training.drawing import DrawSamples
+from lit_mbldm.training.numbers import SampleNumbers
 from lit_mbldm.training.options import SampleOptions
 
 _SHOWN = 64
@@ -29,7 +32,8 @@ class ScoreSamples(DrawSamples):
     Logs test/fid, test/kid, test/precision, test/recall and test/rfid, prints them, and writes
     `scores.json` and `test_samples.png` to the log folder. Sample i depends on (seed, i) alone, so
     that any number of processes draws the same images. The reference is the training set in order
-    and without flips; of code shards it is the decoded codes, and then there is no rFID.
+    and without flips; of code shards it is the decoded codes, and then there is no rFID;
+    `reference` mends that.
 
     Args:
         num_images: samples to draw, of all processes together.
@@ -39,6 +43,8 @@ class ScoreSamples(DrawSamples):
             `lit_mbldm.features.InceptionFeatures` with the weights of the extra `eval`.
         max_reference: take at most this many training images, evenly from all shards.
         cache: folder of reference features; None is ~/.cache/lit_mbldm/reference.
+        reference: image shards of the training set, for a config that trains on code shards; None
+            takes the data's own.
     """
 
     def __init__(
@@ -49,6 +55,7 @@ class ScoreSamples(DrawSamples):
         features: nn.Module | None = None,
         max_reference: int | None = None,
         cache: str | None = None,
+        reference: str | None = None,
     ) -> None:
         super().__init__(num_images, batch_size, options)
         if num_images <= NEIGHBOURS or (max_reference is not None and max_reference <= NEIGHBOURS):
@@ -64,6 +71,7 @@ class ScoreSamples(DrawSamples):
             )
         self.max_reference = max_reference
         self.cache = Path(cache).expanduser() if cache else default_cache()
+        self.reference = reference
         self._data: ReferenceSet | None = None
         self._reference: Reference | None = None
         self._numbers: list[Tensor] = []
@@ -73,7 +81,7 @@ class ScoreSamples(DrawSamples):
     def on_test_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Measure the training set, or find it in the cache."""
         self._numbers, self._features, self._shown = [], [], []
-        pl_module.sample_arguments = self.options.arguments(pl_module)
+        pl_module.sample_arguments = self.arguments
         self.features.to(pl_module.device)
         self._data = self._find_reference(trainer)
         self._reference = measure_reference(
@@ -114,6 +122,10 @@ class ScoreSamples(DrawSamples):
     def _find_reference(self, trainer: L.Trainer) -> ReferenceSet:
         numbers = getattr(trainer, "datamodule", None)
         training = numbers.training if isinstance(numbers, SampleNumbers) else None
+        if self.reference is not None:
+            model = trainer.lightning_module
+            assert isinstance(model, DiffusionModule)
+            training = ShardDataModule(self.reference, image_size=model.image_size)
         if training is None or not hasattr(training, "reference"):
             raise InputError(
                 "Scores compare with a data module that has a `reference` method, such as"
@@ -167,5 +179,8 @@ def _table(record: dict[str, Any]) -> str:
         f" | {record['recall']:.3f} | {rfid} |",
     ]
     if record["rfid"] is None:
-        lines.append("No rFID: code shards keep no originals. Train on image shards to have it.")
+        lines.append(
+            "Code shards keep no originals: FID is to the decoded codes, and there is no rFID. Name"
+            " image shards of the training set with --score.reference."
+        )
     return "\n".join(lines)

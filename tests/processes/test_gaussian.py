@@ -5,7 +5,6 @@ from torch import Tensor
 from lit_mbldm.processes import GaussianProcess
 from lit_mbldm.processes.forward import Prediction
 from lit_mbldm.randomness import SampleStreams
-from lit_mbldm.samplers import ancestral
 
 
 def streams(count: int, seed: int = 0) -> SampleStreams:
@@ -131,30 +130,22 @@ def test_self_conditioning_flips_one_coin_a_sample_and_takes_the_clipped_estimat
     assert len(first) == (got[:, 0] == 1).sum()
 
 
-@pytest.mark.parametrize("steps", [1, 7, 50])
-def test_a_perfect_denoiser_recovers_z0_at_any_number_of_steps(steps: int) -> None:
-    process = GaussianProcess(objective="x0")
-    z0 = torch.rand(1, 6, 4, 4) * 2 - 1
-    out = ancestral(process, lambda z, *_: z0.expand_as(z), (6, 4, 4), steps, streams(3))
-    assert torch.allclose(out, z0.expand(3, -1, -1, -1), atol=1e-6)
-
-
-def test_the_exact_denoiser_of_gaussian_data_samples_that_gaussian() -> None:
-    process = GaussianProcess(objective="x0", self_conditioning=False)
-    mean, var = 0.2, 0.01
-
-    def exact(z_t: Tensor, time: Tensor, condition: Tensor) -> Tensor:
-        a = process.log_alpha_bar[(time[0] * 1000).round().long()].exp()
-        return mean + a.sqrt() * var / (a * var + 1 - a) * (z_t - a.sqrt() * mean)
-
-    out = ancestral(process, exact, (1, 100, 100), 1000, streams(1))
-    assert out.mean().item() == pytest.approx(mean, abs=0.01)
-    assert out.std().item() == pytest.approx(var**0.5, rel=0.06)
-
-
 def test_step_draws_from_the_posterior_of_the_prediction() -> None:
     process = GaussianProcess()
     z_t, z0 = torch.randn(1, 1, 300, 300), torch.zeros(1, 1, 300, 300)
     z_s = process.step(z_t, Prediction(z0), 500, 300, streams(1))
     mean, std = process.posterior(z_t, z0, 500, 300)
     assert (z_s - mean).std().item() == pytest.approx(std.item(), rel=0.02)
+
+
+def test_noise_and_z0_give_each_other_back() -> None:
+    process = GaussianProcess(objective="eps", self_conditioning=False)
+    t = torch.tensor([1, 10, 300, 600, 1000])
+    z0 = (torch.rand(5, 6, 4, 4) * 2 - 1) * 0.99  # not clipped when it comes back
+    eps = torch.randn_like(z0)
+    z_t = process.mix(z0, eps, t)
+    found = process.predict(lambda *_: eps, z_t, t).z0
+    assert torch.allclose(process.implied_noise(z_t, found, t), eps, atol=1e-5)
+    assert torch.allclose(found[:4], z0[:4], atol=1e-5)  # at T the signal is 0.006 of z_t
+    assert torch.allclose(found[4], z0[4], atol=2e-4)
+    assert torch.allclose(process.implied_noise(z_t, z0, t), eps, atol=1e-5)

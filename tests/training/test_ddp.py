@@ -33,5 +33,5 @@ def test_two_processes_train_draw_and_end(tmp_path: Path) -> None:
     assert len(re.findall(r"Make more: lit-mbldm sample", ran.stdout)) == 1
     folder = tmp_path / "runs" / "quickstart" / "version_0"
     assert (folder / "samples.png").exists()
-    assert (folder / "samples" / "step-0000002.png").exists()
+    assert (folder / "pictures" / "samples-0000002.png").exists()
     assert (folder / "checkpoints" / "last.ckpt").exists()

@@ -1,24 +1,32 @@
+import math
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from PIL import Image
+from torch import Tensor
 
 from lit_mbldm.data import CropDataModule
-from lit_mbldm.denoisers import UNet
+from lit_mbldm.denoisers import RefinerUNet, UNet
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
+from lit_mbldm.randomness import SampleStreams
+from lit_mbldm.samplers import Sampler
 from lit_mbldm.training import (
     CategoricalDiffusion,
     ContinuousDiffusion,
+    Refiner,
     SampleImages,
     SampleOptions,
 )
-from lit_mbldm.training.diffusion import DiffusionModule
+from lit_mbldm.training.diffusion import DiffusionModule, frame_steps
 from lit_mbldm.training.loss_by_time import LossByTime
 from lit_mbldm.zoo import load_pretrained
+from lit_mbldm.zoo.entry import save_entry
 
 
 def small(kind: str) -> DiffusionModule:
@@ -43,14 +51,42 @@ def model(request: pytest.FixtureRequest) -> DiffusionModule:
     return model
 
 
-def test_a_seed_gives_the_same_images_at_any_batch_size(model: DiffusionModule) -> None:
-    whole = model.sample(5, steps=4, seed=3, batch_size=5)
+@pytest.mark.parametrize(
+    ("sampler", "eta"), [("ddpm", 0.0), ("ddim", 0.0), ("ddim", 0.5), ("dpm++", 0.0)]
+)
+def test_a_seed_gives_the_same_images_at_any_batch_size(
+    model: DiffusionModule, sampler: Sampler, eta: float
+) -> None:
+    draw = partial(model.sample, steps=4, sampler=sampler, eta=eta)
+    whole = draw(5, seed=3, batch_size=5)
     assert whole.shape == (5, 3, 32, 32)
     assert whole.dtype == torch.uint8
     for batch_size in (1, 2, 16):
-        assert torch.equal(model.sample(5, steps=4, seed=3, batch_size=batch_size), whole)
-    assert not torch.equal(model.sample(5, steps=4, seed=4), whole)
-    assert torch.equal(model.sample(2, steps=4, seed=3), whole[:2])
+        assert torch.equal(draw(5, seed=3, batch_size=batch_size), whole)
+    assert not torch.equal(draw(5, seed=4), whole)
+    assert torch.equal(draw(2, seed=3), whole[:2])
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
+def test_a_path_leads_from_decoded_noise_to_the_image(
+    model: DiffusionModule, sampler: Sampler
+) -> None:
+    paths = model.sample_paths(2, frames=3, steps=4, seed=5, sampler=sampler)
+    assert paths.shape == (2, 3, 3, 32, 32)
+    noise = SampleStreams([(5, 0), (5, 1)]).normal((6, 4, 4))
+    assert torch.equal(paths[:, 0], model.codec.decode(model.process.to_codes(noise)))
+    images = model.generate([0, 1], 4, 5, sampler=sampler)
+    assert torch.equal(paths[:, -1], images)
+    assert not torch.equal(paths[:, 1], images)
+
+
+def test_a_path_s_frames_are_evenly_spread_and_within_it() -> None:
+    assert frame_steps(11, 50) == list(range(0, 51, 5))
+    assert frame_steps(3, 5) == [0, 2, 5]
+    assert frame_steps(6, 5) == list(range(6))
+    for frames in (-1, 1, 7):
+        with pytest.raises(InputError, match="from 2 to 6 frames"):
+            small("continuous").sample_paths(1, frames, steps=5)
 
 
 def test_sampling_leaves_the_model_as_it_was(model: DiffusionModule) -> None:
@@ -61,7 +97,9 @@ def test_sampling_leaves_the_model_as_it_was(model: DiffusionModule) -> None:
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in state.items())
 
 
-def fit(model: DiffusionModule, folder: Path, **options: object) -> L.Trainer:
+def fit(
+    model: DiffusionModule, folder: Path, resumed_from: Path | None = None, **options: object
+) -> L.Trainer:
     L.seed_everything(0)
     trainer = L.Trainer(
         accelerator="cpu",
@@ -76,8 +114,71 @@ def fit(model: DiffusionModule, folder: Path, **options: object) -> L.Trainer:
         ],
         **options,  # type: ignore[arg-type]
     )
-    trainer.fit(model, CropDataModule(crop_size=32, batch_size=4, crops_per_epoch=16))
+    data = CropDataModule(crop_size=32, batch_size=4, crops_per_epoch=16)
+    trainer.fit(model, data, ckpt_path=resumed_from)
     return trainer
+
+
+def same(found: object, expected: object) -> bool:
+    """Whether two nests of dicts, lists, numbers and tensors are equal to the last bit."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        return found.keys() == expected.keys() and all(same(found[k], expected[k]) for k in found)
+    if isinstance(expected, list | tuple) and isinstance(found, list | tuple):
+        return len(found) == len(expected) and all(map(same, found, expected))
+    if isinstance(expected, Tensor) and isinstance(found, Tensor):
+        return torch.equal(found, expected)
+    return found == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "killed_after"), [("continuous", 4), ("categorical", 2)], ids=["epoch", "mid-epoch"]
+)
+def test_a_resumed_run_repeats_one_that_was_not_killed(
+    kind: str, killed_after: int, tmp_path: Path
+) -> None:
+    """Averaged and current weights, Adam's moments and the learning rate, bit for bit."""
+
+    def run(name: str, steps: int, resumed_from: Path | None = None) -> Path:
+        fit(small(kind), tmp_path / name, resumed_from, max_steps=steps)
+        return tmp_path / name / "checkpoints" / "last.ckpt"
+
+    killed = run("killed", killed_after)
+    paths = killed, run("resumed", 6, killed), run("whole", 6)
+    half, resumed, whole = (torch.load(path, weights_only=True) for path in paths)
+    trained = ["state_dict", "current_model_state", "optimizer_states"]
+    for part in [*trained, "averaging_state", "lr_schedulers", "global_step"]:
+        assert same(resumed[part], whole[part]), part
+    for part in trained:
+        assert not same(half[part], whole[part]), part
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sampler": "euler"}, "euler"),
+        ({"eta": 0.5}, "eta is ddim's"),
+        ({"steps": 1001}, r"\[1, 1000\]"),
+        ({"temperature": -1.0}, "at least 0"),
+        ({"temperature": math.nan}, "at least 0"),
+    ],
+)
+def test_wrong_options_of_samples_are_refused_before_training(
+    options: dict[str, Any], message: str
+) -> None:
+    callback = SampleImages(options=SampleOptions(**options))
+    with pytest.raises(InputError, match=message):
+        callback.setup(L.Trainer(logger=False), small("categorical"), "fit")
+
+
+def test_losses_by_time_are_logged_and_average_to_the_loss(tmp_path: Path) -> None:
+    trainer = fit(small("continuous"), tmp_path, max_epochs=1)
+    logged = {name: float(value) for name, value in trainer.logged_metrics.items()}
+    for stage in ("train", "val"):
+        names = [name for name in logged if name.startswith(f"{stage}/loss_at/")]
+        assert len(names) == 10
+        known = [logged[name] for name in names if not math.isnan(logged[name])]
+        assert len(set(known)) > 1
+    assert min(known) < logged["val/loss"] < max(known)
 
 
 @pytest.mark.parametrize("kind", ["continuous", "categorical"])
@@ -93,7 +194,11 @@ def test_fit_ends_with_a_checkpoint_samples_and_the_command(
     assert f"lit-mbldm sample {checkpoint}" in printed
     with Image.open(tmp_path / "samples.png") as picture:
         assert picture.width > 2 * picture.height
-    assert len(list((tmp_path / "samples").iterdir())) == 2
+    drawn = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    kinds = ["path", "samples", *(["temperatures"] if kind == "categorical" else [])]
+    steps = sorted({name.rpartition("-")[2] for name in drawn})
+    assert len(steps) == 2
+    assert drawn == [f"{name}-{step}" for name in kinds for step in steps]
     loaded = load_pretrained(checkpoint)
     assert torch.equal(loaded.sample(2, steps=3), model.sample(2, steps=3))
 
@@ -140,3 +245,11 @@ def test_a_checkpoint_of_another_codec_is_refused() -> None:
     model.codec.get_buffer("channels.1.codewords")[0, 0, 0] += 1
     with pytest.raises(InputError, match="another codec"):
         model.on_load_checkpoint(checkpoint)
+
+
+def test_a_refiner_of_another_codec_is_refused(tmp_path: Path) -> None:
+    refiner = Refiner("opq-32-8-8", RefinerUNet(8, (1,), 1))
+    refiner.codec.get_buffer("channels.0.codewords")[0, 0] += 1
+    save_entry(refiner, tmp_path / "refiner", {})
+    with pytest.raises(InputError, match="another codec"):
+        SampleOptions(refiner=str(tmp_path / "refiner")).arguments(small("continuous"))

@@ -187,7 +187,18 @@ def test_code_shards_are_decoded_and_have_no_rfid(
     assert found["rfid"] is None
     printed = capsys.readouterr().out
     assert "against 13 decoded training codes" in printed
-    assert "No rFID" in printed
+    assert "--score.reference" in printed
+
+
+def test_image_shards_can_be_named_as_reference_of_code_shards(run: Run, tmp_path: Path) -> None:
+    whole = run.test(tmp_path / "a")
+    named = run.test(
+        tmp_path / "b",
+        f"--data.train={run.folder / 'codes'}",
+        f"--score.reference={run.folder / 'shards'}",
+    )
+    for score in ("fid", "kid", "rfid"):
+        assert named[score] == pytest.approx(whole[score], abs=1e-6)
 
 
 def test_a_bounded_reference_is_used_and_counted(run: Run, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.data.reference import ReferenceSet
+from lit_mbldm.errors import InputError
 from lit_mbldm.fidelity import FeatureSet
-from lit_mbldm.reference import Reference, default_cache, measure_reference
+from lit_mbldm.reference_features import Reference, default_cache, measure_reference
 from lit_mbldm.zoo import load_pretrained
 
 CPU = torch.device("cpu")
@@ -98,7 +99,10 @@ def test_another_codec_changes_the_reconstructions_alone(
     other.get_buffer("channels.0.codewords")[0, 0] += 1
     found = measure_reference(data, other, Blocks(), tmp_path, CPU)
     assert found is not None
+    assert found.reconstructed is not None
     assert len(list(tmp_path.iterdir())) == 3
+    expected = FeatureSet.of(Blocks()(other.decode(other.encode(images))))
+    assert torch.allclose(found.reconstructed.total, expected.total)
 
 
 def test_codes_are_decoded_and_have_no_reconstructions(
@@ -135,13 +139,16 @@ def test_a_damaged_file_is_computed_again_with_a_warning(
 def test_what_could_not_be_read_whole_or_written_is_not_kept(
     codec: PatchCodec, images: Tensor, tmp_path: Path
 ) -> None:
-    data = ReferenceSet("images", "first", 12, 0, Batches("images", images))
-    with pytest.warns(UserWarning, match="2 of 12"):
+    many = images.repeat(20, 1, 1, 1)
+    data = ReferenceSet("images", "first", 201, 0, Batches("images", many))
+    with pytest.warns(UserWarning, match="1 of 201"):
         measure_reference(data, codec, Blocks(), tmp_path / "cache", CPU)
     assert not (tmp_path / "cache").exists()
+    with pytest.raises(InputError, match="4 of 204"):
+        measure_reference(replace(data, count=204), codec, Blocks(), tmp_path / "cache", CPU)
     (tmp_path / "file").touch()
     with pytest.warns(UserWarning, match="cannot be kept"):
-        measure_reference(replace(data, count=10), codec, Blocks(), tmp_path / "file", CPU)
+        measure_reference(replace(data, count=200), codec, Blocks(), tmp_path / "file", CPU)
 
 
 def test_the_cache_is_where_the_desktop_keeps_caches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,12 +18,14 @@ from tqdm import tqdm
 from lit_mbldm.atomic import replacing
 from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.data.reference import ReferenceSet
+from lit_mbldm.errors import InputError
 from lit_mbldm.features import features_identity
 from lit_mbldm.fidelity import KEPT, FeatureSet, spread
 from lit_mbldm.ranks import from_first, gather_rows, is_first, sum_ranks
 
 _FORMAT = 1
 _CHUNK = 64
+MAX_SKIPPED = 0.01
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,16 @@ def measure_reference(
 
     Returns:
         The features in the first process, None in the others.
+
+    Raises:
+        InputError: more than 1 % of the set cannot be read.
     """
     paths = _paths(data, codec, features, cache)
     found = {name: _read(path) for name, path in paths.items()} if is_first() else {}
     missing = from_first([name for name in paths if found.get(name) is None], device)
     for name, made in _compute(missing, data, codec, features, device).items():
         found[name] = made
+        _check_complete(made.count, data.count)
         if is_first():
             _keep(made, paths[name], data.count)
     if not is_first():
@@ -152,6 +158,15 @@ class _Sums:
             sum_ranks(self.outer, device),
             int(sum_ranks(torch.tensor(self.seen), device)),
             gather_rows(torch.cat(self.kept), device),
+        )
+
+
+def _check_complete(read: int, expected: int) -> None:
+    if read < (1 - MAX_SKIPPED) * expected:
+        raise InputError(
+            f"{expected - read} of {expected} training samples could not be read, more than"
+            f" {MAX_SKIPPED:.0%}: scores against the rest would mislead. Repair the shards, or make"
+            " them again with `lit-mbldm shards`."
         )
 
 

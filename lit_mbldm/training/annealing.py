@@ -1,0 +1,58 @@
+"""Cooling the Gumbel-softmax while training."""
+
+from typing import Any
+
+import lightning as L
+
+from lit_mbldm.errors import InputError
+
+
+class AnnealGumbelTemperature(L.Callback):
+    """Bring τ of a process's Gumbel-softmax from start to end: τ = start·(end/start)^(i/steps).
+
+    i is the number of optimiser steps taken, so a resumed run repeats a killed one; from i = steps
+    on τ is constant. Losses at different τ are not comparable. Source: Jang et al. 2016, section
+    2.1, which starts high, where gradients vary little, and ends low, near a categorical draw.
+
+    Args:
+        start: τ at the first step.
+        end: τ after `steps`.
+        steps: optimiser steps.
+
+    Raises:
+        InputError: a number that is not positive.
+    """
+
+    def __init__(self, start: float, end: float, steps: int) -> None:
+        if not (start > 0 and end > 0 and steps >= 1):
+            raise InputError(
+                "Expected a positive start, a positive end and at least 1 step, got"
+                f" {start}, {end} and {steps}."
+            )
+        self.start = start
+        self.end = end
+        self.steps = steps
+
+    def temperature(self, step: int) -> float:
+        """τ after this many optimiser steps."""
+        return self.start * (self.end / self.start) ** min(step / self.steps, 1.0)
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Look for a τ to set.
+
+        Raises:
+            InputError: a model whose process has none.
+        """
+        process = getattr(pl_module, "process", None)
+        if not hasattr(process, "gumbel_temperature"):
+            found = pl_module if process is None else process
+            raise InputError(
+                "AnnealGumbelTemperature needs a process with a gumbel_temperature, such as"
+                f" CategoricalProcess; a {type(found).__name__} has none. Leave the callback out."
+            )
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Set τ for the coming step."""
+        pl_module.process.gumbel_temperature = self.temperature(trainer.global_step)
