@@ -32,7 +32,7 @@ from lit_mbldm.denoisers import RefinerUNet, UNet
 from lit_mbldm.features import InceptionFeatures, extract
 from lit_mbldm.fidelity import fidelity
 from lit_mbldm.metrics import psnr, ssim
-from lit_mbldm.pictures import grid, to_pil
+from lit_mbldm.pictures import grid, table, to_pil
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.processes.forward import GaussianForward
 from lit_mbldm.randomness import SampleStreams
@@ -140,6 +140,7 @@ class Scorer:
         self.reference, self.others = images[picks[: 2 * samples]].chunk(2)
         self.real = self._reference_features()
         (work / "pictures").mkdir(exist_ok=True)
+        self.shown: dict[str, Tensor] = {}
         print(f"\n{samples} images a row, against as many training images of {SIZE}×{SIZE}")
         print(f"{os.cpu_count()} cores of {platform.machine()}, torch {torch.__version__}\n")
 
@@ -149,13 +150,15 @@ class Scorer:
             save_file({"features": extract(self.network, self.reference.split(16))}, path)
         return load_file(path)["features"]
 
-    def row(self, name: str, made: Tensor, seconds: float | None = None) -> None:
-        """Print a row of the table and keep a picture of the images."""
+    def row(self, name: str, made: Tensor, seconds: float | None = None, caption: str = "") -> None:
+        """Print a row of the table, keep a picture of the images, and with a caption some."""
         found = fidelity(self.real, extract(self.network, made.split(16)))
         cost = "" if seconds is None else f"{seconds:.3f}"
         print(f"| {name} | {found.fid:.1f} | {1000 * found.kid:.0f} | {found.precision:.2f} |"
               f" {found.recall:.2f} | {cost} |", flush=True)  # fmt: skip
         to_pil(grid(made[:36])).save(self.work / "pictures" / f"{name.replace(' ', '_')}.png")
+        if caption:
+            self.shown[caption] = made[:8]
 
     def head(self) -> None:
         """Print the table's head."""
@@ -190,6 +193,7 @@ def methods(options: argparse.Namespace) -> None:
             continue
         model = load_pretrained(work / f"{name}.ckpt")
         steps = json.loads((work / f"{name}.json").read_text())["steps"]
+        caption = name if temperature is None else f"{name}, γ = {temperature}"
         label = f"{name}, {steps} training steps"
         arguments = {} if temperature is None else {"temperature": temperature}
         label += "" if temperature is None else f", γ = {temperature}"
@@ -198,12 +202,15 @@ def methods(options: argparse.Namespace) -> None:
                 options.samples, options.steps, batch_size=50, **arguments
             )
         )
-        scorer.row(label, made, seconds)
+        scorer.row(label, made, seconds, caption)
         if name == "continuous" and (work / "refiner.ckpt").exists():
             refine = load_pretrained(work / "refiner.ckpt").refine
-            scorer.row(f"{label}, + refiner", torch.cat([refine(x) for x in made.split(50)]))
+            made = torch.cat([refine(part) for part in made.split(50)])
+            scorer.row(f"{label}, + refiner", made, caption="+ refiner")
     for name, made, seconds in peers(work):
-        scorer.row(name, made[: options.samples], seconds)
+        scorer.row(name, made[: options.samples], seconds, "peer, in pixels")
+    rows = torch.stack(list(scorer.shown.values()))
+    table(rows, list(scorer.shown)).save(work / "methods.png")
 
 
 def peers(work: Path) -> Iterator[tuple[str, Tensor, float]]:
