@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lit_mbldm.codecs.codebooks import Codebook, ProductCodebook, ResidualCodebook
 from lit_mbldm.codecs.patches import (
     check_image_size,
+    check_images,
     from_patches,
     rgb_to_ycbcr,
     to_patches,
@@ -143,11 +144,7 @@ class PatchCodec(nn.Module):
         Raises:
             InputError: another shape or dtype, or sides that do not fit.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
-            raise InputError(
-                "Expected uint8 RGB images of shape (B, 3, H, W), got"
-                f" {images.dtype} of shape {tuple(images.shape)}."
-            )
+        check_images(images)
         S, h, w = self.latent_shape(images.shape[2], images.shape[3])
         with full_float32(images.device):
             patches = to_patches(rgb_to_ycbcr(images), self.patch_size).flatten(1, 3)

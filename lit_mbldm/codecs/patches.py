@@ -105,6 +105,15 @@ def overlapping_patches(images: Tensor, patch_size: int, positions: Tensor) -> T
     return picked.permute(3, 0, 1, 2).reshape(C, len(positions), patch_size**2)
 
 
+def check_images(images: Tensor) -> None:
+    """Raise InputError for what is not uint8 RGB of shape (B, 3, H, W)."""
+    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
+        raise InputError(
+            "Expected uint8 RGB images of shape (B, 3, H, W), got"
+            f" {images.dtype} of shape {tuple(images.shape)}."
+        )
+
+
 def check_image_size(height: int, width: int, patch_size: int) -> None:
     """Raise InputError unless both sides are positive multiples of the patch size."""
     if height % patch_size == 0 and width % patch_size == 0 and height and width:

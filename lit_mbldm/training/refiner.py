@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.codecs.patches import check_images
 from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics import psnr, ssim
@@ -120,11 +121,7 @@ class Refiner(CodecModule):
         Raises:
             InputError: another shape or dtype, or sides that do not fit.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
-            raise InputError(
-                "Expected uint8 RGB images of shape (B, 3, H, W), got"
-                f" {images.dtype} of shape {tuple(images.shape)}."
-            )
+        check_images(images)
         training = self.network.training
         self.network.eval()
         try:
