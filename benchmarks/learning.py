@@ -193,7 +193,7 @@ def methods(options: argparse.Namespace) -> None:
             continue
         model = load_pretrained(work / f"{name}.ckpt")
         steps = json.loads((work / f"{name}.json").read_text())["steps"]
-        caption = name if temperature is None else f"{name}, γ = {temperature}"
+        caption = name if temperature is None else f"{name}, {temperature}"
         label = f"{name}, {steps} training steps"
         arguments = {} if temperature is None else {"temperature": temperature}
         label += "" if temperature is None else f", γ = {temperature}"
