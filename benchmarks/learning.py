@@ -229,7 +229,7 @@ def samplers(options: argparse.Namespace) -> None:
     scorer = Scorer(options.work, options.samples)
     scorer.head()
     for sampler in options.samplers:
-        for steps in GRID:
+        for steps in options.steps:
             if sampler != "ddpm" and steps > 100:
                 continue  # their error falls no further
             made, seconds = scorer.timed(
@@ -281,6 +281,7 @@ def main() -> None:
     part.add_argument("name", choices=[name for name in MODELS if name != "refiner"])
     part.add_argument("--samples", type=int, default=100, help="images in each row")
     part.add_argument("--temperature", type=float, help="of a categorical model")
+    part.add_argument("--steps", type=int, nargs="+", default=GRID)
     part.add_argument("--samplers", nargs="+", default=["ddpm", "ddim", "dpm++"])
     part.set_defaults(run=samplers)
     part = verbs.add_parser("refine")
