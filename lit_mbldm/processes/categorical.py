@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_mbldm.codecs import PatchCodec
-from lit_mbldm.codecs.patches import YCBCR_TO_RGB, rgb_to_ycbcr, to_patches
 from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.categories import draw_categories, expectation, gumbel_scores
 from lit_mbldm.processes.forward import Denoiser, GaussianForward, Prediction, Time
+from lit_mbldm.processes.image_error import image_error, original_patches
 from lit_mbldm.processes.outputs import Outputs
 from lit_mbldm.processes.schedules import Schedule
 from lit_mbldm.randomness import SampleStreams
@@ -259,21 +259,15 @@ class CategoricalProcess(GaussianForward):
             codewords = [
                 soft[:, 1:].reshape(*z0[:, 0].shape, -1) for soft in terms["soft"]
             ]  # S × (B, h, w, d)
-            error = image_error(codec, codewords, self._target(codec, codes, images))
+            if self.image_target == "decoded":
+                target = codec.look_up(codes)
+            else:
+                target = original_patches(codec, images)
+            error = image_error(codec, codewords, target)
             loss = loss + self.image_weight * clamped * error
         if self.cross_entropy_weight:
             loss = loss + self.cross_entropy_weight * torch.stack(terms["nats"]).mean(0)
         return loss
-
-    def _target(self, codec: PatchCodec, codes: Tensor, images: Tensor | None) -> Tensor:
-        if self.image_target == "decoded":
-            return codec.look_up(codes)
-        if images is None:
-            raise InputError(
-                "image_target: original compares with the photographs, but the batches hold codes"
-                " alone. Train on image shards, or use image_target: decoded."
-            )
-        return to_patches(rgb_to_ycbcr(images), codec.patch_size)
 
     def step(
         self,
@@ -303,22 +297,3 @@ class CategoricalProcess(GaussianForward):
         """Draw z̃_0 from softmax(logits/γ): (B, S, h, w), exact levels."""
         assert prediction.logits is not None
         return self.levels[draw_categories(prediction.logits, temperature, generator)]
-
-
-def image_error(codec: PatchCodec, codewords: list[Tensor], target: Tensor) -> Tensor:
-    """Mean squared RGB error of softly decoded patches, x in [-1, 1].
-
-    Measured before patches are put in place, and without clipping: equal to the distance of
-    images, for rotations are orthogonal and patches do not overlap.
-
-    Args:
-        codec: the codec.
-        codewords: S soft codewords (B, h, w, d).
-        target: (3, B, h, w, s²) YCbCr patches.
-
-    Returns:
-        (B,) float32.
-    """
-    ycbcr = codec.assemble(codewords) - target
-    rgb = torch.einsum("rc,cbhwd->rbhwd", YCBCR_TO_RGB.to(ycbcr), ycbcr) / 127.5
-    return rgb.square().mean(dim=(0, 2, 3, 4))

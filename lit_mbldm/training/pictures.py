@@ -45,7 +45,7 @@ class SampleImages(L.Callback):
         """Agree on a folder, and check the options before hours are spent.
 
         Raises:
-            InputError: an option that the model does not take.
+            InputError: no diffusion model, or an option that it does not take or out of range.
         """
         # every rank must ask for log_dir, which is broadcast
         self._folder = Path(_relative(trainer.log_dir or trainer.default_root_dir))

@@ -8,9 +8,9 @@ from torch import Tensor
 from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import CategoricalProcess
-from lit_mbldm.processes.categorical import image_error
 from lit_mbldm.processes.categories import draw_categories, expectation, gumbel_scores
 from lit_mbldm.processes.forward import Prediction
+from lit_mbldm.processes.image_error import image_error
 from lit_mbldm.randomness import SampleStreams
 from lit_mbldm.zoo import load_pretrained
 
