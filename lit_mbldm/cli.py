@@ -80,23 +80,61 @@ def _own_verbs(parser: argparse.ArgumentParser) -> set[str]:
 
 
 def _add_shards(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = verbs.add_parser("shards", help="images to image shards")
-    parser.add_argument("source", help="folder of images, zip, or tar shards")
+    parser = verbs.add_parser("shards", help="images, or LSUN, to image shards")
+    parser.add_argument(
+        "source",
+        nargs="?",
+        help="folder of images, zip, tar shards, or LSUN's LMDB or its zip; none with --download",
+    )
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--size", type=_positive, required=True, help="height and width in pixels")
     parser.add_argument(
         "--max-skipped", type=float, default=0.01, help="tolerated share of bad images"
     )
+    parser.add_argument(
+        "--download",
+        metavar="CATEGORY",
+        help="fetch LSUN's zip of a category, such as church_outdoor, and keep it beside OUT",
+    )
+    parser.add_argument("--split", choices=("train", "val"), help="of LSUN (default: train)")
+    parser.add_argument("--base-url", help="mirror of LSUN (default: http://dl.yf.io/lsun)")
     parser.set_defaults(run=_shards)
 
 
 def _shards(options: argparse.Namespace) -> None:
     from lit_mbldm.data.shards import write_shards
 
-    manifest = write_shards(
-        options.source, options.out, options.size, max_skipped=options.max_skipped
-    )
+    source = options.source if options.download is None else _download(options)
+    if source is None or (options.download is None and (options.split or options.base_url)):
+        raise InputError(
+            "Expected SOURCE OUT --size N, or OUT --size N --download CATEGORY, which alone takes"
+            " --split and --base-url."
+        )
+    manifest = write_shards(source, options.out, options.size, max_skipped=options.max_skipped)
     print(f"{manifest.count} images in {len(manifest.shards)} shards: {options.out}")
+    if manifest.upsampled:
+        print(
+            f"{manifest.upsampled} of them were enlarged to {manifest.size}×{manifest.size}: the"
+            f" shortest side was {manifest.shortest_side} pixels."
+        )
+
+
+def _download(options: argparse.Namespace) -> Path:
+    from lit_mbldm.data.lsun_archives import BASE_URL, fetch_lsun
+
+    if options.source is not None:
+        raise InputError(
+            f"Expected either a source or --download, got {options.source} and"
+            f" {options.download}. Leave one out."
+        )
+    archive = fetch_lsun(
+        options.download,
+        options.split or "train",
+        options.base_url or BASE_URL,
+        options.out.parent,
+    )
+    print(f"LSUN's zip: {archive}")
+    return archive
 
 
 def _add_encode(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -106,6 +144,9 @@ def _add_encode(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("--codec", required=True, help="codec name or folder")
     parser.add_argument("--device", default="cpu", help="where to encode (default: cpu)")
     parser.add_argument(
+        "--workers", type=_positive, help="shards encoded at once (default: cores; 1 on a GPU)"
+    )
+    parser.add_argument(
         "--max-skipped", type=float, default=0.01, help="tolerated share of bad images"
     )
     parser.set_defaults(run=_encode)
@@ -113,13 +154,24 @@ def _add_encode(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def _encode(options: argparse.Namespace) -> None:
     from lit_mbldm.data.encode import encode_shards
+    from lit_mbldm.launcher import own_device, read_place
     from lit_mbldm.zoo.load import load_codec
 
-    codec = load_codec(options.codec)
+    place = read_place()
     manifest = encode_shards(
-        options.shards, options.out, codec, device=options.device, max_skipped=options.max_skipped
+        options.shards,
+        options.out,
+        load_codec(options.codec),
+        device=own_device(options.device, place.local_rank),
+        workers=options.workers,
+        rank=place.rank,
+        world_size=place.world_size,
+        max_skipped=options.max_skipped,
     )
-    print(f"{manifest.count} images as codes in {len(manifest.shards)} shards: {options.out}")
+    if manifest is None:
+        print(f"Other processes finish the rest (if one died, run this again): {options.out}")
+    else:
+        print(f"{manifest.count} images as codes in {len(manifest.shards)} shards: {options.out}")
 
 
 def _add_codec(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -181,7 +233,7 @@ def _read_tensors(options: argparse.Namespace) -> "list[Tensor]":
     import torch
 
     from lit_mbldm.data.images import to_array
-    from lit_mbldm.data.in_memory import read_images
+    from lit_mbldm.data.read_images import read_images
 
     images = read_images(options.images, options.max_images)
     return [torch.from_numpy(to_array(image).copy()) for image in images.values()]

@@ -9,8 +9,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from lit_mbldm.atomic import replacing
 from lit_mbldm.errors import InputError
+from lit_mbldm.storage.atomic import replacing
 
 _GAP = 2
 

@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lit_mbldm.atomic import replacing
 from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.data.reference import ReferenceSet
 from lit_mbldm.errors import InputError
 from lit_mbldm.features import features_identity
 from lit_mbldm.fidelity import KEPT, FeatureSet, spread
 from lit_mbldm.ranks import from_first, gather_rows, is_first, sum_ranks
+from lit_mbldm.storage.atomic import replacing
 
 _FORMAT = 1
 _CHUNK = 64

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 from jsonargparse import ArgumentError
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -18,7 +19,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lit_mbldm.config_files import expand_bases
 from lit_mbldm.errors import InputError
 from lit_mbldm.training import ScoreSamples, WriteSamples
+from lit_mbldm.training.checkpoints import AtomicCheckpointIO, unreadable
 from lit_mbldm.training.diffusion import DiffusionModule
+from lit_mbldm.training.last_checkpoint import SaveLastStep, continue_version, find_last, keep_last
+from lit_mbldm.training.preemption import Preemption
+from lit_mbldm.training.step_seeds import StepSeeds
+from lit_mbldm.training.unfinished_step import FinishStep
 
 # the section of a verb's settings, and what they make
 _GROUPS: dict[str, tuple[str, type[L.Callback]]] = {
@@ -93,14 +99,39 @@ class _TrainerCLI(LightningCLI):
         except ArgumentError:
             raise
         except Exception as error:  # torch.load raises nearly anything on a file it cannot read
-            path = self.config[self.config.subcommand].ckpt_path
-            raise InputError(f"{path} is no checkpoint ({type(error).__name__}).") from error
+            raise unreadable(self.config[self.config.subcommand].ckpt_path, error) from error
 
     def before_instantiate_classes(self) -> None:
         """Check the checkpoint of a verb that draws samples, and leave training's config alone."""
         if self.subcommand in _GROUPS:
             _check_checkpoint(self.subcommand, self._get(self.config, "ckpt_path"))
             self.save_config_callback = None
+        if self.subcommand == "fit":
+            self.trainer_defaults["callbacks"] = [
+                StepSeeds(),
+                FinishStep(),
+                SaveLastStep(),
+                Preemption(),
+            ]
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Build the trainer, with checkpoints that a kill cannot harm."""
+        given = self._get(self.config_init, "trainer.plugins") or []
+        plugins = [*given] if isinstance(given, list) else [given]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpointIO())
+        return super().instantiate_trainer(plugins=plugins, **kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        """See that there is a last checkpoint, and find the one of earlier runs if asked for."""
+        if self.subcommand == "fit":
+            keep_last(self.trainer)
+        arguments = self.config_init[self.subcommand]
+        if arguments.ckpt_path == "last":
+            arguments.ckpt_path = find_last(self.trainer)
+            if self.subcommand == "fit":
+                continue_version(self.trainer, arguments.ckpt_path)
+                warnings.filterwarnings("ignore", message=r"Checkpoint directory .* not empty")
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Give the verbs that draw samples their numbers in place of data."""
@@ -124,7 +155,7 @@ def _check_checkpoint(verb: str, path: str | None) -> None:
             f"`lightning {verb}` draws samples of a trained model: name a checkpoint with"
             " --ckpt_path."
         )
-    if not get_filesystem(path).exists(path):
+    if path != "last" and not get_filesystem(path).exists(path):
         raise InputError(f"There is no checkpoint {path}. Name a file with --ckpt_path.")
 
 

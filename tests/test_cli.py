@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -14,6 +15,7 @@ import yaml
 from PIL import Image
 
 from lit_mbldm.cli import main
+from lit_mbldm.data.shards import write_shards
 from lit_mbldm.denoisers import RefinerUNet, UNet
 from lit_mbldm.pictures import grid
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
@@ -209,6 +211,58 @@ def test_codes_of_another_codec_stop_the_run(
     assert "lit-mbldm encode" in message
 
 
+def encoded(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_encode_shares_the_work_among_processes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shards(make_photos(tmp_path / "photos", 40), tmp_path / "shards", 64, shard_size=4)
+    args = ["encode", str(tmp_path / "shards")]
+    together, codec = str(tmp_path / "together"), ["--codec", "opq-32-8-8", "--workers", "1"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = [*torchrun, "--master-port", "0", "-m", "lit_mbldm", *args, together, *codec]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "40 images as codes in 10 shards" in ran.stdout
+    assert len(re.findall("40 images as codes|Other processes finish the rest", ran.stdout)) == 2
+    assert re.search(r"encode \(process [01] of 2\)", ran.stderr)
+    monkeypatch.setenv("SLURM_NTASKS", "3")
+    for rank in (2, 0):
+        monkeypatch.setenv("SLURM_PROCID", str(rank))
+        main([*args, str(tmp_path / "slurm"), *codec])
+        assert "40 images as codes" in capsys.readouterr().out
+    monkeypatch.delenv("SLURM_NTASKS")
+    main([*args, str(tmp_path / "alone"), *codec])
+    assert encoded(tmp_path / "together") == encoded(tmp_path / "slurm")
+    assert encoded(tmp_path / "slurm") == encoded(tmp_path / "alone")
+
+
+@pytest.mark.parametrize(
+    ("variables", "options", "word"),
+    [
+        ({"RANK": "2", "WORLD_SIZE": "2"}, [], "RANK='2'"),
+        ({"RANK": "0"}, [], "WORLD_SIZE=''"),
+        ({"SLURM_PROCID": "x", "SLURM_NTASKS": "2"}, [], "SLURM_PROCID='x'"),
+        ({}, ["--device", "nowhere"], "nowhere"),
+        ({}, ["--workers", "0"], "whole number from 1"),
+    ],
+)
+def test_encode_refuses_what_it_cannot_work_with(
+    variables: dict[str, str],
+    options: list[str],
+    word: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    args = ["encode", "shards", str(tmp_path / "out"), "--codec", "opq-32-8-8", *options]
+    assert word in fails(args, capsys)
+    assert not (tmp_path / "out").exists()
+
+
 def test_empty_and_foreign_folders_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,6 +273,41 @@ def test_empty_and_foreign_folders_are_refused(
         out = str(tmp_path / "out")
         assert name in fails(["shards", str(tmp_path / name), out, "--size", "32"], capsys)
         assert name in fails(["codec", "fit", "VQ-8-8-8", str(tmp_path / name), out], capsys)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--split", "val", "photos"], ["--base-url", "http://x", "photos"],
+     ["--download", "cat", "photos"]],
+    ids=["neither", "split of photos", "mirror of photos", "both"],
+)  # fmt: skip
+def test_shards_take_a_source_or_a_download(
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_photos(tmp_path / "photos", 1)
+    message = fails(["shards", "--size", "32", *options, "out"], capsys)
+    assert "Expected" in message
+    assert "--download" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_tell_that_images_were_enlarged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_photos(tmp_path / "photos", 2)
+    side = min(Image.open(photos / "000.png").size)
+    main(["shards", str(photos), str(tmp_path / "small"), "--size", str(side)])
+    assert "enlarged" not in capsys.readouterr().out
+    main(["shards", "--size", str(2 * side), str(photos), str(tmp_path / "large")])
+    printed = capsys.readouterr().out
+    assert (
+        f"2 of them were enlarged to {2 * side}×{2 * side}: the shortest side was {side} pix"
+        in printed
+    )
 
 
 def test_bad_images_among_good_ones_are_skipped_counted_and_named(

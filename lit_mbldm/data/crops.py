@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from lit_mbldm.data.encoding import EncodingDataModule
 from lit_mbldm.data.images import resize_square, to_array
-from lit_mbldm.data.in_memory import read_images
 from lit_mbldm.data.loader import EpochLoader
+from lit_mbldm.data.read_images import read_images
 from lit_mbldm.data.reference import ReferenceSet
+from lit_mbldm.data.resumable import ResumableLoader
 from lit_mbldm.errors import InputError
 
 VALIDATION_CROPS = 64
@@ -87,7 +89,7 @@ class CropDataModule(EncodingDataModule):
             with resources.as_file(resources.files("lit_mbldm.data") / "photos") as folder:
                 self._photos = _load_photos(folder, self.crop_size * self.zoom_out)
 
-    def train_dataloader(self) -> EpochLoader:
+    def train_dataloader(self) -> ResumableLoader:
         """Full batches of random crops, others each epoch."""
         stream = CropStream(
             self._cropper(),
@@ -102,7 +104,9 @@ class CropDataModule(EncodingDataModule):
                 f" (batch_size {self.batch_size}, {self.world_size} processes), got"
                 f" {self.crops_per_epoch}."
             )
-        return EpochLoader(stream, self.current_epoch, self.num_workers)
+        return ResumableLoader(
+            stream, self.current_epoch, self.num_workers, move=self.move_to_batch
+        )
 
     def val_dataloader(self) -> EpochLoader:
         """64 crops, the same in every epoch and process."""
@@ -179,7 +183,10 @@ class Cropper:
 
 
 class CropStream(IterableDataset[dict[str, Tensor]]):
-    """Full batches of an epoch's crops, this rank's share; workers take turns."""
+    """Full batches of an epoch's crops, this rank's share; workers take turns.
+
+    Yields `{"images": uint8 (B, 3, C, C), "index": int64 (B,)}`, the crops' numbers.
+    """
 
     def __init__(
         self, cropper: Cropper, crops: int, batch_size: int, rank: int = 0, world_size: int = 1
@@ -195,13 +202,16 @@ class CropStream(IterableDataset[dict[str, Tensor]]):
         """Batches of each rank."""
         return self.crops // (self.batch_size * self.world_size)
 
+    def order(self, num_workers: int) -> list[Any]:
+        """What the order depends on, besides the epoch."""
+        return [type(self).__name__, self.crops, self.cropper.seed]
+
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         for number in range(worker, len(self), workers):
             first = (number * self.world_size + self.rank) * self.batch_size
-            indices = range(first, first + self.batch_size)
-            yield {"images": torch.stack([self.cropper(self.epoch, i) for i in indices])}
+            yield _batch(self.cropper, self.epoch, range(first, first + self.batch_size))
 
 
 class CropRange(IterableDataset[dict[str, Tensor]]):
@@ -222,7 +232,12 @@ class CropRange(IterableDataset[dict[str, Tensor]]):
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         for number in range(worker, len(self), workers):
             part = self.numbers[number * self.batch_size : (number + 1) * self.batch_size]
-            yield {"images": torch.stack([self.cropper(self.epoch, i) for i in part])}
+            yield _batch(self.cropper, self.epoch, part)
+
+
+def _batch(cropper: Cropper, epoch: int, numbers: range) -> dict[str, Tensor]:
+    crops = torch.stack([cropper(epoch, number) for number in numbers])
+    return {"images": crops, "index": torch.tensor(numbers)}
 
 
 def _load_photos(folder: Path, side: float) -> list[Image.Image]:

@@ -1,10 +1,15 @@
 """ShardDataModule: image or code shards as batches."""
 
+from pathlib import Path
+
+from lit_mbldm.data.cache import cached_codes
 from lit_mbldm.data.decoders import CodeDecoder, Decoder, ImageDecoder
 from lit_mbldm.data.encoding import EncodingDataModule
+from lit_mbldm.data.in_memory import MemoryStream, StoredCodes
 from lit_mbldm.data.loader import EpochLoader
 from lit_mbldm.data.locate import ShardSet, open_shards
 from lit_mbldm.data.reference import ReferenceSet, first_of_each, shards_identity
+from lit_mbldm.data.resumable import ResumableLoader
 from lit_mbldm.data.streams import ShardStream, ShuffledStream
 from lit_mbldm.errors import InputError
 
@@ -16,13 +21,19 @@ class ShardDataModule(EncodingDataModule):
     `"images": uint8 (B, 3, H, W)` beside it.
 
     Args:
-        train: local folder of shards, tar, glob or brace pattern, or a list of them.
+        train: folder of shards, tar, glob or brace pattern, local or a URL, or a list of them.
         val: the same for validation; read in order and completely.
         batch_size: samples a batch and process.
         num_workers: reading processes a loader.
         image_size: crop and resize images to this side; None takes them as they are.
         horizontal_flip: mirror half of the training images (of code shards where the flipped
             image's codes are stored).
+        cache_dir: folder to keep the codes of image shards in: all processes encode them before
+            training, once for each codec. None encodes each batch anew.
+        in_memory: keep all training codes in each process's memory: 24,576 bytes a 512×512 image,
+            twice that with `horizontal_flip`.
+        max_skipped: largest tolerated fraction of samples that cannot be read, in an epoch and
+            process of all samples.
         seed: of order and mirroring, with the epoch.
     """
 
@@ -34,6 +45,9 @@ class ShardDataModule(EncodingDataModule):
         num_workers: int = 0,
         image_size: int | None = None,
         horizontal_flip: bool = True,
+        cache_dir: str | None = None,
+        in_memory: bool = False,
+        max_skipped: float = 0.01,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -42,49 +56,72 @@ class ShardDataModule(EncodingDataModule):
                 "Expected batch_size and image_size of at least 1 and num_workers of at least 0,"
                 f" got {batch_size}, {image_size} and {num_workers}."
             )
+        if image_size is not None and cache_dir is not None:
+            raise InputError(
+                "image_size and cache_dir exclude each other: codes are kept of the shards' images"
+                " as they are. Write shards of that size with `lit-mbldm shards --size`."
+            )
         self.train = train
         self.val = val
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.image_size = image_size
         self.horizontal_flip = horizontal_flip
+        self.cache_dir = cache_dir
+        self.in_memory = in_memory
+        self.max_skipped = max_skipped
         self.seed = seed
         self._train_shards: ShardSet | None = None
         self._val_shards: ShardSet | None = None
+        self._stored: StoredCodes | None = None
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the shards and check them against the model's codec.
+        """Find the shards, check them against the model's codec, encode and load what is asked for.
 
         Raises:
-            InputError: a pattern that matches nothing, shards of another codec, or images of a
-                size the codec cannot encode.
+            InputError: a pattern that matches nothing, shards of another codec, images of a
+                size the codec cannot encode, images where codes are needed, too many unreadable
+                samples, or a cache that cannot be written.
         """
         if stage in (None, "fit"):
-            self._train_shards = self._open(self.train)
+            self._train_shards = self._codes_of(self._open(self.train), self.horizontal_flip)
+            if self.in_memory and self._stored is None:
+                self._stored = self._load(self._train_shards)
         if self.val is not None:
-            self._val_shards = self._open(self.val)
+            self._val_shards = self._codes_of(self._open(self.val), False)
 
-    def train_dataloader(self) -> EpochLoader:
+    def train_dataloader(self) -> ResumableLoader:
         """Shuffled full batches; (seed, epoch) decides their order."""
         assert self._train_shards is not None
         shards = self._train_shards
-        decoder = self._decoder(shards)
-        stream = ShuffledStream(
-            shards, decoder, self.batch_size, self.rank, self.world_size, self.seed
+        share = self.batch_size, self.rank, self.world_size, self.seed
+        if self._stored is not None:
+            memory = MemoryStream(self._stored, *share)
+            return ResumableLoader(memory, self.current_epoch, move=self.move_to_batch)
+        stream = ShuffledStream(shards, self._decoder(shards), *share)
+        return ResumableLoader(
+            stream,
+            self.current_epoch,
+            self.num_workers,
+            self.max_skipped * shards.count,
+            self.move_to_batch,
         )
-        return EpochLoader(stream, self.current_epoch, self.num_workers)
 
     def val_dataloader(self) -> EpochLoader | list[EpochLoader]:
         """Every validation sample once, in order; an empty list without `val`."""
         if self._val_shards is None:
             return []
-        decoder = self._decoder(self._val_shards)
-        stream = ShardStream(self._val_shards, decoder, self.batch_size, self.rank, self.world_size)
-        return EpochLoader(stream, self.current_epoch, self.num_workers)
+        shards = self._val_shards
+        stream = ShardStream(
+            shards, self._decoder(shards), self.batch_size, self.rank, self.world_size
+        )
+        return EpochLoader(
+            stream, self.current_epoch, self.num_workers, self.max_skipped * shards.count
+        )
 
     def reference(self, max_images: int | None = None) -> ReferenceSet:
         """The training set for scores: in order, without flips, at most so many of it."""
-        shards = first_of_each(self._train_shards or self._open(self.train), max_images)
+        shards = first_of_each(self._open(self.train), max_images)
         decoder = self._decoder(shards)
         stream = ShardStream(shards, decoder, self.batch_size, self.rank, self.world_size)
         return ReferenceSet(
@@ -103,6 +140,30 @@ class ShardDataModule(EncodingDataModule):
             if shards.kind == "images" and size is not None:
                 self.codec.latent_shape(size, size)
         return shards
+
+    def _codes_of(self, shards: ShardSet, flip: bool) -> ShardSet:
+        """The shards of the cache, where one is wanted for image shards."""
+        if self.cache_dir is None or self.codec is None or shards.kind == "codes":
+            return shards
+        assert self.trainer is not None
+        folder = cached_codes(
+            shards,
+            self.codec,
+            Path(self.cache_dir),
+            flip=flip,
+            device=self.trainer.strategy.root_device,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+        return self._open(str(folder))
+
+    def _load(self, shards: ShardSet) -> StoredCodes:
+        if shards.kind != "codes":
+            raise InputError(
+                f"in_memory keeps codes, but {shards.name} holds images. Encode them with"
+                " `lit-mbldm encode`, or set cache_dir to have them encoded first."
+            )
+        return StoredCodes(shards, 2 if self.horizontal_flip else 1, self.max_skipped)
 
     def _decoder(self, shards: ShardSet) -> Decoder:
         if shards.tag is not None:

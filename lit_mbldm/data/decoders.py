@@ -61,11 +61,16 @@ class CodeDecoder:
 
     def __call__(self, data: bytes, rng: random.Random | None) -> NDArray[np.uint8]:
         """Decode an .npy of codes; raises ImageError."""
+        codes = self.variants(data)
+        flipped = rng is not None and self.horizontal_flip and rng.random() < 0.5
+        return codes[-1 if flipped else 0]
+
+    def variants(self, data: bytes) -> NDArray[np.uint8]:
+        """Decode all the variants stored, (V, S, h, w); raises ImageError."""
         codes = load_codes(data)
         if codes.shape[1:] != self.shape:
             raise ImageError(f"codes of shape {codes.shape[1:]} instead of {self.shape}")
-        flipped = rng is not None and self.horizontal_flip and rng.random() < 0.5
-        return codes[-1 if flipped else 0]
+        return codes
 
 
 def load_codes(data: bytes) -> NDArray[np.uint8]:

@@ -1,30 +1,19 @@
 """Images to codes between the loader and the model, for every data module."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
 
+from lit_mbldm.data.codec import Codec
 from lit_mbldm.errors import InputError
-
-
-class Codec(Protocol):
-    """What the data needs of a codec; `lit_mbldm.codecs.PatchCodec` is one."""
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 of the codec's arrays."""
-
-    def encode(self, images: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) to uint8 (B, S, h, w)."""
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(S, h, w); raises InputError for a size that does not fit."""
 
 
 class EncodingDataModule(lightning.LightningDataModule):
     """A data module whose batches reach the model with `"codes"`, uint8 (B, S, h, w).
+
+    Beside them lies `"index"`, int64 (B,) on the CPU: the samples' numbers in the set, which key
+    the training's noise.
 
     A batch of images, uint8 (B, 3, H, W), is encoded on the model's device with the model's own
     codec and keeps its `"images"`.
@@ -50,6 +39,21 @@ class EncodingDataModule(lightning.LightningDataModule):
     def current_epoch(self) -> int:
         """The trainer's epoch."""
         return self.trainer.current_epoch if self.trainer is not None else 0
+
+    def move_to_batch(self, batches: int) -> None:
+        """Count so many batches of the epoch as done."""
+        assert self.trainer is not None
+        current = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        shift = batches - current.ready
+        for count in ("ready", "started", "processed", "completed"):
+            setattr(current, count, getattr(current, count) + shift)
+
+    def transfer_batch_to_device(
+        self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
+    ) -> dict[str, Any]:
+        """Move a batch but for its `index`, which keys random numbers on the CPU."""
+        moved: dict[str, Any] = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return {**moved, **{key: batch[key] for key in ("index",) if key in batch}}
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Add the codes of the batch's images."""

@@ -1,5 +1,6 @@
 """Reading any image safely: one that cannot be read whole is refused, never half decoded."""
 
+import contextlib
 import io
 
 import numpy as np
@@ -94,11 +95,10 @@ def _registered() -> set[str]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Apply EXIF orientation; unreadable EXIF is as good as none."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:
-        return image
+    """Apply EXIF orientation in place; unreadable EXIF is as good as none."""
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,59 +1,141 @@
-"""All images of a source decoded at once, for codecs and crops, which need few."""
+"""All codes of a training set in memory.
 
-import random
-import sys
-from pathlib import Path
+N samples, V variants (the image, its mirror image), S code channels, h×w patches, B samples a
+batch.
+"""
 
-from PIL import Image
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset
 from tqdm import tqdm
 
-from lit_mbldm.data.images import ImageError, load_rgb
+from lit_mbldm.data.decoders import CodeDecoder
+from lit_mbldm.data.images import ImageError
+from lit_mbldm.data.loader import check_batches
+from lit_mbldm.data.locate import ShardSet
+from lit_mbldm.data.reading import read_span, spans
 from lit_mbldm.data.skips import SkipLog
-from lit_mbldm.data.sources import open_source
 from lit_mbldm.errors import InputError
+from lit_mbldm.ranks import is_first
 
-MAX_TOTAL_PIXELS = 250_000_000
 
-
-def read_images(
-    source: str | Path, max_images: int | None = None, max_skipped: float = 0.01
-) -> dict[str, Image.Image]:
-    """Decode the images of a folder, tar or zip.
+class StoredCodes:
+    """The codes of a set of code shards.
 
     Args:
-        source: as for `open_source`.
-        max_images: take at most this many at random, the same every time, and stop where they
-            fill the memory set aside; None takes all.
-        max_skipped: largest tolerated fraction of images that cannot be used.
+        shards: of codes, read at once.
+        variants: V, 2 to keep the mirror image's codes too, where they are stored; else 1.
+        max_skipped: largest tolerated fraction of samples that cannot be read.
 
-    Returns:
-        RGB images by name, in the order of the source.
+    Attributes:
+        codes: (N, V, S, h, w) uint8.
+        index: (N,) int64, the samples' numbers in the set.
 
     Raises:
-        InputError: a bad source, too many unreadable images, or, where all are wanted, more
-            pixels than the memory set aside.
+        InputError: more than fits in this machine's memory, or too many unreadable samples.
     """
-    found = open_source(source)
-    count = min(max_images or len(found), len(found))
-    drawn = set(random.Random(0).sample(range(len(found)), count))
-    wanted = (raw for number, raw in enumerate(found) if number in drawn)
-    images: dict[str, Image.Image] = {}
-    skips, pixels = SkipLog(), 0
-    for raw in tqdm(wanted, total=count, desc="images", unit="image"):
-        try:
-            image = load_rgb(raw.read())
-        except (ImageError, OSError) as error:
-            skips.add(raw.name, error)
-            continue
-        pixels += image.width * image.height
-        if pixels > MAX_TOTAL_PIXELS:
-            note = f"{MAX_TOTAL_PIXELS // 10**6} megapixels are kept in memory, {source} holds more"
-            if max_images is None:
-                raise InputError(f"At most {note}. Use fewer or smaller images.")
-            tqdm.write(f"{note}: {len(images)} images are used.", file=sys.stderr)
-            break
-        images[raw.name] = image
-    skips.check(len(images), len(images) + len(skips.entries), max_skipped, "Nothing was changed.")
-    if skips.entries:
-        tqdm.write(f"Skipped {len(skips.entries)} images:\n{skips.summary()}", file=sys.stderr)
-    return images
+
+    def __init__(self, shards: ShardSet, variants: int, max_skipped: float) -> None:
+        assert shards.tag is not None
+        self.name = shards.name
+        self.codes = torch.empty(0, dtype=torch.uint8)
+        index: list[int] = []
+        skips = SkipLog()
+        for number, codes in _read(shards, CodeDecoder(shards.tag.shape), skips):
+            if not index:
+                self.codes = _empty(shards, min(variants, len(codes)))
+            V = self.codes.shape[1]
+            if len(codes) < V:
+                skips.add(f"sample {number}", "the mirror image's codes are missing")
+                continue
+            self.codes[len(index)] = torch.from_numpy(codes[:V])
+            index.append(number)
+        skips.check(len(index), shards.count, max_skipped, "Nothing was changed.")
+        self.codes = self.codes[: len(index)]
+        self.index = torch.tensor(index)
+
+
+def _read(
+    shards: ShardSet, decoder: CodeDecoder, skips: SkipLog
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    with tqdm(total=shards.count, desc="codes", unit="image", disable=not is_first()) as progress:
+        for span in spans(shards.shards, 0, shards.count):
+            for sample in read_span(span, skips.add):
+                progress.update()
+                try:
+                    yield sample.index, decoder.variants(sample.data)
+                except ImageError as error:
+                    skips.add(sample.name, error)
+
+
+def _empty(shards: ShardSet, variants: int) -> Tensor:
+    assert shards.tag is not None
+    shape = (shards.count, variants, *shards.tag.shape)
+    needed = int(np.prod(shape))
+    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > available:
+        raise InputError(
+            f"The codes of {shards.name} take {needed / 1e9:.1f} GB, this machine has"
+            f" {available / 1e9:.1f} GB of memory. Set in_memory: false to stream them."
+        )
+    return torch.empty(shape, dtype=torch.uint8)
+
+
+class MemoryStream(IterableDataset[dict[str, Any]]):
+    """Full batches of stored codes; each sample at most once an epoch, in random order.
+
+    The order depends on (seed, epoch) alone: each step takes the next samples of it, whatever the
+    number of processes. Yields `{"codes": uint8 (B, S, h, w), "index": int64 (B,)}`.
+
+    Args:
+        stored: the codes.
+        batch_size: samples a batch.
+        rank: of this process.
+        world_size: number of processes.
+        seed: of order and mirroring.
+
+    Raises:
+        InputError: too few samples for one batch a process.
+    """
+
+    def __init__(
+        self,
+        stored: StoredCodes,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self.stored = stored
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.seed = seed
+        self.epoch = 0
+        check_batches(len(self), stored.name, batch_size, world_size, len(stored.index))
+
+    def __len__(self) -> int:
+        """Batches of each rank."""
+        return len(self.stored.index) // (self.batch_size * self.world_size)
+
+    def order(self, num_workers: int) -> list[Any]:
+        """What the order depends on, besides the epoch."""
+        return [type(self).__name__, len(self.stored.index), self.seed]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        N, V = self.stored.codes.shape[:2]
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = torch.from_numpy(rng.permutation(N))
+        variants = torch.from_numpy(rng.integers(V, size=N))
+        rows = self.stored.codes.flatten(0, 1)  # (N·V, S, h, w)
+        B = self.batch_size
+        for first in range(self.rank * B, len(self) * self.world_size * B, self.world_size * B):
+            picked = order[first : first + B]
+            codes = rows[picked * V + variants[picked]]
+            yield {"codes": codes, "index": self.stored.index[picked]}

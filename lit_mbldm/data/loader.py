@@ -1,13 +1,12 @@
-"""A loader of batches that tells its dataset the epoch and resumes in the middle of one."""
+"""A loader of batches that tells its dataset the epoch."""
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lit_mbldm.data.worker_signals import leave_signals_to_parent
 from lit_mbldm.errors import InputError
 
 
@@ -19,12 +18,24 @@ class EpochDataset(Protocol):
     def __len__(self) -> int:
         """Batches an epoch."""
 
-    def __iter__(self) -> Iterator[dict[str, Tensor] | InputError]:
-        """Batches, or the error that ends them."""
+    def __iter__(self) -> Iterator[dict[str, Any] | InputError]:
+        """Batches, or the error that ends them.
+
+        "skipped" in a batch is the number of samples that could not be read on the way.
+        """
+
+
+def check_batches(batches: int, name: str, batch_size: int, world_size: int, samples: int) -> None:
+    """Raise InputError where an epoch has no batch for every process."""
+    if batches == 0:
+        raise InputError(
+            f"Expected at least {batch_size * world_size} samples in {name} (batch_size"
+            f" {batch_size}, {world_size} processes), got {samples}. Lower batch_size."
+        )
 
 
 class EpochLoader:
-    """Iterates over a dataset of batches, with Lightning's protocol of stateful loaders.
+    """Iterates over a dataset of batches.
 
     No DataLoader itself, since the dataset does the batching and the sharing out among processes
     and Lightning need not.
@@ -33,44 +44,44 @@ class EpochLoader:
         dataset: of batches.
         epoch: asked at the start of each pass.
         num_workers: processes that read ahead; 0 reads in this one.
+        max_skipped: samples that may be unreadable in a pass; None for any number.
     """
 
     def __init__(
-        self, dataset: EpochDataset, epoch: Callable[[], int], num_workers: int = 0
+        self,
+        dataset: EpochDataset,
+        epoch: Callable[[], int],
+        num_workers: int = 0,
+        max_skipped: float | None = None,
     ) -> None:
         self.dataset = dataset
+        self.epoch = epoch
         self.num_workers = num_workers
-        self._epoch = epoch
-        self._position = {"epoch": -1, "batch": 0}
-        self._resume: dict[str, int] | None = None
+        self.max_skipped = max_skipped
 
     def __len__(self) -> int:
         """Batches an epoch."""
         return len(self.dataset)
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        epoch = self._epoch()
-        self.dataset.epoch = epoch
-        start = 0
-        if self._resume is not None and self._resume["epoch"] == epoch:
-            start = self._resume["batch"] % max(len(self), 1)
-        self._resume = None
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        self.dataset.epoch = self.epoch()
         loader: DataLoader[Any] = DataLoader(
             self.dataset,  # type: ignore[arg-type]
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=leave_signals_to_parent,
         )
-        for batch_number, batch in enumerate(islice(loader, start, None), start + 1):
+        skipped = 0
+        for batch in loader:
             if isinstance(batch, InputError):
                 raise batch
-            self._position = {"epoch": epoch, "batch": batch_number}
+            skipped += batch.pop("skipped", 0)
+            if self.max_skipped is not None and skipped > self.max_skipped:
+                raise InputError(
+                    f"{skipped} samples could not be read in one epoch, at most"
+                    f" {self.max_skipped:g} may be skipped; the warnings above name the reasons."
+                    " Repair, copy or write the shards again, or raise max_skipped. What was"
+                    " trained and written so far is kept."
+                )
             yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch and the number of batches handed out in it."""
-        return dict(self._position)
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue after those batches, where the next pass is the same epoch."""
-        self._resume = dict(state)

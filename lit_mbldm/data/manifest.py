@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lit_mbldm.atomic import replacing
 from lit_mbldm.errors import InputError
+from lit_mbldm.storage.atomic import replacing
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -24,6 +24,15 @@ class ShardEntry:
     bytes: int
     sha256: str
 
+    def has_size_in(self, folder: Path) -> bool:
+        """Whether the file is in `folder`, with its size."""
+        path = folder / self.name
+        return path.is_file() and path.stat().st_size == self.bytes
+
+    def matches_in(self, folder: Path) -> bool:
+        """Whether the file is in `folder`, with its size and sha256."""
+        return self.has_size_in(folder) and file_sha256(folder / self.name) == self.sha256
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -36,20 +45,26 @@ class Manifest:
         shards: the files, in order.
         skipped: `{"name", "reason"}` of each image left out.
         size: side of the images in pixels (images).
+        upsampled: how many of them were enlarged to it (images).
+        shortest_side: of the images before that, in pixels (images).
         fingerprint: of the codec (codes).
         shape: (S, h, w) of a sample's codes (codes).
         variants: 2 where the flipped image's codes are kept too, else 1 (codes).
+        recipe: sha256 of all that decided the shards' contents.
     """
 
     kind: Kind
     count: int
     source: str
     shards: list[ShardEntry]
-    skipped: list[dict[str, str]] = field(default_factory=list)
+    skipped: list[dict[str, Any]] = field(default_factory=list)
     size: int | None = None
+    upsampled: int | None = None
+    shortest_side: int | None = None
     fingerprint: str | None = None
     shape: list[int] | None = None
     variants: int | None = None
+    recipe: str | None = None
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into the folder, whole or not at all."""
@@ -85,12 +100,15 @@ class Manifest:
         Raises:
             InputError: naming the shards that are missing or differ.
         """
-        bad = [shard.name for shard in self.shards if not _matches(folder / shard.name, shard)]
-        if bad:
-            raise InputError(
-                f"Shards in {folder} differ from {MANIFEST}: {', '.join(bad)}. Copy or write them"
-                " again."
-            )
+        _refuse_differing(folder, [s for s in self.shards if not s.matches_in(folder)])
+
+    def verify_sizes(self, folder: Path) -> None:
+        """Check that every shard is there with its size, without reading it.
+
+        Raises:
+            InputError: naming the shards that are missing or differ.
+        """
+        _refuse_differing(folder, [s for s in self.shards if not s.has_size_in(folder)])
 
 
 def file_sha256(path: Path) -> str:
@@ -99,15 +117,10 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def refuse_existing(folder: Path) -> None:
-    """Raise InputError where the folder already holds shards."""
-    if (folder / MANIFEST).exists() or any(folder.glob("*.tar")):
+def _refuse_differing(folder: Path, shards: list[ShardEntry]) -> None:
+    if shards:
+        names = ", ".join(shard.name for shard in shards)
         raise InputError(
-            f"{folder} already holds shards. Choose another folder, or remove it first."
+            f"Shards in {folder} are missing or differ from {MANIFEST}: {names}. Copy them again,"
+            " or remove the folder and write all again."
         )
-
-
-def _matches(path: Path, entry: ShardEntry) -> bool:
-    return (
-        path.is_file() and path.stat().st_size == entry.bytes and file_sha256(path) == entry.sha256
-    )

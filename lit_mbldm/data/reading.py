@@ -1,36 +1,64 @@
 """Undecoded samples of shards, in order, by WebDataset's tar readers."""
 
-from collections.abc import Callable, Iterator
+import io
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from typing import Any
 
 import webdataset
 
+from lit_mbldm.data.codec_tag import CodecTag, take_tag
 from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.locate import Shard, sample_key
+from lit_mbldm.errors import InputError
+from lit_mbldm.storage.opening import open_binary
+from lit_mbldm.storage.urls import base_name, public
 
-OnSkip = Callable[[str, Exception], None]
+OnSkip = Callable[[str, Exception, int], None]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One undecoded sample: `shard/key`, and the bytes of its image or codes."""
+    """One undecoded sample.
+
+    Attributes:
+        name: `shard/key`.
+        index: its number in the set.
+        data: bytes of its image or codes.
+    """
 
     name: str
+    index: int
     data: bytes
 
 
 @dataclass(frozen=True)
 class Span:
-    """Samples start to stop - 1 of one shard."""
+    """Samples start to stop - 1 of one shard.
 
-    path: Path
+    Attributes:
+        url: of the shard.
+        start: first sample.
+        stop: after the last one.
+        index: number in the set of the first one.
+        tag: that the shard must have, where it holds codes.
+    """
+
+    url: str
     start: int
     stop: int
+    index: int
+    tag: CodecTag | None = None
+
+    @property
+    def name(self) -> str:
+        """File name of the shard."""
+        return base_name(self.url)
 
 
-def spans(shards: list[Shard], start: int, stop: int) -> list[Span]:
+def spans(shards: Sequence[Shard], start: int, stop: int) -> list[Span]:
     """Where samples start to stop - 1 of all shards in a row lie.
 
     The row is a circle: positions from the total number on begin again at the first shard. At
@@ -39,9 +67,9 @@ def spans(shards: list[Shard], start: int, stop: int) -> list[Span]:
     total = sum(shard.count for shard in shards)
     found, begin = [], 0
     for shard in [*shards, *shards]:
-        first, last = max(start, begin), min(stop, begin + shard.count)
+        first, last = max(start, begin) - begin, min(stop, begin + shard.count) - begin
         if first < last:
-            found.append(Span(shard.path, first - begin, last - begin))
+            found.append(Span(shard.url, first, last, shard.start + first, shard.tag))
         begin += shard.count
     assert 0 <= start < max(total, 1)
     assert stop - start <= total
@@ -53,31 +81,63 @@ def read_span(span: Span, on_skip: OnSkip) -> Iterator[Sample]:
 
     Args:
         span: which.
-        on_skip: called with the shard's name and the error where the archive is
-            unreadable or ends early.
-    """
-    failed, count = False, 0
+        on_skip: called once, with the shard's name, the error and the number of samples that are
+            lost by it, where the shard is missing, unreadable or ends early. The error's cause is
+            an OSError where the shard may be whole and could not be reached.
 
-    def skip(error: Exception) -> bool:
-        nonlocal failed
-        failed = True
-        on_skip(span.path.name, error)
+    Raises:
+        InputError: the shard holds codes of another codec than it should.
+    """
+    errors: list[Exception] = []
+
+    def note(error: Exception) -> bool:
+        errors.append(error)
         return True
 
+    wanted, count = span.stop - span.start, 0
     try:
-        with span.path.open("rb") as stream:
+        with open_binary(span.url) as stream:
+            _check_tag(span, stream)
             files = webdataset.tariterators.tar_file_expander(
-                [{"url": span.path.name, "stream": stream}],
-                handler=skip,
+                [{"url": span.name, "stream": stream}],
+                handler=note,
                 select_files=lambda name: sample_key(name) is not None,
             )
-            groups = webdataset.tariterators.group_by_keys(files, handler=skip)
+            groups = webdataset.tariterators.group_by_keys(files, handler=note)
             for group in islice(groups, span.start, span.stop):
-                count += 1
                 data = next(value for name, value in group.items() if not name.startswith("__"))
-                yield Sample(f"{group['__url__']}/{group['__key__']}", data)
-    except OSError as error:
-        skip(error)
-    else:
-        if not failed and count < span.stop - span.start:
-            skip(ImageError(f"ends after {span.start + count} samples"))
+                count += 1
+                yield Sample(f"{span.name}/{group['__key__']}", span.index + count - 1, data)
+    except (OSError, tarfile.TarError, _TagError) as error:
+        note(error)
+    if count < wanted:
+        reason = f" ({_reason(errors[0])})" if errors else ""
+        lost = ImageError(f"ends after {span.start + count} samples{reason}")
+        lost.__cause__ = errors[0] if errors else None
+        on_skip(span.name, lost, wanted - count)
+
+
+class _TagError(Exception):
+    """A tag that cannot be read."""
+
+
+def _check_tag(span: Span, stream: io.BufferedReader) -> None:
+    """Read the tag at the head, which only the codes of the right codec have."""
+    try:
+        tag = take_tag(stream)
+    except ValueError as error:
+        raise _TagError(str(error)) from error
+    if span.tag is not None and tag != span.tag:
+        held = "images" if tag is None else f"codes of {tag.fingerprint[:12]}…, shape {tag.shape}"
+        raise InputError(
+            f"Expected codes of {span.tag.fingerprint[:12]}…, shape {span.tag.shape}, in"
+            f" {public(span.url)}, as its manifest says, but it holds {held}. Encode the images"
+            " again with `lit-mbldm encode`."
+        )
+
+
+def _reason(error: Any) -> str:
+    """The error's own words: WebDataset adds the stream and the name to them."""
+    if isinstance(error, OSError) and error.strerror:
+        return str(error)
+    return str(error.args[0]).partition(" @ <")[0] if error.args else type(error).__name__

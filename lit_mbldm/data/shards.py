@@ -1,26 +1,24 @@
 """Images of any source to WebDataset tar shards of square JPEGs."""
 
-import io
-import os
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, groupby
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from lit_mbldm.data.images import ImageError, fit_square, load_rgb
-from lit_mbldm.data.manifest import Manifest, ShardEntry, refuse_existing
+from lit_mbldm.data.convert import Converted, convert
+from lit_mbldm.data.images import ImageError
+from lit_mbldm.data.manifest import FORMAT, Manifest
+from lit_mbldm.data.raw_image import ImageSource
+from lit_mbldm.data.shard_folder import UNFINISHED, Part, ShardFolder, Skips
 from lit_mbldm.data.skips import SkipLog
-from lit_mbldm.data.sources import ImageSource, RawImage, open_source
-from lit_mbldm.data.tar_writer import write_tar
+from lit_mbldm.data.sources import open_source
 from lit_mbldm.errors import InputError
-
-Convert = Callable[[bytes], bytes | ImageError]
-IN_FLIGHT = 4
 
 
 def write_shards(
@@ -35,10 +33,13 @@ def write_shards(
 ) -> Manifest:
     """Crop, resize and pack images: `images-000000.tar`, … and `manifest.json`.
 
-    The same images give byte-identical shards with any number of workers.
+    A shard holds the images at `shard_size` consecutive positions of the source, by their positions
+    (`00000042.jpg`), less those that cannot be used. The same images give byte-identical shards
+    with any number of workers. Called again after it was killed, it goes on with the shards that
+    are missing; with all there, it only checks their sizes.
 
     Args:
-        source: a folder, tar, zip or list of tars (see `open_source`), or an opened source.
+        source: images as for `open_source`, or an opened source.
         out: folder of the shards, made where it is missing.
         size: side of the square images in pixels.
         shard_size: images a shard.
@@ -47,105 +48,121 @@ def write_shards(
         max_skipped: largest tolerated fraction of images that cannot be used.
 
     Raises:
-        InputError: a bad argument or source, shards already in `out`, or, after everything is
-            written, more skipped than tolerated.
+        InputError: a bad argument or source, other shards in `out`, another process at work there,
+            or, after everything is written, more skipped than tolerated.
+        OSError: nothing can be written, as on a full disk; the finished shards stay.
     """
     if size < 1 or shard_size < 1 or not 1 <= quality <= 100 or (workers or 1) < 1:
         raise InputError(
             "Expected size, shard_size and workers of at least 1 and a quality from 1 to 100, got"
             f" {size}, {shard_size}, {workers} and {quality}."
         )
-    images = open_source(source) if isinstance(source, str | Path | Sequence) else source
-    folder = Path(out)
-    refuse_existing(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    skips = SkipLog()
-    entries: list[ShardEntry] = []
-    jpegs = _good_jpegs(images, partial(to_jpeg, size=size, quality=quality), workers, skips)
-    for group in _groups(jpegs, shard_size):
-        start = len(entries) * shard_size
-        members = ((f"{key:08d}.jpg", jpeg) for key, jpeg in enumerate(group, start))
-        entries.append(write_tar(folder / f"images-{len(entries):06d}.tar", members))
-    count = sum(entry.count for entry in entries)
-    manifest = Manifest("images", count, images.name, entries, skips.entries, size=size)
-    if count:
-        manifest.write(folder)
-    skips.check(count, count + len(skips.entries), max_skipped, f"What is written stays in {out}.")
-    _report(images.ignored, skips)
+    out = Path(out)
+    if isinstance(source, str | Path | Sequence):
+        images = open_source(source, scratch=out / UNFINISHED)
+    else:
+        images = source
+    recipe = _Recipe(images.identity, size, shard_size, quality)
+    names = [f"images-{n:06d}.tar" for n in range(-(-len(images) // shard_size))]
+    folder = ShardFolder(out, names, asdict(recipe))
+    manifest = folder.manifest()
+    if manifest is None:
+        manifest = _write_missing(folder, images, recipe, workers)
+    else:
+        tqdm.write(f"{out} holds these shards already: nothing is left to do.", file=sys.stderr)
+    skips = _log(manifest.skipped)
+    skips.check(manifest.count, len(images), max_skipped, f"What is written stays in {out}.")
+    if images.ignored:
+        tqdm.write(f"Ignored {images.ignored} files that are no images.", file=sys.stderr)
+    if skips.count:
+        tqdm.write(f"Skipped {skips.count} images:\n{skips.summary()}", file=sys.stderr)
     return manifest
 
 
-def to_jpeg(data: bytes, size: int, quality: int) -> bytes | ImageError:
-    """Decode, crop, resize and encode an image; the error is returned, not raised."""
-    try:
-        stream = io.BytesIO()
-        image = fit_square(load_rgb(data), size)
-        image.save(stream, "JPEG", quality=quality, subsampling=0)
-        return stream.getvalue()
-    except ImageError as error:
-        return error
+@dataclass(frozen=True)
+class _Recipe:
+    """All that decides the shards' contents."""
+
+    source: str
+    size: int
+    shard_size: int
+    quality: int
+    format: int = FORMAT
 
 
-def _good_jpegs(
-    images: ImageSource, convert: Convert, workers: int | None, skips: SkipLog
-) -> Iterator[bytes]:
-    workers = workers or os.cpu_count() or 1
-    progress = tqdm(total=len(images), desc="shards", unit="image")
-    converted = _in_turn(images, convert) if workers == 1 else _pooled(images, convert, workers)
-    with progress:
-        for name, result in converted:
-            progress.update()
-            if isinstance(result, bytes):
-                yield result
-            else:
-                skips.add(name, result)
-                progress.set_postfix(skipped=len(skips.entries))
+class _Members:
+    """The members of one shard, and what is to be noted once they are written."""
+
+    def __init__(self, converted: Iterable[Converted], size: int, progress: tqdm) -> None:
+        self._converted = converted
+        self._size = size
+        self._progress = progress
+        self._skips = SkipLog()
+        self._upsampled = 0
+        self._shortest_side: int | None = None
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        for position, name, result in self._converted:
+            self._progress.update()
+            if isinstance(result, ImageError):
+                self._skips.add(name, result)
+                continue
+            side = result.shorter_side
+            self._upsampled += side < self._size
+            self._shortest_side = min(side, self._shortest_side or side)
+            yield f"{position:08d}.jpg", result.data
+
+    def notes(self) -> tuple[Skips, dict[str, Any]]:
+        facts = {"upsampled": self._upsampled, "shortest_side": self._shortest_side}
+        return self._skips.entries, facts
 
 
-def _in_turn(images: ImageSource, convert: Convert) -> Iterator[tuple[str, bytes | ImageError]]:
-    for image in images:
-        data = _read(image)
-        yield image.name, convert(data) if isinstance(data, bytes) else data
+def _write_missing(
+    folder: ShardFolder, images: ImageSource, recipe: _Recipe, workers: int | None
+) -> Manifest:
+    with folder.alone():
+        if (manifest := folder.manifest()) is not None:
+            return manifest
+        S, total = recipe.shard_size, len(images)
+        done = {n for n, name in enumerate(folder.names) if folder.part(name) is not None}
+        wanted = ((i, image) for i, image in enumerate(images) if i // S not in done)
+        progress = tqdm(
+            total=total,
+            initial=sum(min(S, total - n * S) for n in done),
+            desc="shards",
+            unit="image",
+        )
+        with closing(convert(wanted, recipe.size, recipe.quality, workers)) as converted, progress:
+            for number, group in groupby(converted, lambda image: image.position // S):
+                members = _Members(group, recipe.size, progress)
+                folder.write(folder.names[number], _unless_empty(members), members.notes)
+        manifest = folder.finish(partial(_manifest, images.name, recipe.size))
+    assert manifest is not None
+    return manifest
 
 
-def _pooled(
-    images: ImageSource, convert: Convert, workers: int
-) -> Iterator[tuple[str, bytes | ImageError]]:
-    """Convert in processes, in order, with a bounded number of images in flight."""
-    pending: deque[tuple[str, Future[bytes | ImageError] | ImageError]] = deque()
-    with ProcessPoolExecutor(workers) as pool:
-        for image in images:
-            data = _read(image)
-            task = pool.submit(convert, data) if isinstance(data, bytes) else data
-            pending.append((image.name, task))
-            if len(pending) >= IN_FLIGHT * workers:
-                yield _result(*pending.popleft())
-        while pending:
-            yield _result(*pending.popleft())
+def _unless_empty(members: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]] | None:
+    members = iter(members)
+    first = next(members, None)
+    return None if first is None else chain([first], members)
 
 
-def _read(image: RawImage) -> bytes | ImageError:
-    try:
-        return image.read()
-    except ImageError as error:
-        return error
-    except OSError as error:
-        return ImageError(f"cannot be read ({error.strerror})")
+def _manifest(source: str, size: int, parts: list[Part]) -> Manifest:
+    entries = [part.entry for part in parts if part.entry is not None]
+    sides = [part.facts["shortest_side"] for part in parts if part.entry is not None]
+    return Manifest(
+        "images",
+        sum(entry.count for entry in entries),
+        source,
+        entries,
+        [skip for part in parts for skip in part.skips],
+        size=size,
+        upsampled=sum(part.facts["upsampled"] for part in parts),
+        shortest_side=min(sides, default=None),
+    )
 
 
-def _result(
-    name: str, task: Future[bytes | ImageError] | ImageError
-) -> tuple[str, bytes | ImageError]:
-    return name, task if isinstance(task, ImageError) else task.result()
-
-
-def _groups(jpegs: Iterator[bytes], size: int) -> Iterator[Iterator[bytes]]:
-    for first in jpegs:
-        yield chain([first], islice(jpegs, size - 1))
-
-
-def _report(ignored: int, skips: SkipLog) -> None:
-    if ignored:
-        tqdm.write(f"Ignored {ignored} files that are no images.", file=sys.stderr)
-    if skips.entries:
-        tqdm.write(f"Skipped {len(skips.entries)} images:\n{skips.summary()}", file=sys.stderr)
+def _log(skipped: Skips) -> SkipLog:
+    log = SkipLog()
+    log.entries += skipped
+    return log

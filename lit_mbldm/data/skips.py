@@ -1,5 +1,7 @@
 """Counting and naming what had to be skipped."""
 
+from typing import Any
+
 from lit_mbldm.errors import InputError
 
 SHOWN = 5
@@ -9,19 +11,25 @@ class SkipLog:
     """The samples a command skipped, with the reasons.
 
     Attributes:
-        entries: `{"name", "reason"}` of each.
+        entries: `{"name", "reason"}` of each, with `"count"` where it stands for several samples.
     """
 
     def __init__(self) -> None:
-        self.entries: list[dict[str, str]] = []
+        self.entries: list[dict[str, Any]] = []
 
-    def add(self, name: str, reason: object) -> None:
-        """Note that `name` is skipped."""
-        self.entries.append({"name": name, "reason": str(reason)})
+    @property
+    def count(self) -> int:
+        """Number of samples lost."""
+        return sum(entry.get("count", 1) for entry in self.entries)
+
+    def add(self, name: str, reason: object, count: int = 1) -> None:
+        """Note that `name` is skipped, and with it `count` samples."""
+        entry: dict[str, Any] = {"name": name, "reason": str(reason)}
+        self.entries.append(entry if count == 1 else {**entry, "count": count})
 
     def summary(self) -> str:
         """The first few names with their reasons, on one line each."""
-        lines = [f"  {entry['name']}: {entry['reason']}" for entry in self.entries[:SHOWN]]
+        lines = [f"  {_describe(entry)}" for entry in self.entries[:SHOWN]]
         if len(self.entries) > SHOWN:
             lines.append(f"  and {len(self.entries) - SHOWN} more")
         return "\n".join(lines)
@@ -45,3 +53,8 @@ class SkipLog:
             f"{bad} of {total} could not be used, at most {max_skipped:.2%} may be skipped:\n"
             f"{self.summary()}\nRepair or remove them, or raise max_skipped. {kept}"
         )
+
+
+def _describe(entry: dict[str, Any]) -> str:
+    lost = f" ({entry['count']} samples)" if "count" in entry else ""
+    return f"{entry['name']}: {entry['reason']}{lost}"

@@ -1,52 +1,33 @@
-"""Raw images of a folder, of tar archives or of a zip, one at a time; nothing is extracted."""
+"""Raw images of a folder, of tar archives, of a zip or of an LMDB, one at a time."""
 
+import hashlib
+import os
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 from lit_mbldm.data.images import IMAGE_SUFFIXES, ImageError
+from lit_mbldm.data.lsun import DATA_FILE, LmdbSource, ZippedLmdbSource
+from lit_mbldm.data.raw_image import ImageSource, RawImage, check_bytes
 from lit_mbldm.data.tar_reader import tar_members
 from lit_mbldm.errors import InputError
 
-MAX_BYTES = 1 << 29
 
+def open_source(
+    source: str | Path | Sequence[str | Path], scratch: Path | None = None
+) -> ImageSource:
+    """Open a collection of images.
 
-class RawImage(NamedTuple):
-    """An undecoded image: its name, and a function that reads its bytes.
-
-    `read` raises ImageError or OSError where the bytes cannot be had.
-    """
-
-    name: str
-    read: Callable[[], bytes]
-
-
-class ImageSource(Protocol):
-    """A collection of raw images in a fixed order.
-
-    Attributes:
-        name: where they come from, for the manifest.
-        ignored: number of files passed over because they are no images.
-    """
-
-    name: str
-    ignored: int
-
-    def __len__(self) -> int:
-        """Number of images."""
-
-    def __iter__(self) -> Iterator[RawImage]:
-        """The images, the same order each time."""
-
-
-def open_source(source: str | Path | Sequence[str | Path]) -> ImageSource:
-    """Open a folder of images (searched recursively) or of tars, a .tar, a list of tars, a .zip.
+    Args:
+        source: a folder of images (searched recursively) or of tars, a .tar, a list of tars, a .zip
+            of images, LSUN's LMDB (a folder with data.mdb) or the zip it is published as.
+        scratch: folder where LSUN's LMDB is unpacked from its zip and stays; None unpacks it in a
+            temporary folder each time. All else is read where it is.
 
     Raises:
-        InputError: a missing path, a file of another kind, or no image in it.
+        InputError: a missing path, a file of another kind or damaged, or no image in it.
     """
     if not isinstance(source, str | Path):
         found: ImageSource = TarSource([_existing(path) for path in source])
@@ -54,10 +35,12 @@ def open_source(source: str | Path | Sequence[str | Path]) -> ImageSource:
         path = _existing(source)
         if path.is_dir():
             found = _open_folder(path)
+        elif path.name == DATA_FILE:
+            found = LmdbSource(path)
         elif path.suffix.lower() == ".tar":
             found = TarSource([path])
         elif path.suffix.lower() == ".zip":
-            found = ZipSource(path)
+            found = _open_zip(path, scratch)
         else:
             raise InputError(f"Expected a folder, a .tar or a .zip of images, got the file {path}.")
     if len(found) == 0:
@@ -72,18 +55,26 @@ class FolderSource:
     """The image files below a folder, sorted by relative path."""
 
     def __init__(self, folder: Path) -> None:
-        files = [path for path in folder.rglob("*") if path.is_file()]
         self.name = str(folder)
+        self.ignored = 0
         self._folder = folder
-        self._names = sorted(p.relative_to(folder).as_posix() for p in files if is_image(p.name))
-        self.ignored = len(files) - len(self._names)
+        self._images = 0
+        digest = hashlib.sha256()
+        for name in _files(folder):
+            if is_image(name):
+                self._images += 1
+                _add(digest, name, (folder / name).stat())
+            else:
+                self.ignored += 1
+        self.identity = digest.hexdigest()
 
     def __len__(self) -> int:
-        return len(self._names)
+        return self._images
 
     def __iter__(self) -> Iterator[RawImage]:
-        for name in self._names:
-            yield RawImage(name, partial(_read_file, self._folder / name))
+        for name in _files(self._folder):
+            if is_image(name):
+                yield RawImage(name, partial(_read_file, self._folder / name))
 
 
 class TarSource:
@@ -97,11 +88,14 @@ class TarSource:
         self.ignored = 0
         self._images = 0
         self._archives = archives
+        digest = hashlib.sha256()
         for path in archives:
+            _add(digest, path.name, path.stat())
             for member in tar_members(path):
                 wanted = isinstance(member, ImageError) or is_image(member.name)
                 self._images += wanted
                 self.ignored += not wanted
+        self.identity = digest.hexdigest()
 
     def __len__(self) -> int:
         return self._images
@@ -122,23 +116,21 @@ class ZipSource:
     def __init__(self, archive: Path) -> None:
         self.name = str(archive)
         self._path = archive
-        try:
-            with zipfile.ZipFile(archive) as zipped:
-                members = [info for info in zipped.infolist() if not info.is_dir()]
-        except (zipfile.BadZipFile, OSError) as error:
-            raise InputError(
-                f"Expected a zip of images, {archive} cannot be read: {error}."
-            ) from error
-        images = (info for info in members if is_image(info.filename))
-        self._members = sorted(images, key=lambda info: info.filename)
-        self.ignored = len(members) - len(self._members)
+        digest = hashlib.sha256()
+        with zipfile.ZipFile(archive) as zipped:
+            images = _zipped_images(zipped)
+            self._images = len(images)
+            self.ignored = sum(not info.is_dir() for info in zipped.infolist()) - len(images)
+        for info in images:
+            digest.update(f"{info.filename!r} {info.file_size} {info.CRC}\n".encode())
+        self.identity = digest.hexdigest()
 
     def __len__(self) -> int:
-        return len(self._members)
+        return self._images
 
     def __iter__(self) -> Iterator[RawImage]:
         with zipfile.ZipFile(self._path) as zipped:
-            for member in self._members:
+            for member in _zipped_images(zipped):
                 yield RawImage(member.filename, partial(_read_zip_member, zipped, member))
 
 
@@ -156,27 +148,67 @@ def _existing(source: str | Path) -> Path:
 
 
 def _open_folder(folder: Path) -> ImageSource:
+    if (folder / DATA_FILE).is_file():
+        return LmdbSource(folder / DATA_FILE)
     images = FolderSource(folder)
     archives = sorted(folder.glob("*.tar"))
     return TarSource(archives) if archives and not len(images) else images
+
+
+def _open_zip(archive: Path, scratch: Path | None) -> ImageSource:
+    try:
+        with zipfile.ZipFile(archive) as zipped:
+            databases = [
+                info
+                for info in zipped.infolist()
+                if Path(info.filename).name == DATA_FILE and not info.is_dir()
+            ]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise InputError(f"Expected a zip of images, {archive} cannot be read: {error}.") from error
+    if len(databases) > 1:
+        names = ", ".join(info.filename for info in databases)
+        raise InputError(f"{archive} holds several LMDBs, {names}. Unpack it and name one folder.")
+    return ZippedLmdbSource(archive, databases[0], scratch) if databases else ZipSource(archive)
+
+
+def _zipped_images(zipped: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    images = (i for i in zipped.infolist() if is_image(i.filename) and not i.is_dir())
+    return sorted(images, key=lambda info: info.filename)
+
+
+def _files(folder: Path, below: str = "") -> Iterator[str]:
+    """Relative paths of the files below a folder, sorted; the names of one folder in memory.
+
+    Links to folders are not followed.
+    """
+    with os.scandir(folder / below) as entries:
+        names = sorted(
+            entry.name + "/" * entry.is_dir(follow_symlinks=False)
+            for entry in entries
+            if entry.is_file() or entry.is_dir(follow_symlinks=False)
+        )
+    for name in names:
+        if name.endswith("/"):
+            yield from _files(folder, below + name)
+        else:
+            yield below + name
+
+
+def _add(digest: "hashlib._Hash", name: str, stat: os.stat_result) -> None:
+    digest.update(f"{name!r} {stat.st_size} {stat.st_mtime_ns}\n".encode())
 
 
 def _fail(error: ImageError) -> bytes:
     raise error
 
 
-def _check_bytes(size: int) -> None:
-    if size > MAX_BYTES:
-        raise ImageError(f"{size} bytes, more than the {MAX_BYTES} allowed")
-
-
 def _read_file(path: Path) -> bytes:
-    _check_bytes(path.stat().st_size)
+    check_bytes(path.stat().st_size)
     return path.read_bytes()
 
 
 def _read_tar_member(path: Path, member: tarfile.TarInfo) -> bytes:
-    _check_bytes(member.size)
+    check_bytes(member.size)
     with path.open("rb") as stream:
         stream.seek(member.offset_data)
         data = stream.read(member.size)
@@ -186,7 +218,7 @@ def _read_tar_member(path: Path, member: tarfile.TarInfo) -> bytes:
 
 
 def _read_zip_member(zipped: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    _check_bytes(member.file_size)
+    check_bytes(member.file_size)
     try:
         return zipped.read(member)
     except Exception as error:  # encrypted, an unknown compression, a wrong checksum

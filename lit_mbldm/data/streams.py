@@ -7,6 +7,7 @@ and workers, so that there may be fewer shards than workers.
 import random
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,19 +19,22 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from lit_mbldm.data.decoders import Decoder
 from lit_mbldm.data.images import ImageError
+from lit_mbldm.data.loader import check_batches
 from lit_mbldm.data.locate import Shard, ShardSet
 from lit_mbldm.data.reading import Sample, Span, read_span, spans
 from lit_mbldm.errors import InputError
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
+Array = NDArray[np.uint8]
 SHUFFLE_BUFFER = 1000
 
 
 class ShardStream(IterableDataset[Batch | InputError]):
     """Every sample once, in order; the last batch may be smaller.
 
-    Yields `{decoder.key: uint8 (B, …)}`, or the InputError that ends it, so that a worker process
-    can hand it over.
+    Yields `{decoder.key: uint8 (B, …), "index": int64 (B,), "skipped": int}`, the samples' numbers
+    in the set and how many were lost since this worker's last batch, or the InputError that ends
+    it, so that a worker process can hand it over.
 
     Args:
         shards: what is read.
@@ -55,17 +59,27 @@ class ShardStream(IterableDataset[Batch | InputError]):
         self.world_size = world_size
         self.epoch = 0
         self._skipped = 0
+        self._repeating = False  # what is lost again counts once
 
     def __len__(self) -> int:
         """Batches of this rank."""
         start, stop = self._rank_share()
         return -(-(stop - start) // self.batch_size)
 
+    def order(self, num_workers: int) -> list[Any]:
+        """What the order depends on, besides the epoch."""
+        share = [self.batch_size, self.world_size, max(num_workers, 1)]
+        return [type(self).__name__, self.shards.count, *share]
+
     def __iter__(self) -> Iterator[Batch | InputError]:
+        told, self._repeating = self._skipped, False
         try:
             samples = self._samples(*self._worker_batches())
-            while arrays := list(islice(samples, self.batch_size)):
-                yield {self.decoder.key: self._stack(arrays)}
+            while batch := list(islice(samples, self.batch_size)):
+                index = torch.tensor([number for number, _ in batch])
+                skipped, told = self._skipped - told, self._skipped
+                arrays = self._stack([array for _, array in batch])
+                yield {self.decoder.key: arrays, "index": index, "skipped": skipped}
         except InputError as error:
             yield error
 
@@ -81,7 +95,7 @@ class ShardStream(IterableDataset[Batch | InputError]):
         first = worker * each + min(worker, rest)
         return first, first + each + (worker < rest)
 
-    def _samples(self, first: int, last: int) -> Iterator[NDArray[np.uint8]]:
+    def _samples(self, first: int, last: int) -> Iterator[tuple[int, Array]]:
         start, stop = self._rank_share()
         begin = start + first * self.batch_size
         end = min(start + last * self.batch_size, stop)
@@ -93,18 +107,20 @@ class ShardStream(IterableDataset[Batch | InputError]):
         for part in parts:
             yield from read_span(part, self._skip)
 
-    def _decode(self, sample: Sample, rng: random.Random | None) -> Iterator[NDArray[np.uint8]]:
+    def _decode(self, sample: Sample, rng: random.Random | None) -> Iterator[tuple[int, Array]]:
         try:
-            yield self.decoder(sample.data, rng)
+            yield sample.index, self.decoder(sample.data, rng)
         except ImageError as error:
             self._skip(sample.name, error)
 
-    def _skip(self, name: str, error: Exception) -> None:
-        self._skipped += 1
-        if self._skipped <= 5 or self._skipped % 100 == 0:
+    def _skip(self, name: str, error: Exception, count: int = 1) -> None:
+        if self._repeating:
+            return
+        warned, self._skipped = self._skipped, self._skipped + count
+        if warned < 5 or warned // 100 < self._skipped // 100:
             rank_zero_warn(f"Skipped {name}: {error} ({self._skipped} skipped by this process).")
 
-    def _stack(self, arrays: list[NDArray[np.uint8]]) -> Tensor:
+    def _stack(self, arrays: list[Array]) -> Tensor:
         shapes = sorted({array.shape for array in arrays})
         if len(shapes) > 1:
             sizes = " and ".join("×".join(map(str, shape[1:])) for shape in shapes[:2])
@@ -146,17 +162,17 @@ class ShuffledStream(ShardStream):
     ) -> None:
         super().__init__(shards, decoder, batch_size, rank, world_size)
         self.seed = seed
-        if len(self) == 0:
-            raise InputError(
-                f"Expected at least {batch_size * world_size} samples in {shards.name} (batch_size"
-                f" {batch_size}, {world_size} processes), got {shards.count}. Lower batch_size."
-            )
+        check_batches(len(self), shards.name, batch_size, world_size, shards.count)
 
     def __len__(self) -> int:
         """Batches of each rank."""
         return self.shards.count // self.world_size // self.batch_size
 
-    def _samples(self, first: int, last: int) -> Iterator[NDArray[np.uint8]]:
+    def order(self, num_workers: int) -> list[Any]:
+        """What the order depends on, besides the epoch."""
+        return [*super().order(num_workers), self.seed]
+
+    def _samples(self, first: int, last: int) -> Iterator[tuple[int, Array]]:
         count = (last - first) * self.batch_size
         parts = self._share(first, count)
         return islice(self._repeat(parts, first), count)
@@ -170,19 +186,20 @@ class ShuffledStream(ShardStream):
         start = turn + self.rank * (N // self.world_size) + first * self.batch_size
         return spans(shards, start % N, start % N + count)
 
-    def _repeat(self, parts: list[Span], first: int) -> Iterator[NDArray[np.uint8]]:
+    def _repeat(self, parts: list[Span], first: int) -> Iterator[tuple[int, Array]]:
         rng = random.Random(f"{self.seed}/{self.epoch}/{self.rank}/{first}")
         while True:
             shuffle = webdataset.shuffle(SHUFFLE_BUFFER, initial=SHUFFLE_BUFFER, rng=rng)
             good = 0
             for sample in shuffle(self._read(parts)):
-                key = random.Random(f"{self.seed}/{self.epoch}/{sample.name}")
-                for array in self._decode(sample, key):
+                key = random.Random(f"{self.seed}/{self.epoch}/{sample.index}")
+                for decoded in self._decode(sample, key):
                     good += 1
-                    yield array
+                    yield decoded
             if not good:
-                names = ", ".join(part.path.name for part in parts[:3])
+                names = ", ".join(part.name for part in parts[:3])
                 raise InputError(
                     f"No sample in this process's share of {self.shards.name} ({names}) can be"
                     " read; the warnings above name the reasons. Write the shards again."
                 )
+            self._repeating = True

@@ -5,8 +5,8 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from lit_mbldm.atomic import replacing
 from lit_mbldm.data.manifest import ShardEntry, file_sha256
+from lit_mbldm.storage.atomic import replacing
 
 CODEC_MEMBER = "__codec__"
 

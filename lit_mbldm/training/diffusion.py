@@ -12,10 +12,12 @@ from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.forward import GaussianForward
 from lit_mbldm.randomness import SampleStreams
+from lit_mbldm.ranks import gather_rows
 from lit_mbldm.samplers import Sampler, draw
 from lit_mbldm.training.loss_by_time import LossByTime
 from lit_mbldm.training.module import CodecModule
 from lit_mbldm.training.refiner import Refiner
+from lit_mbldm.zoo.load import CHECKPOINT_KEY
 
 
 class DiffusionModule(CodecModule):
@@ -97,7 +99,8 @@ class DiffusionModule(CodecModule):
         """Mean loss of a batch at random times.
 
         Args:
-            batch: `codes`, (B, S, h, w) uint8, and perhaps their `images`, (B, 3, H, W) uint8.
+            batch: `codes`, (B, S, h, w) uint8, `index`, (B,) int64, and perhaps their `images`,
+                (B, 3, H, W) uint8.
             key: of the times and the noise.
             by_time: takes note of each sample's loss.
 
@@ -111,7 +114,7 @@ class DiffusionModule(CodecModule):
                 f" {self.image_size}), the data has {tuple(codes.shape[1:])}. Make the model's and"
                 " the data's image sizes and codecs agree."
             )
-        generator = self.streams(len(codes), key)
+        generator = self.streams(batch, key)
         t = generator.integers(1, self.process.num_timesteps + 1)
         z0 = self.process.to_latent(codes)
         losses = self.process_loss(z0, t, generator, batch.get("images"))
@@ -120,8 +123,8 @@ class DiffusionModule(CodecModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One step on a batch's `codes`, (B, S, h, w) uint8."""
-        loss = self.loss(batch, self.training_key(batch_idx), self.train_by_time)
-        self.log("train/loss", loss, prog_bar=True)
+        loss = self.loss(batch, self.training_key(), self.train_by_time)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         metrics = self.train_by_time.metrics("train/loss_at")
         self.log_dict(metrics, on_step=False, on_epoch=True)
         return loss
@@ -129,9 +132,25 @@ class DiffusionModule(CodecModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the loss with the same times and noise every epoch."""
         size = len(batch["codes"])
-        loss = self.loss(batch, (0, 1, batch_idx), self.val_by_time)
+        loss = self.loss(batch, self.validation_key(), self.val_by_time)
         self.log("val/loss", loss, prog_bar=True, sync_dist=True, batch_size=size)
         self.log_dict(self.val_by_time.metrics("val/loss_at"), batch_size=size)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep also what each process's means of the epoch have taken in."""
+        super().on_save_checkpoint(checkpoint)
+        sums = self.train_by_time.sums()[None]
+        checkpoint[CHECKPOINT_KEY]["loss_by_time"] = gather_rows(sums, self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them over; with another number of processes the first takes all."""
+        super().on_load_checkpoint(checkpoint)
+        sums = checkpoint[CHECKPOINT_KEY].get("loss_by_time")  # (W, 10, 2)
+        world_size = self._trainer.world_size if self._trainer is not None else 1
+        if sums is not None and len(sums) == world_size:
+            self.train_by_time.restore(sums[self.global_rank])
+        elif sums is not None and self.global_rank == 0:
+            self.train_by_time.restore(sums.sum(0))
 
     def test_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Generate the images, (B, 3, H, W) uint8, of sample numbers (B,) int64."""

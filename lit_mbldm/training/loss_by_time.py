@@ -21,13 +21,27 @@ class LossByTime(nn.Module):
     def update(self, losses: Tensor, time: Tensor) -> None:
         """Take in losses (B,) at times t/T (B,) in (0, 1]."""
         bucket = (time * _BUCKETS).ceil().long() - 1  # (B,)
-        for number, mean in enumerate(self.means):
-            mean.update(losses.detach(), bucket == number)  # type: ignore[operator]
+        for number, mean in enumerate(self._all()):
+            mean.update(losses.detach(), bucket == number)
+
+    def sums(self) -> Tensor:
+        """What each of the ten means has taken in: (10, 2) float64 on the CPU, total and count."""
+        return torch.tensor(
+            [[mean.total.item(), mean.count.item()] for mean in self._all()], dtype=torch.float64
+        )
+
+    def restore(self, sums: Tensor) -> None:
+        """Go on from the `sums` of a run that ended in the middle of an epoch."""
+        for mean, (total, count) in zip(self._all(), sums, strict=True):
+            mean.total, mean.count = total.to(mean.total), count.to(mean.count)
+
+    def _all(self) -> "list[MaskedMean]":
+        return [mean for mean in self.means if isinstance(mean, MaskedMean)]
 
     def metrics(self, prefix: str) -> dict[str, Metric]:
         """The ten metrics by the names they are logged under."""
-        pairs = zip(self.names, self.means, strict=True)
-        return {f"{prefix}/{name}": mean for name, mean in pairs}  # type: ignore[misc]
+        pairs = zip(self.names, self._all(), strict=True)
+        return {f"{prefix}/{name}": mean for name, mean in pairs}
 
 
 class MaskedMean(Metric):

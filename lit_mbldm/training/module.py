@@ -4,13 +4,17 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.randomness import SampleStreams
+from lit_mbldm.ranks import from_first
 from lit_mbldm.zoo.load import CHECKPOINT_KEY, load_codec
 from lit_mbldm.zoo.tree import describe
+
+TRAINING, VALIDATION = range(2)
 
 
 class CodecModule(L.LightningModule):
@@ -35,15 +39,28 @@ class CodecModule(L.LightningModule):
         self.learning_rate = learning_rate
         self.betas = betas
         self.warmup_steps = warmup_steps
+        self.noise_seed = 0
 
-    def streams(self, count: int, key: tuple[int, ...]) -> SampleStreams:
-        """One random stream for each of `count` samples of this process."""
-        keys = [(*key, self.global_rank, i) for i in range(count)]
-        return SampleStreams(keys, self.device)
+    def streams(self, batch: dict[str, Tensor], key: tuple[int, ...]) -> SampleStreams:
+        """One random stream for each sample of a batch, keyed by its number in the data set.
 
-    def training_key(self, batch_idx: int) -> tuple[int, ...]:
-        """Key of a training batch's noise."""
-        return torch.initial_seed(), 0, self.current_epoch, batch_idx
+        Raises:
+            InputError: the batch has no `index`.
+        """
+        if "index" not in batch:
+            raise InputError(
+                "A batch needs `index`, int64 (B,): the samples' numbers in the data set, which"
+                f" key the noise. It has {', '.join(batch)}."
+            )
+        return SampleStreams([(*key, number) for number in batch["index"].tolist()], self.device)
+
+    def training_key(self) -> tuple[int, ...]:
+        """Key of the noise of the epoch in training."""
+        return self.noise_seed, TRAINING, self.current_epoch
+
+    def validation_key(self) -> tuple[int, ...]:
+        """Key of the noise in validation, the same in every epoch and run."""
+        return 0, VALIDATION
 
     def configure_optimizers(self) -> Any:
         """Adam, with a linear warm-up."""
@@ -55,7 +72,7 @@ class CodecModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Refuse a precision that rounds the codec.
+        """Take the run's seed, and refuse a precision that rounds the codec.
 
         Raises:
             InputError: the codec is no longer in float32.
@@ -65,19 +82,24 @@ class CodecModule(L.LightningModule):
                 f"precision: {self.trainer.precision} rounds the codec, which would then give other"
                 " codes. Use 32-true, bf16-mixed or 16-mixed."
             )
+        if self.trainer.ckpt_path is None:
+            self.noise_seed = from_first(torch.initial_seed(), self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what `load_pretrained` needs to rebuild the model."""
         checkpoint[CHECKPOINT_KEY] = {
             "model": describe(self),
             "fingerprint": self.codec.fingerprint,
+            "noise_seed": self.noise_seed,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another codec."""
-        found = checkpoint.get(CHECKPOINT_KEY, {}).get("fingerprint")
+        """Take over the run's seed, and refuse a checkpoint of another codec."""
+        kept = checkpoint.get(CHECKPOINT_KEY, {})
+        found = kept.get("fingerprint")
         if found != self.codec.fingerprint:
             raise InputError(
                 "The checkpoint was trained on codes of another codec: expected fingerprint"
                 f" {self.codec.fingerprint}, got {found}. Name the codec it was trained with."
             )
+        self.noise_seed = kept.get("noise_seed", self.noise_seed)

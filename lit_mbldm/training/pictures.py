@@ -92,8 +92,9 @@ class SampleImages(L.Callback):
     @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write samples.png and print the command that samples from the checkpoint."""
+        if self._real is None:  # resumed where nothing was left to do
+            return
         samples = pl_module.sample(self.num_images, progress=True, **self._arguments)
-        assert self._real is not None
         columns = math.ceil(math.sqrt(self.num_images))
         blank = torch.full_like(samples, 255)
         blank[: len(self._real)] = self._real

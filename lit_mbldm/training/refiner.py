@@ -71,15 +71,19 @@ class Refiner(CodecModule):
         noise = sigma.view(-1, 1, 1, 1) * generator.normal(codes.shape[1:])
         return (codes + noise).round().clamp(0, self.codec.codebook_size - 1).to(torch.uint8)
 
-    def loss(self, images: Tensor, codes: Tensor, key: tuple[int, ...]) -> Tensor:
+    def loss(self, batch: dict[str, Tensor], key: tuple[int, ...]) -> Tensor:
         """L1 + (1 - SSIM), on values in [0, 1], of images refined from noisy codes.
 
         Args:
-            images: (B, 3, H, W) uint8 RGB, the target.
-            codes: (B, S, h, w) uint8 of the images.
+            batch: `images`, (B, 3, H, W) uint8 RGB, the target, their `codes`, (B, S, h, w)
+                uint8, and `index`, (B,) int64.
             key: of the noise.
+
+        Raises:
+            InputError: the batch has no images.
         """
-        generator = self.streams(len(codes), key)
+        images, codes = _images_of(batch), batch["codes"]
+        generator = self.streams(batch, key)
         low, high = self.noise_range
         sigma = low + (high - low) * generator.uniform(())
         decoded = self.codec.decode(self.corrupt(codes, sigma, generator))
@@ -87,8 +91,8 @@ class Refiner(CodecModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One step on a batch's `images`, (B, 3, H, W) uint8, and `codes`, (B, S, h, w) uint8."""
-        loss = self.loss(_images_of(batch), batch["codes"], self.training_key(batch_idx))
-        self.log("train/loss", loss, prog_bar=True)
+        loss = self.loss(batch, self.training_key())
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -96,11 +100,11 @@ class Refiner(CodecModule):
 
         `noisy` is at the greatest noise of the range, `clean` has none.
         """
-        images, codes, key = _images_of(batch), batch["codes"], (0, 1, batch_idx)
+        images, codes, key = _images_of(batch), batch["codes"], self.validation_key()
         greatest = torch.full((len(codes),), float(self.noise_range[1]), device=codes.device)
-        noisy = self.corrupt(codes, greatest, self.streams(len(codes), key))
+        noisy = self.corrupt(codes, greatest, self.streams(batch, key))
         decoded = {"noisy": self.codec.decode(noisy), "clean": self.codec.decode(codes)}
-        figures = {"val/loss": self.loss(images, codes, key)}
+        figures = {"val/loss": self.loss(batch, key)}
         for name, before in decoded.items():
             after = self.refine(before)
             for measure in (psnr, ssim):

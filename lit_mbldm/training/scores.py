@@ -9,7 +9,6 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.atomic import replacing
 from lit_mbldm.data import ShardDataModule
 from lit_mbldm.data.reference import ReferenceSet
 from lit_mbldm.errors import InputError
@@ -18,6 +17,7 @@ from lit_mbldm.fidelity import NEIGHBOURS, FeatureSet, compare, fid
 from lit_mbldm.pictures import grid, save
 from lit_mbldm.ranks import from_first, gather_rows
 from lit_mbldm.reference_features import Reference, default_cache, measure_reference
+from lit_mbldm.storage.atomic import replacing
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.drawing import DrawSamples
 from lit_mbldm.training.numbers import SampleNumbers

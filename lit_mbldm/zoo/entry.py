@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from lit_mbldm.atomic import replacing
 from lit_mbldm.errors import InputError
+from lit_mbldm.storage.atomic import replacing
 from lit_mbldm.zoo.tree import build, describe
 
 FORMAT = 1

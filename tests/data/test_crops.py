@@ -26,7 +26,7 @@ def epoch_of(folder: str, epoch: int = 0, **options) -> torch.Tensor:
     module = CropDataModule(folder, crop_size=8, batch_size=4, crops_per_epoch=32, **options)
     module.setup("fit")
     loader = module.train_dataloader()
-    loader._epoch = lambda: epoch
+    loader.epoch = lambda: epoch
     batches = [batch["images"] for batch in loader]
     assert len(batches) == len(loader) == 8
     return torch.cat(batches)

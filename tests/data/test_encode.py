@@ -1,17 +1,57 @@
 import io
 import json
+import multiprocessing
+import random
 import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import lit_mbldm.data
 from lit_mbldm.data.encode import encode_shards
 from lit_mbldm.data.images import load_rgb, to_array
+from lit_mbldm.data.locate import open_shards
 from lit_mbldm.data.manifest import Manifest
 from lit_mbldm.data.shards import write_shards
 from lit_mbldm.errors import InputError
+from lit_mbldm.zoo.load import load_codec
+
+# Encodes slowly, and notes each call in a file: what another process of these tests runs.
+CHILD = """
+import time, hashlib, torch
+from lit_mbldm.data.encode import encode_shards
+
+class Codec:
+    fingerprint = hashlib.sha256(b"mean").hexdigest()
+
+    def latent_shape(self, height, width):
+        return 1, height // 8, width // 8
+
+    def encode(self, images):
+        with open({log!r}, "a") as log:
+            log.write(f"{{len(images)}}\\n")
+        time.sleep({seconds})
+        return torch.nn.functional.avg_pool2d(images[:, :1].float(), 8).round().to(torch.uint8)
+
+{limit}
+try:
+    found = encode_shards({shards!r}, {out!r}, Codec(), batch_size=2, {options})
+    text = "waits" if found is None else f"done {{found.count}}"
+except Exception as error:
+    text = f"{{type(error).__name__}}: {{error}}"
+open({log!r} + f".{rank}", "w").write(text)
+"""
+FILE_LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
 
 
 def members(shard: Path) -> dict[str, bytes]:
@@ -48,7 +88,7 @@ def test_shards_and_manifest_name_the_codec(code_shards, codec) -> None:
 
 def test_codes_do_not_depend_on_the_batch_size(image_shards, tmp_path, codec) -> None:
     one = encode_shards(image_shards, tmp_path / "a", codec, flip=False, batch_size=1)
-    many = encode_shards(image_shards, tmp_path / "b", codec, flip=False, batch_size=7)
+    many = encode_shards(image_shards, tmp_path / "b", codec, flip=False, batch_size=7, workers=3)
     assert one == many
     assert one.variants == 1
 
@@ -66,10 +106,13 @@ def test_codes_are_not_encoded_again(code_shards, tmp_path, codec) -> None:
         encode_shards(code_shards, tmp_path / "again", codec)
 
 
-def damage(shard: Path) -> None:
-    """Overwrite the first image of a shard."""
+def damage(shard: Path, count: int = 1) -> None:
+    """Overwrite the first images of a shard."""
+    with tarfile.open(shard) as archive:
+        starts = [member.offset_data for member in archive][:count]
     data = bytearray(shard.read_bytes())
-    data[512:700] = bytes(188)
+    for start in starts:
+        data[start : start + 188] = bytes(188)
     shard.write_bytes(data)
 
 
@@ -78,6 +121,8 @@ def test_a_corrupt_image_fails_at_the_end_past_the_threshold(image_shards, tmp_p
     with pytest.raises(InputError, match=r"1 of 40.*\n.*00000010"):
         encode_shards(image_shards, tmp_path / "codes", codec)
     assert Manifest.read(tmp_path / "codes").count == 39
+    with pytest.raises(InputError, match="1 of 40"):
+        encode_shards(image_shards, tmp_path / "codes", codec)
     tolerant = encode_shards(image_shards, tmp_path / "more", codec, max_skipped=0.03)
     assert [entry.count for entry in tolerant.shards] == [10, 9, 10, 10]
     assert "00000010" in tolerant.skipped[0]["name"]
@@ -89,3 +134,282 @@ def test_a_truncated_shard_keeps_its_beginning(image_shards, tmp_path, codec) ->
     manifest = encode_shards(image_shards, tmp_path / "codes", codec, max_skipped=0.25)
     assert 31 <= manifest.count < 40
     assert any("images-000003.tar" in entry["name"] for entry in manifest.skipped)
+
+
+SIZE = 16
+
+
+class Children:
+    """Processes that encode one folder of shards."""
+
+    def __init__(self, shards: Path, out: Path, log: Path) -> None:
+        self.shards, self.out, self.log = shards, out, log
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["lit_mbldm.data.encode", "lit_mbldm.zoo.load"])
+
+    def start(
+        self, rank: int = 0, world_size: int = 1, seconds: float = 0.01, limit: str = ""
+    ) -> BaseProcess:
+        code = CHILD.format(
+            log=str(self.log),
+            seconds=seconds,
+            limit=limit,
+            shards=str(self.shards),
+            out=str(self.out),
+            options=f"rank={rank}, world_size={world_size}",
+            rank=rank,
+        )
+        process = self._context.Process(target=exec, args=(code, {}))
+        process.start()
+        return process
+
+    def wait(self, *processes: BaseProcess) -> list[str]:
+        """What became of the processes of rank 0, 1, …"""
+        for process in processes:
+            process.join(60)
+            assert process.exitcode == 0
+        return [Path(f"{self.log}.{rank}").read_text() for rank in range(len(processes))]
+
+    def encoded(self) -> int:
+        """Images encoded by all of them, with the flipped ones."""
+        return sum(int(line) for line in self.log.read_text().split())
+
+
+@pytest.fixture
+def children(image_shards: Path, tmp_path: Path) -> Children:
+    return Children(image_shards, tmp_path / "together", tmp_path / "log")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, hidden ones too."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_processes_share_the_shards_out(children, code_shards) -> None:
+    results = children.wait(*(children.start(rank, 3) for rank in range(3)))
+    assert "done 40" in results
+    assert set(results) <= {"done 40", "waits"}
+    assert children.encoded() == 2 * 40
+    assert contents(children.out) == contents(code_shards)
+
+
+def test_the_share_of_a_process_that_is_missing_is_done(children, code_shards) -> None:
+    assert children.wait(children.start(0, 4)) == ["done 40"]
+    assert contents(children.out) == contents(code_shards)
+
+
+def test_a_run_killed_at_any_moment_is_continued(children, code_shards) -> None:
+    rng = random.Random(0)
+    finished: dict[Path, int] = {}
+    for _ in range(6):
+        process = children.start(seconds=0.02)
+        time.sleep(rng.uniform(0.05, 0.35))
+        process.kill()
+        process.join()
+        for shard, written in finished.items():
+            assert shard.stat().st_mtime_ns == written
+        finished = {shard: shard.stat().st_mtime_ns for shard in children.out.glob("codes-*.tar")}
+    assert children.wait(children.start()) == ["done 40"]
+    assert contents(children.out) == contents(code_shards)
+
+
+def test_the_shards_of_a_killed_process_are_done_by_another(children, code_shards) -> None:
+    doomed = children.start(1, 2, seconds=60)
+    while not children.log.exists():
+        time.sleep(0.01)
+    (result,) = children.wait(children.start(0, 2))
+    assert result == "waits"
+    doomed.kill()
+    doomed.join()
+    assert children.wait(children.start(0, 2)) == ["done 40"]
+    assert contents(children.out) == contents(code_shards)
+
+
+def test_a_full_disk_loses_nothing(make_photos, tmp_path, codec) -> None:
+    write_shards(make_photos(34), tmp_path / "images", SIZE, shard_size=30, workers=1)
+    children = Children(tmp_path / "images", tmp_path / "codes", tmp_path / "log")
+    small, large = tmp_path / "codes" / "codes-000001.tar", tmp_path / "codes" / "codes-000000.tar"
+    full = children.start(1, 2, limit=FILE_LIMIT.format(20_480))
+    full.join(60)
+    message = (tmp_path / "log.1").read_text()
+    assert "codes-000000.tar" in message
+    assert "run the same command again" in message
+    assert not large.exists()
+    written = small.stat().st_mtime_ns
+    assert children.wait(children.start()) == ["done 34"]
+    assert small.stat().st_mtime_ns == written
+    encode_shards(tmp_path / "images", tmp_path / "whole", codec)
+    assert contents(tmp_path / "codes") == contents(tmp_path / "whole")
+
+
+class Unused:
+    """A codec that must not be asked for codes."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        return 1, height // 8, width // 8
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        raise AssertionError
+
+
+def test_a_finished_folder_is_left_as_it_is(image_shards, code_shards, codec) -> None:
+    before = {path: path.stat().st_mtime_ns for path in code_shards.rglob("*")}
+    manifest = encode_shards(image_shards, code_shards, Unused(codec.fingerprint), batch_size=3)
+    assert manifest == Manifest.read(code_shards)
+    assert {path: path.stat().st_mtime_ns for path in code_shards.rglob("*")} == before
+
+
+def test_a_folder_of_other_codes_is_refused(
+    image_shards, code_shards, children, codec, other_codec
+) -> None:
+    with pytest.raises(InputError, match="already holds shards"):
+        encode_shards(image_shards, code_shards, other_codec)
+    with pytest.raises(InputError, match="already holds shards"):
+        encode_shards(image_shards, code_shards, codec, flip=False)
+    killed = children.start(seconds=60)
+    while not children.log.exists():
+        time.sleep(0.01)
+    killed.kill()
+    killed.join()
+    with pytest.raises(InputError, match="begun with another codec and flip"):
+        encode_shards(image_shards, children.out, other_codec, flip=False)
+
+
+def test_a_shard_that_cannot_be_reached_stops_the_run(image_shards, tmp_path, codec) -> None:
+    lost, kept = image_shards / "images-000002.tar", tmp_path / "kept.tar"
+    images = open_shards(image_shards)
+
+    class Losing(Unused):
+        def encode(self, images: torch.Tensor) -> torch.Tensor:
+            if lost.exists():
+                lost.rename(kept)
+            return codec.encode(images)
+
+    with pytest.raises(InputError, match=r"images-000002.tar.*\n?.*run the same command again"):
+        encode_shards(images, tmp_path / "codes", Losing(codec.fingerprint), workers=1)
+    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "codes").glob("*.tar")}
+    assert len(done) == 2
+    kept.rename(lost)
+    manifest = encode_shards(images, tmp_path / "codes", codec)
+    assert manifest is not None
+    assert (manifest.count, manifest.skipped) == (40, [])
+    assert all(path.stat().st_mtime_ns == written for path, written in done.items())
+
+
+class Missing(SimpleHTTPRequestHandler):
+    """Serves a folder, but for the files whose names hold one of `gone`."""
+
+    gone: ClassVar[set[str]] = set()
+
+    def do_GET(self) -> None:
+        if any(name in self.path for name in self.gone):
+            self.send_error(404)
+        else:
+            super().do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def http(image_shards: Path) -> Iterator[str]:
+    """URL of the image shards."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Missing, directory=str(image_shards)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    Missing.gone.clear()
+    server.shutdown()
+
+
+def test_shards_of_a_url_give_the_same_codes(http, image_shards, code_shards, tmp_path, codec):
+    encode_shards(http, tmp_path / "codes", codec)
+    for shard in code_shards.glob("*.tar"):
+        assert (tmp_path / "codes" / shard.name).read_bytes() == shard.read_bytes()
+    local = encode_shards(image_shards, tmp_path / "codes", Unused(codec.fingerprint))
+    assert local == Manifest.read(tmp_path / "codes")
+
+
+def test_a_404_stops_the_run_and_the_next_goes_on(http, tmp_path, codec) -> None:
+    Missing.gone.add("images-000001.tar")
+    with pytest.raises(InputError, match=r"images-000001.tar.*does not exist.*again"):
+        encode_shards(http, tmp_path / "codes", codec, workers=1)
+    first = tmp_path / "codes" / "codes-000000.tar"
+    written = first.stat().st_mtime_ns
+    Missing.gone.clear()
+    manifest = encode_shards(http, tmp_path / "codes", codec)
+    assert (manifest.count, manifest.skipped) == (40, [])
+    assert first.stat().st_mtime_ns == written
+
+
+def test_shards_of_several_sizes_are_refused(make_photos, tmp_path, codec) -> None:
+    photos = make_photos(4)
+    for size in (16, 24):
+        write_shards(photos, tmp_path / str(size), size, workers=1)
+    both = [str(tmp_path / "16"), str(tmp_path / "24")]
+    with pytest.raises(InputError, match=r"one size, 16×16.*24×24"):
+        encode_shards(both, tmp_path / "codes", codec, workers=1)
+
+
+def test_nothing_usable_fails_each_time(make_photos, tmp_path, codec) -> None:
+    write_shards(make_photos(3), tmp_path / "images", SIZE, workers=1)
+    damage(tmp_path / "images" / "images-000000.tar", 3)
+    for _ in range(2):
+        with pytest.raises(InputError, match="3 of 3 could not be used"):
+            encode_shards(tmp_path / "images", tmp_path / "codes", codec)
+    assert not (tmp_path / "codes" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    "bad", [{"batch_size": 0}, {"workers": 0}, {"rank": 2, "world_size": 2}, {"rank": -1}]
+)
+def test_bad_arguments_are_refused(bad, image_shards, tmp_path, codec) -> None:
+    with pytest.raises(InputError):
+        encode_shards(image_shards, tmp_path / "codes", codec, **bad)
+    assert not (tmp_path / "codes").exists()
+
+
+@pytest.fixture
+def photo_shards(tmp_path: Path) -> Path:
+    """Crops of 96×96 of real photographs, 8 in each of 4 shards."""
+    (tmp_path / "crops").mkdir()
+    photos = sorted((Path(lit_mbldm.data.__path__[0]) / "photos").glob("*.jpg"))
+    for number, path in enumerate(photos):
+        with Image.open(path) as photo:
+            for k in range(8):
+                crop = photo.crop((k * 40, k * 20, k * 40 + 96, k * 20 + 96))
+                crop.save(tmp_path / "crops" / f"{number}{k}.png")
+    write_shards(tmp_path / "crops", tmp_path / "photo-shards", 96, shard_size=8, workers=1)
+    return tmp_path / "photo-shards"
+
+
+def test_bytes_of_real_codes_do_not_depend_on_threads_and_precision(
+    photo_shards: Path, tmp_path: Path
+) -> None:
+    codec = load_codec("opq-32-8-8")
+    one = encode_shards(photo_shards, tmp_path / "one", codec, workers=1)
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        torch.set_num_threads(4)
+        options = {"workers": 2, "batch_size": 3}
+        assert encode_shards(photo_shards, tmp_path / "two", codec, **options) == one
+        assert torch.get_num_threads() == 4
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_codes_of_a_512_image_take_24576_bytes(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    Image.effect_noise((256, 256), 64).save(tmp_path / "one" / "a.png")
+    write_shards(tmp_path / "one", tmp_path / "images", 512, workers=1)
+    encode_shards(tmp_path / "images", tmp_path / "codes", load_codec("opq-32-8-8"))
+    (_, npy) = members(tmp_path / "codes" / "codes-000000.tar").values()
+    codes = np.load(io.BytesIO(npy), allow_pickle=False)
+    assert codes.shape == (2, 6, 64, 64)
+    assert codes.nbytes == 2 * 24_576

@@ -1,15 +1,20 @@
 import io
 import json
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 from PIL import Image
 
+from lit_mbldm.data.convert import Jpeg, to_jpeg
 from lit_mbldm.data.manifest import Manifest
+from lit_mbldm.data.shard_folder import UNFINISHED
 from lit_mbldm.data.shards import write_shards
 from lit_mbldm.data.sources import open_source
 from lit_mbldm.errors import InputError
@@ -95,27 +100,115 @@ def test_a_1x1_image_is_skipped(make_photos: MakePhotos, tmp_path: Path) -> None
     assert "too small" in manifest.skipped[0]["reason"]
 
 
-def test_existing_shards_are_not_overwritten(image_shards: Path, make_photos: MakePhotos) -> None:
-    with pytest.raises(InputError, match="already holds shards"):
-        write_shards(make_photos(2, folder="more"), image_shards, SIZE, workers=1)
-
-
-def test_an_interrupted_run_leaves_whole_shards_only(
-    make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_bad_image_leaves_a_gap_and_moves_no_other(
+    make_photos: MakePhotos, tmp_path: Path
 ) -> None:
+    photos = make_photos(12)
+    whole = write_shards(photos, tmp_path / "whole", SIZE, shard_size=5, workers=1)
+    for name in ("003.png", "010.png", "011.png"):
+        (photos / name).write_bytes(b"no image")
+    options = {"shard_size": 5, "workers": 1, "max_skipped": 0.5}
+    gaps = write_shards(photos, tmp_path / "gaps", SIZE, **options)
+    assert [entry.name for entry in gaps.shards] == ["images-000000.tar", "images-000001.tar"]
+    assert gaps.shards[1] == whole.shards[1]
+    assert "00000003.jpg" not in members(tmp_path / "gaps" / "images-000000.tar")
+    assert [skip["name"] for skip in gaps.skipped] == ["003.png", "010.png", "011.png"]
+
+
+def test_the_manifest_tells_what_was_enlarged(make_photos: MakePhotos, tmp_path: Path) -> None:
+    photos = make_photos(7)
+    for number, size in enumerate([(8, 40), (15, 15), (16, 16)]):
+        Image.new("RGB", size).save(photos / f"x{number}.png")
+    manifest = write_shards(photos, tmp_path / "out", SIZE, workers=1)
+    assert (manifest.upsampled, manifest.shortest_side) == (2, 8)
+
+
+def test_other_shards_are_not_overwritten(image_shards: Path, make_photos: MakePhotos) -> None:
+    before = {path.name: path.read_bytes() for path in image_shards.iterdir()}
+    with pytest.raises(InputError, match=r"already holds shards of .*photos with other settings"):
+        write_shards(make_photos(2, folder="more"), image_shards, SIZE, workers=1)
+    assert before == {path.name: path.read_bytes() for path in image_shards.iterdir()}
+
+
+def test_the_same_call_again_only_looks(
+    make_photos: MakePhotos, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_photos(4)
+    first = write_shards(photos, tmp_path / "out", SIZE, workers=1)
+    shard = tmp_path / "out" / "images-000000.tar"
+    written = shard.stat().st_mtime_ns
+    assert write_shards(photos, tmp_path / "out", SIZE, workers=1) == first
+    assert "nothing is left to do" in capsys.readouterr().err
+    assert shard.stat().st_mtime_ns == written
+    shard.write_bytes(shard.read_bytes()[:-512])
+    with pytest.raises(InputError, match=r"images-000000\.tar"):
+        write_shards(photos, tmp_path / "out", SIZE, workers=1)
+
+
+def write_interrupted(photos: Path, out: Path) -> None:
+    """Write shards of 5, interrupted by the user at the tenth image."""
     calls = 0
 
-    def interrupted(data: bytes, size: int, quality: int) -> bytes:
+    def interrupted(data: bytes, size: int, quality: int) -> Jpeg:
         nonlocal calls
         calls += 1
-        if calls == 8:
+        if calls == 10:
             raise KeyboardInterrupt
-        return b"jpeg"
+        return to_jpeg(data, size, quality)
 
-    monkeypatch.setattr("lit_mbldm.data.shards.to_jpeg", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_shards(make_photos(12), tmp_path / "out", SIZE, shard_size=5, workers=1)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["images-000000.tar"]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("lit_mbldm.data.convert.to_jpeg", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_shards(photos, out, SIZE, shard_size=5, workers=1)
+
+
+def test_an_interrupted_run_leaves_whole_shards_and_goes_on(
+    make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    photos, out = make_photos(18), tmp_path / "out"
+    write_interrupted(photos, out)
+    assert sorted(path.name for path in out.iterdir()) == [UNFINISHED, "images-000000.tar"]
+    manifest = write_shards(photos, out, SIZE, shard_size=5, workers=1)
+    manifest.verify(out)
+    assert manifest == write_shards(photos, tmp_path / "b", SIZE, shard_size=5, workers=1)
+
+
+@pytest.mark.parametrize(("change", "named"), [("size", "size"), ("photo", "source")])
+def test_an_interrupted_run_goes_on_with_the_same_only(
+    make_photos: MakePhotos, tmp_path: Path, change: str, named: str
+) -> None:
+    photos, out = make_photos(18), tmp_path / "out"
+    write_interrupted(photos, out)
+    if change == "photo":
+        Image.new("RGB", (20, 20)).save(photos / "003.png")
+    with pytest.raises(InputError, match=f"begun with another {named}"):
+        write_shards(photos, out, SIZE * (2 if change == "size" else 1), shard_size=5, workers=1)
+
+
+FULL_DISK = """
+import resource, sys
+from lit_mbldm.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+import lit_mbldm.data.shards as shards
+shards.write_shards.__kwdefaults__.update(shard_size=5)
+main(["shards", sys.argv[1], sys.argv[2], "--size", "64"])
+"""
+
+
+def test_a_full_disk_keeps_what_is_finished(make_photos: MakePhotos, tmp_path: Path) -> None:
+    photos, out = make_photos(5), tmp_path / "out"
+    noise = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    for number, pixels in enumerate(noise):
+        Image.fromarray(pixels).save(photos / f"noise{number}.png")
+    command = [sys.executable, "-c", FULL_DISK, str(photos), str(out)]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert "images-000001.tar" in ran.stderr.splitlines()[-1]
+    assert "make room and run the same command again" in ran.stderr.splitlines()[-1]
+    assert sorted(path.name for path in out.iterdir()) == [UNFINISHED, "images-000000.tar"]
+    finished = (out / "images-000000.tar").stat().st_mtime_ns
+    write_shards(photos, out, 64, shard_size=5, workers=1).verify(out)
+    assert (out / "images-000000.tar").stat().st_mtime_ns == finished
 
 
 @pytest.mark.parametrize("files", [{}, {"a.txt": b"x"}], ids=["empty", "no images"])
@@ -127,6 +220,16 @@ def test_folders_without_images_are_refused(tmp_path: Path, files: dict[str, byt
     with pytest.raises(InputError, match="found none"):
         write_shards(source, tmp_path / "out", SIZE)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path: Path) -> None:
+    names = ["a/b/z.png", "a/c.png", "a.png", "a-1.png", "b.png", "a/b.png", "a0.png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    source = open_source(tmp_path)
+    assert [raw.name for raw in source] == sorted(names)
+    assert len(source) == len(names)
 
 
 def test_missing_and_unknown_sources_are_refused(tmp_path: Path) -> None:
@@ -176,3 +279,64 @@ def test_a_manifest_cannot_name_files_elsewhere(image_shards: Path) -> None:
     path.write_text(path.read_text().replace("images-000000.tar", "../images-000000.tar"))
     with pytest.raises(InputError, match="outside"):
         Manifest.read(image_shards)
+
+
+MEMORY = """
+import re, resource, sys
+from pathlib import Path
+from lit_mbldm.data.shards import write_shards
+write_shards(sys.argv[1], sys.argv[2], 64, workers=2)
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["folder", "lmdb", "zip", "tar"])
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path, kind: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(noise).save(stream, "PNG")
+    peaks = []
+    for count in (1000, 10_000):
+        source = SOURCES[kind](tmp_path / str(count), count, stream.getvalue())
+        command = [sys.executable, "-c", MEMORY, str(source), str(tmp_path / f"out{count}")]
+        ran = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks.append([int(line) / 1024 for line in ran.stdout.split()])
+    print(kind, peaks)
+    for few, many in zip(*peaks, strict=True):
+        assert many < few + 20
+
+
+def make_folder(path: Path, count: int, data: bytes) -> Path:
+    path.mkdir()
+    for number in range(count):
+        (path / f"{number:08d}.png").write_bytes(data)
+    return path
+
+
+def make_lmdb(path: Path, count: int, data: bytes) -> Path:
+    path.mkdir()
+    with lmdb.open(str(path), map_size=1 << 30) as env, env.begin(write=True) as transaction:
+        for number in range(count):
+            transaction.put(b"%08d" % number, data)
+    return path
+
+
+def make_zip(path: Path, count: int, data: bytes) -> Path:
+    with zipfile.ZipFile(path.with_suffix(".zip"), "w") as archive:
+        for number in range(count):
+            archive.writestr(f"{number:08d}.png", data)
+    return path.with_suffix(".zip")
+
+
+def make_tar(path: Path, count: int, data: bytes) -> Path:
+    with tarfile.open(path.with_suffix(".tar"), "w") as archive:
+        for number in range(count):
+            member = tarfile.TarInfo(f"{number:08d}.png")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path.with_suffix(".tar")
+
+
+SOURCES = {"folder": make_folder, "lmdb": make_lmdb, "zip": make_zip, "tar": make_tar}

@@ -1,7 +1,9 @@
+import ast
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
@@ -35,3 +37,27 @@ def test_two_processes_train_draw_and_end(tmp_path: Path) -> None:
     assert (folder / "samples.png").exists()
     assert (folder / "pictures" / "samples-0000002.png").exists()
     assert (folder / "checkpoints" / "last.ckpt").exists()
+
+
+def test_two_processes_share_out_the_data_and_learn_the_same(unbroken_pair: Any) -> None:
+    read = [read_indices(unbroken_pair.folder / f"rank{rank}.txt") for rank in range(2)]
+    assert [{epoch: len(batches) for epoch, batches in own.items()} for own in read] == [
+        {0: 10, 1: 10, 2: 4}
+    ] * 2
+    for epoch in range(2):
+        numbers = [n for own in read for batch in own[epoch] for n in batch]
+        assert sorted(numbers) == list(range(40))
+    weights = [(unbroken_pair.folder / f"weights{rank}.txt").read_text() for rank in range(2)]
+    assert weights[0] == weights[1]
+    assert sorted(path.name for path in (unbroken_pair.version / "checkpoints").iterdir()) == [
+        "epoch=2-step=24.ckpt",
+        "last.ckpt",
+    ]
+
+
+def read_indices(path: Path) -> dict[int, list[list[int]]]:
+    batches: dict[int, list[list[int]]] = {}
+    for line in path.read_text().splitlines():
+        epoch, _, indices = line.partition(": ")
+        batches.setdefault(int(epoch), []).append(ast.literal_eval(indices))
+    return batches

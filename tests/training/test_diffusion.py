@@ -152,6 +152,19 @@ def test_a_resumed_run_repeats_one_that_was_not_killed(
         assert not same(half[part], whole[part]), part
 
 
+def test_means_of_an_epoch_survive_a_stop_in_its_middle(tmp_path: Path) -> None:
+    def logged(name: str, steps: int, resumed_from: Path | None = None) -> dict[str, float]:
+        trainer = fit(small("continuous"), tmp_path / name, resumed_from, max_steps=steps)
+        found = {key: value.item() for key, value in trainer.logged_metrics.items()}
+        return {key: found[key] for key in found if key.startswith("train/loss_at")}
+
+    logged("killed", 2)
+    resumed = logged("resumed", 4, tmp_path / "killed" / "checkpoints" / "last.ckpt")
+    whole = logged("whole", 4)
+    assert len(whole) == 10
+    assert str(resumed) == str(whole)  # some are NaN
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -218,16 +231,38 @@ def test_training_lowers_the_loss_on_one_image() -> None:
     model = small("categorical")
     image = torch.randint(0, 256, (1, 3, 32, 32)).byte()
     codes = model.codec.encode(image).expand(16, -1, -1, -1)
+    batch = {"codes": codes, "index": torch.arange(16)}
     optimizer = torch.optim.Adam(model.denoiser.parameters(), 3e-3)
     with torch.no_grad():
-        before = model.loss({"codes": codes}, (1,), LossByTime())
+        before = model.loss(batch, (1,), LossByTime())
     for step in range(60):
-        loss = model.loss({"codes": codes}, (0, step), LossByTime())
+        loss = model.loss(batch, (0, step), LossByTime())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        assert model.loss({"codes": codes}, (1,), LossByTime()) < 0.7 * before
+        assert model.loss(batch, (1,), LossByTime()) < 0.7 * before
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["continuous", "categorical"])
+def test_a_sample_s_loss_depends_on_its_number_alone(kind: str) -> None:
+    model = small(kind)
+    codes = torch.randint(0, 256, (4, 6, 4, 4), dtype=torch.uint8)
+
+    def loss(*numbers: int, key: int = 5) -> float:
+        index = torch.tensor(numbers)
+        return model.loss({"codes": codes[index], "index": index}, (key,), LossByTime()).item()
+
+    assert loss(3, 1, 0, 2) == pytest.approx((loss(0, 1) + loss(2, 3)) / 2, rel=1e-5)
+    assert loss(0) != pytest.approx(loss(0, key=6), rel=1e-3)
+
+
+def test_batches_without_numbers_are_refused() -> None:
+    with pytest.raises(InputError, match="index"):
+        small("continuous").loss(
+            {"codes": torch.zeros(1, 6, 4, 4, dtype=torch.uint8)}, (0,), LossByTime()
+        )
 
 
 def test_codes_of_another_size_are_refused() -> None:

@@ -1,0 +1,189 @@
+"""LSUN's images: an LMDB of encoded images, as a file or in the zip it is published as."""
+
+import hashlib
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, NamedTuple
+
+import lmdb
+from tqdm import tqdm
+
+from lit_mbldm.data.images import ImageError
+from lit_mbldm.data.raw_image import RawImage, check_bytes
+from lit_mbldm.errors import InputError
+from lit_mbldm.storage.atomic import replacing
+from lit_mbldm.storage.full_disk import full_disk_explained
+
+DATA_FILE = "data.mdb"
+HEAD_BYTES = 1 << 17
+COPY_BYTES = 1 << 20
+PER_MAPPING = 1000
+
+
+class LmdbSource:
+    """The values of an LMDB in the order of their keys, which are the names.
+
+    Args:
+        data: the file data.mdb. Its lock file is neither read nor written.
+
+    Raises:
+        InputError: not an LMDB that can be read, or a truncated one.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self.name = str(data.parent)
+        self.ignored = 0
+        self._data = data
+        stat = data.stat()
+        with data.open("rb") as stream:
+            self._head = _read_head(str(data), stream, stat.st_size)
+        identity = f"{self._head} {stat.st_size} {stat.st_mtime_ns}"
+        self.identity = hashlib.sha256(identity.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return self._head.entries
+
+    def __iter__(self) -> Iterator[RawImage]:
+        """Map the file anew from time to time: the pages read count as this process's memory."""
+        key = b""
+        while True:
+            with _open(self._data) as env, env.begin(buffers=True) as transaction:
+                cursor = transaction.cursor()
+                cursor.set_range(key)
+                for number, view in enumerate(self._keys(cursor)):
+                    key = bytes(view)
+                    if number == PER_MAPPING:
+                        break
+                    yield RawImage(
+                        key.decode(errors="backslashreplace"), partial(_value, transaction, key)
+                    )
+                else:
+                    return
+
+    def _keys(self, cursor: lmdb.Cursor) -> Iterator[bytes | memoryview]:
+        try:
+            yield from cursor.iternext(values=False)
+        except lmdb.Error as error:
+            raise InputError(
+                f"The LMDB {self._data} is damaged ({error}). Download or copy it again."
+            ) from error
+
+
+class ZippedLmdbSource:
+    """The values of the LMDB that a zip holds; it is unpacked when the first is asked for.
+
+    Args:
+        archive: the zip.
+        member: data.mdb in it; nothing else is unpacked, and its path is of no effect.
+        scratch: where it is unpacked and stays; None for a temporary folder each time.
+
+    Raises:
+        InputError: not an LMDB that can be read, or a damaged zip.
+    """
+
+    def __init__(self, archive: Path, member: zipfile.ZipInfo, scratch: Path | None) -> None:
+        self.name = str(archive)
+        self.ignored = 0
+        self._archive = archive
+        self._member = member
+        self._scratch = scratch
+        with zipfile.ZipFile(archive) as zipped, self._member_stream(zipped) as stream:
+            self._head = _read_head(f"{member.filename} in {archive}", stream, member.file_size)
+        self.identity = hashlib.sha256(f"{member.file_size} {member.CRC}".encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return self._head.entries
+
+    def __iter__(self) -> Iterator[RawImage]:
+        with ExitStack() as stack:
+            scratch = self._scratch or Path(stack.enter_context(TemporaryDirectory()))
+            yield from LmdbSource(self._unpacked(scratch))
+
+    def _unpacked(self, scratch: Path) -> Path:
+        data, size = scratch / DATA_FILE, self._member.file_size
+        if data.exists() and data.stat().st_size == size:
+            return data
+        for left_over in scratch.glob(f".{DATA_FILE}.*.tmp"):
+            left_over.unlink()
+        free = shutil.disk_usage(scratch).free
+        if free < size:
+            raise InputError(
+                f"Unpacking {self._archive} needs {size:,} bytes in {scratch}, {free:,} are free."
+                " Make room, or name a folder on another disk."
+            )
+        progress = tqdm(total=size, desc="unpack", unit="B", unit_scale=True)
+        with (
+            full_disk_explained(data),
+            replacing(data) as temporary,
+            temporary.open("wb") as out,
+            zipfile.ZipFile(self._archive) as zipped,
+            self._member_stream(zipped) as stream,
+            progress,
+        ):
+            while block := stream.read(COPY_BYTES):
+                out.write(block)
+                progress.update(len(block))
+        return data
+
+    @contextmanager
+    def _member_stream(self, zipped: zipfile.ZipFile) -> Iterator[IO[bytes]]:
+        try:
+            with zipped.open(self._member) as stream:
+                yield stream
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            raise InputError(
+                f"{self._member.filename} in {self._archive} cannot be unpacked ({error})."
+                " Download or copy the zip again."
+            ) from error
+
+
+class _Head(NamedTuple):
+    """What an LMDB says of itself: entries, bytes it needs, number of its last transaction."""
+
+    entries: int
+    size: int
+    transaction: int
+
+
+def _read_head(name: str, stream: IO[bytes], size: int) -> _Head:
+    """Read an LMDB's first pages alone: mapping a truncated one would kill the process."""
+    with TemporaryDirectory() as folder:
+        first_pages = Path(folder) / DATA_FILE
+        first_pages.write_bytes(stream.read(HEAD_BYTES))
+        try:
+            with _open(first_pages) as env:
+                info, stat = env.info(), env.stat()
+        except lmdb.Error as error:
+            reason = str(error).removeprefix(f"{first_pages}: ")
+            raise InputError(
+                f"Expected an LMDB in {name} of {size:,} bytes, which cannot be opened ({reason})."
+                " Download or copy it again."
+            ) from error
+    needed = (info["last_pgno"] + 1) * stat["psize"]
+    if size < needed:
+        raise InputError(
+            f"The LMDB {name} is truncated: {size:,} of {needed:,} bytes. Download or copy it"
+            " again."
+        )
+    return _Head(stat["entries"], needed, info["last_txnid"])
+
+
+def _open(data: Path) -> lmdb.Environment:
+    """Open without a lock file, which read-only storage may not allow; one pass needs readahead."""
+    return lmdb.open(str(data), subdir=False, readonly=True, lock=False)
+
+
+def _value(transaction: lmdb.Transaction, key: bytes) -> bytes:
+    try:
+        value = transaction.get(key)
+    except lmdb.Error as error:
+        raise ImageError(f"unreadable in the LMDB ({error})") from error
+    assert value is not None
+    check_bytes(len(value))
+    return bytes(value)

@@ -1,0 +1,26 @@
+"""Signals in the processes that read data."""
+
+import os
+import signal
+import threading
+
+
+def leave_signals_to_parent(worker_id: int) -> None:
+    """Have a DataLoader's process end when its parent wants, and go on at signals from elsewhere.
+
+    A cluster sends SIGTERM and SIGUSR1 to every process of a job. One that dies of it takes the
+    process that trains along, before that has saved. For `DataLoader(worker_init_fn=…)`.
+
+    Args:
+        worker_id: number of the process, of no use here.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # a handler is not told who sent the signal
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -1,0 +1,1 @@
+"""Files and URLs: opened, downloaded, checked, and written whole or not at all."""

@@ -1,0 +1,75 @@
+"""Checkpoint files that a kill or a full disk in the middle of saving cannot harm."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
+from lightning.fabric.utilities.types import _PATH
+
+from lit_mbldm.errors import InputError
+from lit_mbldm.storage.atomic import replacing
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the former file, to the disk, and then takes its place.
+
+    Lightning writes to the system's folder for temporary files, from where the file is copied over
+    the former one if that lies on another disk. URLs are written as Lightning does.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
+    ) -> None:
+        """Save a checkpoint, and remove what saves that were killed left in its folder.
+
+        Raises:
+            OSError: the file cannot be written, such as for want of space; the former one is kept.
+        """
+        if not _is_local_file_protocol(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in target.parent.glob(".*.ckpt.*.tmp"):
+            leftover.unlink(missing_ok=True)
+        try:
+            with replacing(target) as temporary, temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:  # torch's writer raises a RuntimeError on top
+            cause = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(cause, OSError):
+                raise
+            kept = "The former one is kept." if target.exists() else "There is no former one."
+            raise OSError(
+                f"Cannot save the checkpoint {path}: {cause.strerror or cause}. {kept}"
+            ) from error
+
+    def load_checkpoint(
+        self,
+        path: _PATH,
+        map_location: Callable[..., Any] | None = lambda storage, location: storage,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Load a checkpoint.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            InputError: the file is damaged, or no checkpoint.
+        """
+        try:
+            return super().load_checkpoint(path, map_location, weights_only)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # torch.load raises nearly anything on a file it cannot read
+            raise unreadable(path, error) from error
+
+
+def unreadable(path: _PATH, error: Exception) -> InputError:
+    """What to tell the user of a file that torch cannot load."""
+    return InputError(
+        f"{path} is damaged or no checkpoint ({type(error).__name__}). Name another one with"
+        " --ckpt_path."
+    )

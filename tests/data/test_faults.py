@@ -1,0 +1,197 @@
+"""Damaged shards: what is skipped, with which count, and what stops with which error."""
+
+import io
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lit_mbldm.data.datamodule import ShardDataModule
+from lit_mbldm.data.decoders import load_codes
+from lit_mbldm.data.encode import encode_shards
+from lit_mbldm.data.images import ImageError
+from lit_mbldm.data.locate import open_shards
+from lit_mbldm.data.reading import Sample, read_span, spans
+from lit_mbldm.data.skips import SkipLog
+from lit_mbldm.errors import InputError
+
+BLOCK = 512
+SAMPLE = 2 * BLOCK  # header and one block of contents
+TAG = 2 * BLOCK
+
+
+def read_all(folder: Path) -> tuple[list[Sample], SkipLog]:
+    shards = open_shards(folder)
+    skips = SkipLog()
+    parts = spans(shards.shards, 0, shards.count)
+    return [sample for part in parts for sample in read_span(part, skips.add)], skips
+
+
+def codes_of(samples: list[Sample]) -> dict[int, Any]:
+    return {sample.index: load_codes(sample.data) for sample in samples}
+
+
+def damage(shard: Path, position: int, bit: int = 0) -> None:
+    """Flip one bit."""
+    data = bytearray(shard.read_bytes())
+    data[position] ^= 1 << bit
+    shard.write_bytes(data)
+
+
+@pytest.fixture
+def shard(code_shards: Path) -> Path:
+    """The second of four shards, with samples 10 to 19."""
+    return code_shards / "codes-000001.tar"
+
+
+@pytest.mark.parametrize(
+    ("length", "good"),
+    [
+        (0, 0),
+        (100, 0),
+        (TAG, 0),
+        (TAG + 3 * SAMPLE, 3),
+        (TAG + 3 * SAMPLE + 10, 3),
+        (TAG + 3 * SAMPLE + BLOCK, 3),
+        (TAG + 3 * SAMPLE + BLOCK + 10, 3),
+        (TAG + 10 * SAMPLE, 10),
+    ],
+)
+def test_a_shard_cut_off_loses_the_samples_behind(code_shards, shard, length, good) -> None:
+    whole, _ = read_all(code_shards)
+    shard.write_bytes(shard.read_bytes()[:length])
+    samples, skips = read_all(code_shards)
+    assert samples == whole[: 10 + good] + whole[20:]
+    assert skips.count == 10 - good
+    assert [entry["name"] for entry in skips.entries] == [shard.name] * (good < 10)
+    if good < 10:
+        assert skips.entries[0]["reason"].startswith(f"ends after {good} samples")
+        assert "<_io" not in skips.summary()
+
+
+@pytest.mark.parametrize("place", [0, 100, 124, 148, 156])
+def test_a_flipped_header_loses_the_samples_behind(code_shards, shard, place) -> None:
+    whole, _ = read_all(code_shards)
+    damage(shard, TAG + 4 * SAMPLE + place)
+    samples, skips = read_all(code_shards)
+    assert samples == whole[:14] + whole[20:]
+    assert skips.count == 6
+    assert len(skips.entries) == 1
+
+
+def test_flipped_codes_change_their_sample_only(code_shards, shard) -> None:
+    whole, _ = read_all(code_shards)
+    damage(shard, TAG + 4 * SAMPLE + BLOCK + 130)
+    samples, skips = read_all(code_shards)
+    assert [k for k, (a, b) in enumerate(zip(samples, whole, strict=True)) if a != b] == [14]
+    assert skips.count == 0
+
+
+def test_a_flipped_sample_is_skipped_by_itself(code_shards, shard) -> None:
+    damage(shard, TAG + 4 * SAMPLE + BLOCK)
+    samples, skips = read_all(code_shards)
+    assert len(samples) == 40
+    assert skips.count == 0
+    with pytest.raises(ImageError, match=r"no readable \.npy"):
+        load_codes(samples[14].data)
+    with pytest.warns(UserWarning, match=r"codes-000001\.tar/\d+14: .*1 skipped"):
+        assert len(train(code_shards)) == 40
+
+
+def test_a_flipped_tag_loses_the_shard_and_no_other(code_shards, shard) -> None:
+    damage(shard, BLOCK + 1)
+    samples, skips = read_all(code_shards)
+    assert [sample.index for sample in samples] == [*range(10), *range(20, 40)]
+    assert skips.count == 10
+    assert "__codec__" in skips.entries[0]["reason"]
+
+
+def test_no_tar_and_a_compressed_one_are_skipped_whole(code_shards, shard) -> None:
+    data = shard.read_bytes()
+    with tarfile.open(shard, "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("a.npy"), io.BytesIO())
+    assert read_all(code_shards)[1].count == 10
+    shard.write_bytes(np.random.default_rng(0).bytes(len(data)))
+    assert read_all(code_shards)[1].count == 10
+
+
+def test_a_shard_of_another_codec_stops_the_run(
+    code_shards, image_shards, other_codec, shard, tmp_path
+) -> None:
+    encode_shards(image_shards, tmp_path / "other", other_codec)
+    shutil.copy(tmp_path / "other" / shard.name, shard)
+    assert open_shards(code_shards).count == 40
+    with pytest.raises(InputError, match=other_codec.fingerprint[:12]) as error:
+        read_all(code_shards)
+    assert str(shard) in str(error.value)
+    for workers in (0, 2):
+        with pytest.raises(InputError, match=r"Encode the images again"):
+            train(code_shards, workers)
+    shutil.copy(image_shards / "images-000001.tar", shard)
+    with pytest.raises(InputError, match="holds images"):
+        read_all(code_shards)
+
+
+def test_a_shard_that_vanishes_after_it_was_found(code_shards, shard) -> None:
+    shards = open_shards(code_shards)
+    shard.unlink()
+    skips = SkipLog()
+    samples = [
+        sample for part in spans(shards.shards, 5, 25) for sample in read_span(part, skips.add)
+    ]
+    assert [sample.index for sample in samples] == [*range(5, 10), *range(20, 25)]
+    assert skips.count == 10
+    assert "No such file" in skips.entries[0]["reason"]
+
+
+def test_without_a_manifest_a_shard_counts_as_far_as_it_goes(code_shards, shard) -> None:
+    (code_shards / "manifest.json").unlink()
+    shard.write_bytes(shard.read_bytes()[: TAG + 3 * SAMPLE + 10])
+    with pytest.warns(UserWarning, match=r"codes-000001\.tar: .*its samples up to there are used"):
+        samples, skips = read_all(code_shards)
+    assert [sample.index for sample in samples] == list(range(33))
+    assert skips.count == 0
+
+
+@pytest.mark.parametrize("contents", [b"", b"no tar at all" * 100, bytes(10240)])
+def test_without_a_manifest_unreadable_shards_stop_the_run(code_shards, shard, contents) -> None:
+    (code_shards / "manifest.json").unlink()
+    shard.write_bytes(contents)
+    with pytest.raises(InputError, match=r"1 of 4 could not be used.*\n.*codes-000001\.tar: "):
+        open_shards(code_shards)
+
+
+def test_a_corrupt_image_is_skipped_and_the_others_train(image_shards) -> None:
+    shard = image_shards / "images-000001.tar"
+    with tarfile.open(shard) as archive:
+        start = archive.getmembers()[4].offset_data
+    data = bytearray(shard.read_bytes())
+    data[start : start + 64] = bytes(64)
+    shard.write_bytes(data)
+    assert read_all(image_shards)[1].count == 0
+    with pytest.warns(UserWarning, match=r"images-000001\.tar/00000014: .*1 skipped"):
+        found = train(image_shards)
+    assert len(found) == 40
+    assert set(range(40)) - set(found) == {14}
+
+
+def test_lost_samples_are_counted_with_their_shard() -> None:
+    skips = SkipLog()
+    skips.add("a.tar", "ends after 3 samples", 7)
+    skips.add("b.tar/1", ImageError("no image"))
+    assert skips.count == 8
+    assert skips.entries == [
+        {"name": "a.tar", "reason": "ends after 3 samples", "count": 7},
+        {"name": "b.tar/1", "reason": "no image"},
+    ]
+    assert "a.tar: ends after 3 samples (7 samples)" in skips.summary()
+
+
+def train(folder: Path, workers: int = 0) -> list[int]:
+    """The numbers of the samples of an epoch."""
+    module = ShardDataModule(str(folder), batch_size=10, num_workers=workers, max_skipped=1.0)
+    module.setup("fit")
+    return [int(index) for batch in module.train_dataloader() for index in batch["index"]]

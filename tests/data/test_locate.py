@@ -1,0 +1,131 @@
+"""Which shards a path or URL means, and what is said where it means none."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+from fsspec.registry import known_implementations
+
+from lit_mbldm.data.codec_tag import CodecTag
+from lit_mbldm.data.locate import Shard, open_shards
+from lit_mbldm.data.patterns import find_shards
+from lit_mbldm.data.reading import read_span, spans
+from lit_mbldm.data.reference import first_of_each
+from lit_mbldm.data.skips import SkipLog
+from lit_mbldm.errors import InputError
+from lit_mbldm.storage.urls import base_name, folder_of, in_folder, public
+
+HTTP = "https://user:pass@host:8/a/b.tar?token=x#y"
+
+
+@pytest.fixture
+def bucket(code_shards: Path) -> Iterator[str]:
+    """The folder of code shards in a file system that can list."""
+    memory = fsspec.filesystem("memory")
+    memory.put(str(code_shards), "/bucket/codes", recursive=True)
+    yield "memory://bucket/codes"
+    memory.rm("/bucket", recursive=True)
+
+
+def test_parts_of_urls_and_paths() -> None:
+    assert public(HTTP) == "https://host:8/a/b.tar"
+    assert public("s3://key:sec/ret@bucket/x.tar") == "s3://key:sec/ret@bucket/x.tar"
+    assert public("s3://key:secret@bucket/x-?.tar") == "s3://bucket/x-?.tar"
+    assert public("simplecache::https://u:p@host/x.tar?sig=1") == "simplecache::https://host/x.tar"
+    assert public("/data/a@b/what?x=1.tar") == "/data/a@b/what?x=1.tar"
+    assert [base_name(url) for url in (HTTP, "s3://b/c/d.tar", "/a/b?.tar")] == [
+        "b.tar",
+        "d.tar",
+        "b?.tar",
+    ]
+    assert in_folder(folder_of(HTTP), "c d.tar") == "https://user:pass@host:8/a/c%20d.tar?token=x#y"
+    assert base_name("https://host/c%20d.tar") == "c d.tar"
+    assert in_folder(folder_of("s3://b/c/d.tar"), "e.tar") == "s3://b/c/e.tar"
+    assert in_folder(folder_of("c/d.tar"), "e.tar") == "c/e.tar"
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{}", "{}/", "{}/*.tar", "{}/codes-{{000000..000003}}.tar", "{}/codes-00000?.tar"]
+)
+@pytest.mark.parametrize("manifest", [True, False])
+def test_any_file_system_that_fsspec_knows(bucket, code_shards, pattern, manifest) -> None:
+    if not manifest:
+        fsspec.filesystem("memory").rm("/bucket/codes/manifest.json")
+    local, remote = open_shards(code_shards), open_shards(pattern.format(bucket))
+    assert [(s.name, s.count, s.tag, s.start) for s in remote.shards] == [
+        (s.name, s.count, s.tag, s.start) for s in local.shards
+    ]
+    samples = [
+        [sample for part in spans(found.shards, 5, 35) for sample in read_span(part, SkipLog().add)]
+        for found in (local, remote)
+    ]
+    assert samples[0] == samples[1]
+    assert [sample.index for sample in samples[1]] == list(range(5, 35))
+
+
+def test_local_files_by_url(code_shards) -> None:
+    remote = open_shards(f"file://{code_shards}")
+    assert remote.count == 40
+    assert remote.tag == open_shards(code_shards).tag
+
+
+def test_urls_and_paths_in_one_list(bucket, code_shards) -> None:
+    shards = open_shards([bucket, str(code_shards)])
+    assert shards.count == 80
+    assert [shard.start for shard in shards.shards] == list(range(0, 80, 10))
+    assert shards.name == f"{bucket}, {code_shards}"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("pipe:touch hacked", "Commands are not run"),
+        (" PIPE:touch hacked", "Commands are not run"),
+        ("{pipe:touch hacked,a}.tar", "No shards match"),
+        ("foo://bucket/a.tar", "Protocol not known: foo"),
+        ("memory://nothing/a-{0..2.tar", "brace pattern"),
+        ("memory://nothing", "No shards match 'memory://nothing/\\*.tar'"),
+        ("memory://nothing/*.tar", "No shards match"),
+        ("memory://nothing/a.tar", "does not exist"),
+        ("https://user:secret@host/x*.tar?token=secret", "https://host/x"),
+        ("zip://*.tar::memory://a.zip", "cannot be listed"),
+    ],
+)
+def test_what_cannot_be_opened_is_said(pattern, message, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message) as error:
+        open_shards(pattern)
+    assert "secret" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_protocol_without_its_package_says_which(monkeypatch) -> None:
+    monkeypatch.setitem(
+        known_implementations,
+        "nowhere",
+        {"class": "no_such_package.FileSystem", "err": "Install no_such_package"},
+    )
+    with pytest.raises(InputError, match="Install no_such_package"):
+        find_shards("nowhere://bucket/*.tar")
+
+
+def test_samples_are_numbered_through_the_set() -> None:
+    tag = CodecTag("f", (1, 2, 2))
+    a, b = Shard("a.tar", 3, tag, 0), Shard("s3://b/b.tar", 5, tag, 3)
+    found = [(s.name, s.start, s.stop, s.index, s.tag) for s in spans([b, a], 4, 7)]
+    assert found == [("b.tar", 4, 5, 7, tag), ("a.tar", 0, 2, 0, tag)]
+    around = [(s.name, s.start, s.stop, s.index) for s in spans([a, b], 6, 10)]
+    assert around == [("b.tar", 3, 5, 6), ("a.tar", 0, 2, 0)]
+
+
+def test_a_part_of_a_set_is_numbered_by_itself(code_shards) -> None:
+    part = first_of_each(open_shards(code_shards), 6)
+    assert [(shard.start, shard.count) for shard in part.shards] == [(0, 1), (1, 2), (3, 1), (4, 2)]
+
+
+def test_shards_beside_but_not_in_the_manifest_are_counted(code_shards) -> None:
+    shutil.copy(code_shards / "codes-000000.tar", code_shards / "more.tar")
+    assert open_shards(code_shards).count == 40
+    assert open_shards(code_shards / "*.tar").count == 50

@@ -1,0 +1,350 @@
+"""Shards over http, from a server on loopback that fails on purpose."""
+
+import gc
+import io
+import itertools
+import json
+import multiprocessing
+import tarfile
+import threading
+import time
+import tracemalloc
+import warnings
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lit_mbldm.data.datamodule import ShardDataModule
+from lit_mbldm.data.decoders import dump_codes
+from lit_mbldm.data.encode import encode_shards
+from lit_mbldm.data.locate import open_shards
+from lit_mbldm.data.reading import Sample, read_span, spans
+from lit_mbldm.data.reference import shards_identity
+from lit_mbldm.data.shards import write_shards
+from lit_mbldm.data.skips import SkipLog
+from lit_mbldm.errors import InputError
+from lit_mbldm.storage import faults, http_stream
+from lit_mbldm.storage.opening import open_binary
+
+SHARD = "codes-000001.tar"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves the files of a folder.
+
+    Attributes:
+        ranges: whether it answers parts of files.
+        faults: for each file name, what befalls the next answers: a status instead of it,
+            `("cut", n)` closes the connection before byte n of the file, `("stall", n)` stops
+            there for a second.
+        asked: path, range and credentials of each request.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.folder = folder
+        self.ranges = True
+        self.faults: dict[str, Iterator[Any]] = {}
+        self.asked: list[tuple[str, str | None, str | None]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def count(self, name: str) -> int:
+        return sum(name in path for path, _, _ in self.asked)
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        wanted = self.headers["Range"] if self.server.ranges else None
+        self.server.asked.append((self.path, self.headers["Range"], self.headers["Authorization"]))
+        path = self.server.folder / self.path.partition("?")[0].lstrip("/")
+        fault = next(self.server.faults.get(path.name, iter(())), None)
+        if isinstance(fault, int) or not path.is_file():
+            return self.answer(fault if isinstance(fault, int) else 404, 0)
+        size = path.stat().st_size
+        begin = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        if begin >= size > 0:
+            return self.answer(416, 0)
+        self.answer(206 if wanted else 200, size - begin, path)
+        kind, where = fault or (None, size)
+        with path.open("rb") as stream:
+            stream.seek(begin)
+            self.send(stream, min(where, size) - begin)
+            if kind == "stall":
+                self.wfile.flush()
+                time.sleep(1)
+            self.close_connection = kind is not None
+        return None
+
+    def answer(self, status: int, length: int, path: Path | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(length))
+        if path is not None:
+            self.send_header("ETag", f'"{path.stat().st_mtime_ns}"')
+        self.end_headers()
+
+    def send(self, stream: io.BufferedReader, count: int) -> None:
+        while count > 0 and (data := stream.read(min(count, 1 << 16))):
+            self.wfile.write(data)
+            count -= len(data)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(faults, "PAUSES", (0.01, 0.02, 0.03))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server(tmp_path) as found:
+        threading.Thread(target=found.serve_forever, args=(0.01,), daemon=True).start()
+        yield found
+        found.shutdown()
+
+
+def epoch_of(patterns: Any, workers: int = 0, batch_size: int = 4) -> list[dict[str, Any]]:
+    module = ShardDataModule(
+        patterns, batch_size=batch_size, num_workers=workers, seed=3, max_skipped=1.0
+    )
+    module.setup("fit")
+    return list(module.train_dataloader())
+
+
+def same(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> bool:
+    return len(first) == len(second) and all(
+        torch.equal(a["codes"], b["codes"]) and torch.equal(a["index"], b["index"])
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def read_all(patterns: Any) -> tuple[list[Sample], SkipLog]:
+    """The samples in order, and what was skipped."""
+    shards = open_shards(patterns)
+    skips = SkipLog()
+    parts = spans(shards.shards, 0, shards.count)
+    return [sample for part in parts for sample in read_span(part, skips.add)], skips
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_over_http_is_that_of_local_files(code_shards, server, workers) -> None:
+    expected = epoch_of(str(code_shards), workers)
+    with open_binary(f"{server.url}/codes/{SHARD}") as stream:  # used before workers are forked
+        stream.read(1)
+        assert same(epoch_of(f"{server.url}/codes", workers), expected)
+    assert same(epoch_of(f"{server.url}/codes", workers), expected)
+
+
+def test_file_systems_with_connections_work_in_forked_workers_and_after(
+    code_shards, server
+) -> None:
+    expected = epoch_of(str(code_shards), 2)
+    assert same(epoch_of(f"simplecache::{server.url}/codes", 2), expected)
+    worker = multiprocessing.get_context("fork").Process(target=gc.collect)
+    worker.start()
+    worker.join()
+    counts: list[int] = []
+
+    def again() -> None:
+        counts.append(open_shards(f"simplecache::{server.url}/codes").count)
+
+    thread = threading.Thread(target=again, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert counts == [40]
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_folders_and_braces_name_the_same_shards(code_shards, server, manifest) -> None:
+    local = open_shards(code_shards)
+    if not manifest:
+        (code_shards / "manifest.json").unlink()
+    remote = open_shards(f"{server.url}/codes/codes-{{000000..000003}}.tar")
+    assert [(s.name, s.count, s.tag, s.start) for s in remote.shards] == [
+        (s.name, s.count, s.tag, s.start) for s in local.shards
+    ]
+    if manifest:
+        assert open_shards(f"{server.url}/codes/").shards == remote.shards
+    else:
+        with pytest.raises(InputError, match=r"manifest\.json"):
+            open_shards(f"{server.url}/codes")
+    with pytest.raises(InputError, match=r"cannot be listed.*manifest\.json"):
+        open_shards(f"{server.url}/codes/*.tar")
+
+
+def test_a_thousand_shards_are_opened_by_one_request(code_shards, server) -> None:
+    path = code_shards / "manifest.json"
+    manifest = json.loads(path.read_text())
+    entry = manifest["shards"][0]
+    manifest["shards"] = [{**entry, "name": f"codes-{i:06d}.tar"} for i in range(1000)]
+    path.write_text(json.dumps(manifest))
+    assert open_shards(f"{server.url}/codes").count == 10_000
+    assert len(server.asked) == 1
+    server.asked.clear()
+    assert open_shards(f"{server.url}/codes/codes-{{000000..000999}}.tar").count == 10_000
+    assert len(server.asked) == 1
+
+
+def test_memory_does_not_grow_with_the_shard(server, tmp_path) -> None:
+    data = dump_codes(np.zeros((1, 1, 512, 512), dtype=np.uint8))
+    with tarfile.open(tmp_path / "images.tar", "w") as archive:
+        for index in range(128):
+            member = tarfile.TarInfo(f"{index}.png")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    tracemalloc.start()
+    shards = open_shards(f"{server.url}/images.tar")
+    samples = read_span(spans(shards.shards, 0, 128)[0], SkipLog().add)
+    assert sum(1 for _ in samples) == 128
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 << 20 < 128 * len(data) / 6
+
+
+@pytest.mark.filterwarnings("ignore:.*trying again")
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize(
+    "passing",
+    [
+        [("cut", 5000)],
+        [("cut", 5000), ("cut", 9000), ("cut", 9001)],
+        [("stall", 5000)],
+        [503, 500],
+        [429],
+        [("cut", 5000), 503],
+    ],
+    ids=str,
+)
+def test_a_passing_fault_loses_nothing(code_shards, server, monkeypatch, ranges, passing) -> None:
+    expected = epoch_of(str(code_shards))
+    server.ranges = ranges
+    server.faults[SHARD] = iter(passing)
+    monkeypatch.setattr(http_stream, "TIMEOUT", 0.3)
+    assert same(epoch_of(f"{server.url}/codes"), expected)
+    assert next(server.faults[SHARD], None) is None
+    resumed = [wanted for path, wanted, _ in server.asked if SHARD in path and wanted]
+    assert bool(resumed) == ("cut" in str(passing) or "stall" in str(passing))
+
+
+def test_a_connection_that_always_drops_loses_the_rest_of_the_shard(
+    server, make_photos, tmp_path
+) -> None:
+    write_shards(make_photos(80), tmp_path / "images", 16, shard_size=40, workers=1)
+    expected, _ = read_all(str(tmp_path / "images"))
+    server.faults["images-000000.tar"] = itertools.repeat(("cut", 30_000))
+    with pytest.warns(UserWarning, match="trying again"):
+        samples, skips = read_all(f"{server.url}/images")
+    good = len(samples) - 40
+    assert 10 < good < 30_000 / 1024
+    assert samples == expected[:good] + expected[40:]
+    assert skips.count == 40 - good
+    assert [entry["name"] for entry in skips.entries] == ["images-000000.tar"]
+    assert f"ends after {good} samples" in skips.entries[0]["reason"]
+    assert "4 times (at byte 30000)" in skips.entries[0]["reason"]
+
+
+def test_a_missing_shard_is_skipped_counted_and_asked_for_once(code_shards, server) -> None:
+    (code_shards / SHARD).unlink()
+    samples, skips = read_all(f"{server.url}/codes")
+    assert skips.count == 10
+    assert [sample.index for sample in samples] == [*range(10), *range(20, 40)]
+    assert skips.entries == [
+        {
+            "name": SHARD,
+            "reason": f"ends after 0 samples ({server.url}/codes/{SHARD} does not exist"
+            " (at byte 0))",
+            "count": 10,
+        }
+    ]
+    assert server.count(SHARD) == 1
+
+
+def test_a_server_that_stays_broken_stops_the_run_at_once_with_its_name(
+    code_shards, server
+) -> None:
+    server.faults["manifest.json"] = itertools.repeat(503)
+    again = pytest.warns(UserWarning, match="trying again")
+    with again, pytest.raises(InputError, match="HTTP 503") as error:
+        open_shards(f"{server.url}/codes")
+    assert f"{server.url}/codes/manifest.json" in str(error.value)
+    with again, pytest.raises(InputError, match="refused"):
+        open_shards("http://127.0.0.1:9/codes")
+
+
+def test_a_page_in_place_of_the_manifest_is_an_error(code_shards, server) -> None:
+    (code_shards / "manifest.json").write_text("<html>Welcome</html>")
+    with pytest.raises(InputError, match=r"Expected a manifest.*codes/manifest\.json.*JSON"):
+        open_shards(f"{server.url}/codes")
+
+
+def test_missing_shards_without_a_manifest_are_an_error(code_shards, server) -> None:
+    (code_shards / "manifest.json").unlink()
+    (code_shards / SHARD).unlink()
+    with pytest.raises(InputError, match=f"1 of 4 could not be used(.|\n)*{SHARD} does not exist"):
+        open_shards(f"{server.url}/codes/codes-{{000000..000003}}.tar")
+
+
+def test_secrets_reach_the_server_and_no_message(code_shards, server, recwarn) -> None:
+    url = f"{server.url}/codes?token=se%2Fsame&x=1".replace("//", "//user:open@")
+    shards = open_shards(url)
+    server.faults[SHARD] = itertools.repeat(500)
+    (code_shards / "codes-000002.tar").unlink()
+    samples, skips = read_all(url)
+    assert len(samples) == 20
+    assert all(path.endswith("?token=se%2Fsame&x=1") for path, _, _ in server.asked)
+    assert {user for _, _, user in server.asked} == {"Basic dXNlcjpvcGVu"}
+    told = [str(warning.message) for warning in recwarn] + [shards.name, skips.summary()]
+    told += [str(shards_identity(shards)), samples[0].name]
+    for bad in [f"{url}&y={{1..2", url.replace("/codes", "/none"), f"{url}*".replace("?", "*?")]:
+        with pytest.raises(InputError) as error:
+            open_shards(bad)
+        told.append(str(error.value))
+    assert server.url in " ".join(told)
+    assert not [text for text in told if "open" in text.replace("opens", "") or "same" in text]
+
+
+def test_identity_of_remote_shards(code_shards, server, tmp_path) -> None:
+    local = shards_identity(open_shards(code_shards))
+    assert shards_identity(open_shards(f"{server.url}/codes")) == local
+    (code_shards / "manifest.json").unlink()
+    pattern = f"{server.url}/codes/codes-{{000000..000003}}.tar"
+    first = shards_identity(open_shards(pattern))
+    assert shards_identity(open_shards(f"{pattern}?token=1")) == first != local
+    assert [size for _, size, _ in first] == [size for _, size, _ in local]
+    time.sleep(0.01)
+    (code_shards / SHARD).touch()
+    changed = shards_identity(open_shards(pattern))
+    assert [a != b for a, b in zip(first, changed, strict=True)] == [False, True, False, False]
+
+
+@pytest.mark.filterwarnings("ignore:.*trying again")
+def test_shards_encoded_from_a_server_are_those_of_local_files(
+    code_shards, server, codec, tmp_path
+) -> None:
+    server.faults["images-000002.tar"] = iter([("cut", 3000), 503])
+    encode_shards(f"{server.url}/images", tmp_path / "remote", codec)
+    for shard in code_shards.glob("*.tar"):
+        assert (tmp_path / "remote" / shard.name).read_bytes() == shard.read_bytes()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_goes_on_with_a_shard_lost(image_shards, server, workers) -> None:
+    (image_shards / "images-000002.tar").unlink()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        batches = epoch_of(f"{server.url}/images", workers, batch_size=10)
+    assert [len(batch["images"]) for batch in batches] == [10] * 4
+    assert not {int(index) for batch in batches for index in batch["index"]} & set(range(20, 30))
+    if not workers:
+        assert any("10 skipped by this process" in str(warning.message) for warning in caught)

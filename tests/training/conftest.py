@@ -1,0 +1,199 @@
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lit_mbldm.data.encode import encode_shards
+from lit_mbldm.data.shards import write_shards
+from lit_mbldm.zoo.load import load_codec
+
+PYTHON = [sys.executable, "-m", "lit_mbldm"]
+# 24 steps: epochs end at 10 and 20, validation comes every 6, a checkpoint every 4
+CONFIG = """
+seed_everything: 3
+model:
+  class_path: lit_mbldm.training.CategoricalDiffusion
+  init_args:
+    codec: opq-32-8-8
+    image_size: 32
+    learning_rate: 2.0e-3
+    warmup_steps: 16
+    denoiser:
+      class_path: lit_mbldm.denoisers.UNet
+      init_args: {in_channels: 6, out_channels: 1536, base_channels: 16, channel_multipliers: [1],
+                  blocks_per_level: 1, dropout: 0.2}
+    process:
+      class_path: lit_mbldm.processes.CategoricalProcess
+      init_args: {latent_weight: 0.0, image_weight: 0.0, cross_entropy_weight: 1.0}
+data:
+  class_path: lit_mbldm.data.ShardDataModule
+  init_args: {batch_size: 4}
+trainer:
+  accelerator: cpu
+  max_steps: 24
+  gradient_clip_val: 1.0
+  log_every_n_steps: 2
+  check_val_every_n_epoch: null
+  val_check_interval: 6
+  limit_val_batches: 2
+  enable_model_summary: false
+  enable_progress_bar: false
+  logger:
+    class_path: lightning.pytorch.loggers.TensorBoardLogger
+    init_args: {save_dir: runs, name: tiny}
+  callbacks:
+    - class_path: lightning.pytorch.callbacks.EMAWeightAveraging
+      init_args: {decay: 0.9, use_buffers: false}
+    - class_path: probe.Probe
+    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+      init_args: {every_n_train_steps: 4}
+"""
+
+
+@dataclass
+class Fit:
+    """`lightning fit` of a tiny model in a folder of its own."""
+
+    folder: Path
+    options: tuple[str, ...] = ()
+
+    @property
+    def version(self) -> Path:
+        return self.folder / "runs" / "tiny" / "version_0"
+
+    def command(self, *options: str) -> list[str]:
+        return [*PYTHON, "fit", "--config", "tiny.yaml", *self.options, *options]
+
+    def start(
+        self, command: list[str] | None = None, **environment: str
+    ) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            command or self.command(),
+            cwd=self.folder,
+            env=clean_environment(**environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *options: str, code: int = 0, **environment: str) -> str:
+        """What it printed; fails unless it exits with this code."""
+        process = self.start(self.command(*options), **environment)
+        printed, _ = process.communicate(timeout=240)
+        assert process.returncode == code, printed[-4000:]
+        return printed
+
+    def scalars(self) -> dict[tuple[str, int], set[float | None]]:
+        """All values that TensorBoard's files hold, by tag and step; None for NaN."""
+        values: dict[tuple[str, int], set[float | None]] = {}
+        for file in sorted(self.version.glob("events*")):
+            events = EventAccumulator(str(file))
+            events.Reload()
+            for tag in events.Tags()["scalars"]:
+                for event in events.Scalars(tag):
+                    value = None if math.isnan(event.value) else event.value
+                    values.setdefault((tag, event.step), set()).add(value)
+        return values
+
+    def last(self) -> dict[str, Any]:
+        """All that last.ckpt holds, flat, but for counters of validation and names of files."""
+        path = self.version / "checkpoints" / "last.ckpt"
+        state = dict(_flat(torch.load(path, map_location="cpu", weights_only=True)))
+        return {k: v for k, v in state.items() if not re.search("val_loop|ModelCheckpoint", k)}
+
+
+def clean_environment(**added: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "PROBE_", "PL_"))}
+    probe = str(Path(__file__).parent)
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": probe, **added}
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in items:
+        if isinstance(item, dict | list | tuple):
+            yield from _flat(item, f"{name}/{key}")
+        else:
+            yield f"{name}/{key}", item
+
+
+def assert_same(found: Fit, expected: Fit) -> None:
+    """Checkpoint and logged figures are those of the other run, bit for bit."""
+    state, other = found.last(), expected.last()
+    assert state.keys() == other.keys()
+    assert [k for k, v in state.items() if not _equal(v, other[k])] == []
+    assert found.scalars() == expected.scalars()
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    return bool(a == b) or (a != a and b != b)  # NaN of a range of times that no sample had
+
+
+@pytest.fixture(scope="session")
+def codes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Code shards of 40 images of 32×32."""
+    folder = tmp_path_factory.mktemp("shards")
+    rng = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    for i in range(40):
+        coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((32, 32)).save(folder / "photos" / f"{i:02d}.png")
+    write_shards(folder / "photos", folder / "images", 32, shard_size=10, workers=1)
+    encode_shards(folder / "images", folder / "codes", load_codec("opq-32-8-8"), workers=1)
+    return folder / "codes"
+
+
+@pytest.fixture(scope="session")
+def new_fit(codes: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Fit]:
+    def make(*options: str) -> Fit:
+        folder = tmp_path_factory.mktemp("fit")
+        config = yaml.safe_load(CONFIG)
+        config["data"]["init_args"].update(train=str(codes), val=str(codes))
+        (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
+        return Fit(folder, options)
+
+    return make
+
+
+TWO_PROCESSES = ("--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=2")
+
+
+@pytest.fixture(scope="session")
+def unbroken(new_fit: Callable[..., Fit]) -> Fit:
+    """A run that nothing disturbed."""
+    fit = new_fit()
+    fit.run()
+    return fit
+
+
+@pytest.fixture(scope="session")
+def unbroken_pair(new_fit: Callable[..., Fit]) -> Fit:
+    """A run of two processes that nothing disturbed."""
+    fit = new_fit(*TWO_PROCESSES)
+    fit.run(PROBE_RECORD=str(fit.folder))
+    return fit
+
+
+@pytest.fixture
+def new_pair(new_fit: Callable[..., Fit]) -> Callable[[], Fit]:
+    return lambda: new_fit(*TWO_PROCESSES)
+
+
+@pytest.fixture
+def same() -> Callable[[Fit, Fit], None]:
+    return assert_same

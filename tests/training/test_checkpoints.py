@@ -1,0 +1,80 @@
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_mbldm.errors import InputError
+from lit_mbldm.training.checkpoints import AtomicCheckpointIO
+
+SAVE_FOREVER = """
+import itertools, sys, torch
+from lit_mbldm.training.checkpoints import AtomicCheckpointIO
+for number in itertools.count():
+    numbers = torch.full((300_000,), number)
+    AtomicCheckpointIO().save_checkpoint({"number": number, "numbers": numbers}, sys.argv[1])
+    print(number, flush=True)
+"""
+
+
+def test_killed_at_any_moment_of_saving_a_whole_file_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    rng = random.Random(0)
+    for _ in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SAVE_FOREVER, str(path)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        for _ in range(3):
+            process.stdout.readline()
+        time.sleep(rng.uniform(0, 0.02))
+        process.send_signal(signal.SIGKILL)
+        written = [2, *map(int, process.stdout.read().split())]
+        process.stdout.close()
+        assert process.wait() == -signal.SIGKILL
+        found = AtomicCheckpointIO().load_checkpoint(path)
+        assert found["number"] - written[-1] in (0, 1)
+        assert (found["numbers"] == found["number"]).all()
+    AtomicCheckpointIO().save_checkpoint({"number": 0}, tmp_path / "epoch=1.ckpt")
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["epoch=1.ckpt", "last.ckpt"]
+
+
+def test_full_disk_keeps_the_former_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    writer = AtomicCheckpointIO()
+    writer.save_checkpoint({"number": 1}, path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"Cannot save .*last\.ckpt.*The former one is kept"):
+            writer.save_checkpoint({"numbers": torch.zeros(1_000_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert writer.load_checkpoint(path) == {"number": 1}
+    assert [item.name for item in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
+def test_truncated_file_is_named(tmp_path: Path, kept: float) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"numbers": torch.zeros(1000)}, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept if kept >= 1 else kept * len(whole))])
+    with pytest.raises(InputError, match=r"last\.ckpt is damaged or no checkpoint"):
+        AtomicCheckpointIO().load_checkpoint(path)
+
+
+def test_missing_file_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")
+
+
+def test_other_file_systems() -> None:
+    path = "memory://checkpoints/last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"number": 3}, path)
+    assert AtomicCheckpointIO().load_checkpoint(path) == {"number": 3}
