@@ -52,3 +52,12 @@ def from_first(value: T, device: torch.device) -> T:
     box = [value]
     distributed.broadcast_object_list(box, src=0, device=device)
     return box[0]
+
+
+def all_equal(value: object) -> bool:
+    """Whether every process gives the same value."""
+    if _alone():
+        return True
+    values: list[object] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return all(other == value for other in values)

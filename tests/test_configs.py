@@ -233,7 +233,7 @@ def test_what_configs_share_is_written_once() -> None:
         keys = yaml.safe_load(named(name).read_text())
         assert keys.keys() - {"score"} == {"base", "data", "trainer"}
         assert keys["data"].keys() == {"init_args"}
-        assert keys["data"]["init_args"].keys() <= {"train", "val"}
+        assert keys["data"]["init_args"].keys() <= {"train", "val", "in_memory"}
         assert keys["trainer"] == {"logger": {"init_args": {"name": name}}}
 
 

@@ -202,9 +202,9 @@ class CropStream(IterableDataset[dict[str, Tensor]]):
         """Batches of each rank."""
         return self.crops // (self.batch_size * self.world_size)
 
-    def order(self, num_workers: int) -> list[Any]:
+    def order(self, num_workers: int) -> dict[str, Any]:
         """What the order depends on, besides the epoch."""
-        return [type(self).__name__, self.crops, self.cropper.seed]
+        return {"data": [type(self).__name__, self.crops], "seed": self.cropper.seed}
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         info = get_worker_info()

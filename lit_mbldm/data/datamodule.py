@@ -1,5 +1,7 @@
 """ShardDataModule: image or code shards as batches."""
 
+import hashlib
+import json
 from pathlib import Path
 
 from lit_mbldm.data.cache import cached_codes
@@ -12,6 +14,7 @@ from lit_mbldm.data.reference import ReferenceSet, first_of_each, shards_identit
 from lit_mbldm.data.resumable import ResumableLoader
 from lit_mbldm.data.streams import ShardStream, ShuffledStream
 from lit_mbldm.errors import InputError
+from lit_mbldm.ranks import all_equal, from_first
 
 
 class ShardDataModule(EncodingDataModule):
@@ -32,8 +35,8 @@ class ShardDataModule(EncodingDataModule):
             training, once for each codec. None encodes each batch anew.
         in_memory: keep all training codes in each process's memory: 24,576 bytes a 512×512 image,
             twice that with `horizontal_flip`.
-        max_skipped: largest tolerated fraction of samples that cannot be read, in an epoch and
-            process of all samples.
+        max_skipped: largest tolerated fraction of a process's samples of an epoch that cannot be
+            read.
         seed: of order and mirroring, with the epoch.
     """
 
@@ -74,6 +77,7 @@ class ShardDataModule(EncodingDataModule):
         self._train_shards: ShardSet | None = None
         self._val_shards: ShardSet | None = None
         self._stored: StoredCodes | None = None
+        self._identity = ""
 
     def setup(self, stage: str | None = None) -> None:
         """Find the shards, check them against the model's codec, encode and load what is asked for.
@@ -81,20 +85,26 @@ class ShardDataModule(EncodingDataModule):
         Raises:
             InputError: a pattern that matches nothing, shards of another codec, images of a
                 size the codec cannot encode, images where codes are needed, too many unreadable
-                samples, or a cache that cannot be written.
+                samples, a cache that cannot be written, or other samples in other processes.
         """
         if stage in (None, "fit"):
             self._train_shards = self._codes_of(self._open(self.train), self.horizontal_flip)
             if self.in_memory and self._stored is None:
                 self._stored = self._load(self._train_shards)
+            index = self._stored.index.tolist() if self._stored is not None else None
+            self._check_processes(self._train_shards, index)
+            identity = json.dumps(shards_identity(self._train_shards))
+            digest = hashlib.sha256(identity.encode()).hexdigest()
+            self._identity = from_first(digest, self.device)
         if self.val is not None:
             self._val_shards = self._codes_of(self._open(self.val), False)
+            self._check_processes(self._val_shards)
 
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled full batches; (seed, epoch) decides their order."""
         assert self._train_shards is not None
         shards = self._train_shards
-        share = self.batch_size, self.rank, self.world_size, self.seed
+        share = self.batch_size, self.rank, self.world_size, self.seed, self._identity
         if self._stored is not None:
             memory = MemoryStream(self._stored, *share)
             return ResumableLoader(memory, self.current_epoch, move=self.move_to_batch)
@@ -103,7 +113,7 @@ class ShardDataModule(EncodingDataModule):
             stream,
             self.current_epoch,
             self.num_workers,
-            self.max_skipped * shards.count,
+            self.max_skipped * len(stream) * self.batch_size,
             self.move_to_batch,
         )
 
@@ -112,12 +122,16 @@ class ShardDataModule(EncodingDataModule):
         if self._val_shards is None:
             return []
         shards = self._val_shards
+        if shards.count < self.world_size:
+            raise InputError(
+                f"Expected a sample for each of {self.world_size} processes in {shards.name}, got"
+                f" {shards.count}. Name more shards for val, or none (null)."
+            )
         stream = ShardStream(
             shards, self._decoder(shards), self.batch_size, self.rank, self.world_size
         )
-        return EpochLoader(
-            stream, self.current_epoch, self.num_workers, self.max_skipped * shards.count
-        )
+        most = self.max_skipped * shards.count / self.world_size
+        return EpochLoader(stream, self.current_epoch, self.num_workers, most)
 
     def reference(self, max_images: int | None = None) -> ReferenceSet:
         """The training set for scores: in order, without flips, at most so many of it."""
@@ -145,13 +159,12 @@ class ShardDataModule(EncodingDataModule):
         """The shards of the cache, where one is wanted for image shards."""
         if self.cache_dir is None or self.codec is None or shards.kind == "codes":
             return shards
-        assert self.trainer is not None
         folder = cached_codes(
             shards,
             self.codec,
             Path(self.cache_dir),
             flip=flip,
-            device=self.trainer.strategy.root_device,
+            device=self.device,
             rank=self.rank,
             world_size=self.world_size,
         )
@@ -163,7 +176,17 @@ class ShardDataModule(EncodingDataModule):
                 f"in_memory keeps codes, but {shards.name} holds images. Encode them with"
                 " `lit-mbldm encode`, or set cache_dir to have them encoded first."
             )
-        return StoredCodes(shards, 2 if self.horizontal_flip else 1, self.max_skipped)
+        copies = self.trainer.num_devices if self.trainer is not None else 1
+        return StoredCodes(shards, 2 if self.horizontal_flip else 1, self.max_skipped, copies)
+
+    def _check_processes(self, shards: ShardSet, index: list[int] | None = None) -> None:
+        found = [(shard.name, shard.count) for shard in shards.shards]
+        if not all_equal((found, index)):
+            raise InputError(
+                f"The processes do not find the same samples in {shards.name}: process {self.rank}"
+                f" finds {shards.count if index is None else len(index)}. Copy the shards again to"
+                " the nodes where some are missing or damaged."
+            )
 
     def _decoder(self, shards: ShardSet) -> Decoder:
         if shards.tag is not None:

@@ -36,6 +36,13 @@ class EncodingDataModule(lightning.LightningDataModule):
         """Number of the trainer's processes."""
         return self.trainer.world_size if self.trainer is not None else 1
 
+    @property
+    def device(self) -> torch.device:
+        """That this process trains on."""
+        return (
+            self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        )
+
     def current_epoch(self) -> int:
         """The trainer's epoch."""
         return self.trainer.current_epoch if self.trainer is not None else 0

@@ -5,6 +5,7 @@ batch.
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +33,7 @@ class StoredCodes:
         shards: of codes, read at once.
         variants: V, 2 to keep the mirror image's codes too, where they are stored; else 1.
         max_skipped: largest tolerated fraction of samples that cannot be read.
+        copies: of the codes on this machine, one a process.
 
     Attributes:
         codes: (N, V, S, h, w) uint8.
@@ -41,7 +43,9 @@ class StoredCodes:
         InputError: more than fits in this machine's memory, or too many unreadable samples.
     """
 
-    def __init__(self, shards: ShardSet, variants: int, max_skipped: float) -> None:
+    def __init__(
+        self, shards: ShardSet, variants: int, max_skipped: float, copies: int = 1
+    ) -> None:
         assert shards.tag is not None
         self.name = shards.name
         self.codes = torch.empty(0, dtype=torch.uint8)
@@ -49,7 +53,7 @@ class StoredCodes:
         skips = SkipLog()
         for number, codes in _read(shards, CodeDecoder(shards.tag.shape), skips):
             if not index:
-                self.codes = _empty(shards, min(variants, len(codes)))
+                self.codes = _empty(shards, min(variants, len(codes)), copies)
             V = self.codes.shape[1]
             if len(codes) < V:
                 skips.add(f"sample {number}", "the mirror image's codes are missing")
@@ -57,6 +61,11 @@ class StoredCodes:
             self.codes[len(index)] = torch.from_numpy(codes[:V])
             index.append(number)
         skips.check(len(index), shards.count, max_skipped, "Nothing was changed.")
+        if skips.count:
+            warnings.warn(
+                f"Left out {skips.count} unreadable samples of {shards.name}:\n{skips.summary()}",
+                stacklevel=2,
+            )
         self.codes = self.codes[: len(index)]
         self.index = torch.tensor(index)
 
@@ -74,15 +83,15 @@ def _read(
                     skips.add(sample.name, error)
 
 
-def _empty(shards: ShardSet, variants: int) -> Tensor:
+def _empty(shards: ShardSet, variants: int, copies: int) -> Tensor:
     assert shards.tag is not None
     shape = (shards.count, variants, *shards.tag.shape)
-    needed = int(np.prod(shape))
+    needed = copies * int(np.prod(shape))
     available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > available:
         raise InputError(
-            f"The codes of {shards.name} take {needed / 1e9:.1f} GB, this machine has"
-            f" {available / 1e9:.1f} GB of memory. Set in_memory: false to stream them."
+            f"The codes of {shards.name} take {needed / 1e9:.1f} GB in {copies} processes, this"
+            f" machine has {available / 1e9:.1f} GB of memory. Set in_memory: false to stream them."
         )
     return torch.empty(shape, dtype=torch.uint8)
 
@@ -99,6 +108,7 @@ class MemoryStream(IterableDataset[dict[str, Any]]):
         rank: of this process.
         world_size: number of processes.
         seed: of order and mirroring.
+        identity: of the codes' contents.
 
     Raises:
         InputError: too few samples for one batch a process.
@@ -111,12 +121,14 @@ class MemoryStream(IterableDataset[dict[str, Any]]):
         rank: int = 0,
         world_size: int = 1,
         seed: int = 0,
+        identity: str = "",
     ) -> None:
         self.stored = stored
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
         self.seed = seed
+        self.identity = identity
         self.epoch = 0
         check_batches(len(self), stored.name, batch_size, world_size, len(stored.index))
 
@@ -124,9 +136,10 @@ class MemoryStream(IterableDataset[dict[str, Any]]):
         """Batches of each rank."""
         return len(self.stored.index) // (self.batch_size * self.world_size)
 
-    def order(self, num_workers: int) -> list[Any]:
+    def order(self, num_workers: int) -> dict[str, Any]:
         """What the order depends on, besides the epoch."""
-        return [type(self).__name__, len(self.stored.index), self.seed]
+        data = [type(self).__name__, self.identity, len(self.stored.index)]
+        return {"data": data, "seed": self.seed}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         N, V = self.stored.codes.shape[:2]

@@ -22,10 +22,10 @@ class OrderedDataset(EpochDataset, Protocol):
     batch_size: int
     world_size: int
 
-    def order(self, num_workers: int) -> list[Any]:
+    def order(self, num_workers: int) -> dict[str, Any]:
         """What the order of the samples over all processes depends on, besides the epoch.
 
-        Of JSON's types. Without batch_size and world_size in it, each step takes the next
+        By names for messages. Without batch_size and world_size in it, each step takes the next
         batch_size × world_size samples of one order.
         """
 
@@ -97,10 +97,11 @@ class ResumableLoader(EpochLoader):
             rank_zero_info(f"The data continues at sample {batch * step} of the epoch.")
         else:
             batch = 0
+            before = state["order"]
+            changed = [key for key in {**before, **order} if before.get(key) != order.get(key)]
             rank_zero_warn(
                 f"The data starts epoch {state['epoch']} again, of which {done} samples were done:"
-                " the number of processes or workers, batch_size, seed or the data is another than"
-                f" before ({state['order']} before, {order} now)."
+                f" {', '.join(changed)} changed."
             )
         self._resume["batch"] = batch
         self._move(batch)

@@ -5,6 +5,7 @@ and workers, so that there may be fewer shards than workers.
 """
 
 import random
+import warnings
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 import webdataset
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
@@ -66,11 +66,6 @@ class ShardStream(IterableDataset[Batch | InputError]):
         start, stop = self._rank_share()
         return -(-(stop - start) // self.batch_size)
 
-    def order(self, num_workers: int) -> list[Any]:
-        """What the order depends on, besides the epoch."""
-        share = [self.batch_size, self.world_size, max(num_workers, 1)]
-        return [type(self).__name__, self.shards.count, *share]
-
     def __iter__(self) -> Iterator[Batch | InputError]:
         told, self._repeating = self._skipped, False
         try:
@@ -118,7 +113,10 @@ class ShardStream(IterableDataset[Batch | InputError]):
             return
         warned, self._skipped = self._skipped, self._skipped + count
         if warned < 5 or warned // 100 < self._skipped // 100:
-            rank_zero_warn(f"Skipped {name}: {error} ({self._skipped} skipped by this process).")
+            warnings.warn(
+                f"Skipped {name}: {error} ({self._skipped} skipped by process {self.rank}).",
+                stacklevel=2,
+            )
 
     def _stack(self, arrays: list[Array]) -> Tensor:
         shapes = sorted({array.shape for array in arrays})
@@ -146,6 +144,7 @@ class ShuffledStream(ShardStream):
         rank: of this process.
         world_size: number of processes.
         seed: of order and augmentation.
+        identity: of the shards' contents.
 
     Raises:
         InputError: too few samples for one batch a process.
@@ -159,18 +158,26 @@ class ShuffledStream(ShardStream):
         rank: int = 0,
         world_size: int = 1,
         seed: int = 0,
+        identity: str = "",
     ) -> None:
         super().__init__(shards, decoder, batch_size, rank, world_size)
         self.seed = seed
+        self.identity = identity
         check_batches(len(self), shards.name, batch_size, world_size, shards.count)
 
     def __len__(self) -> int:
         """Batches of each rank."""
         return self.shards.count // self.world_size // self.batch_size
 
-    def order(self, num_workers: int) -> list[Any]:
+    def order(self, num_workers: int) -> dict[str, Any]:
         """What the order depends on, besides the epoch."""
-        return [*super().order(num_workers), self.seed]
+        return {
+            "data": [type(self).__name__, self.identity, self.shards.count],
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "number of processes": self.world_size,
+            "num_workers": max(num_workers, 1),
+        }
 
     def _samples(self, first: int, last: int) -> Iterator[tuple[int, Array]]:
         count = (last - first) * self.batch_size

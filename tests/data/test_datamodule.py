@@ -13,6 +13,7 @@ import torch
 
 from lit_mbldm.data.datamodule import ShardDataModule
 from lit_mbldm.data.decoders import CodeDecoder, ImageDecoder, load_codes
+from lit_mbldm.data.encode import encode_shards
 from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.loader import EpochLoader
 from lit_mbldm.data.locate import count_samples, open_shards
@@ -274,6 +275,37 @@ def test_shards_of_which_nothing_can_be_read(image_shards) -> None:
         warnings.simplefilter("ignore")
         with pytest.raises(InputError, match="No sample"):
             list(module.train_dataloader())
+
+
+def test_processes_that_find_other_samples_are_told(code_shards, monkeypatch) -> None:
+    module = ShardDataModule(str(code_shards))
+    monkeypatch.setattr("lit_mbldm.data.datamodule.all_equal", lambda value: False)
+    with pytest.raises(InputError, match="do not find the same samples"):
+        module.setup("fit")
+
+
+def test_validation_needs_a_sample_for_each_process(code_shards) -> None:
+    module = ShardDataModule("-", str(code_shards))
+    module.setup("validate")
+    module.trainer = SimpleNamespace(world_size=41, global_rank=0, current_epoch=0)
+    with pytest.raises(InputError, match="41 processes"):
+        module.val_dataloader()
+
+
+def test_another_content_starts_the_epoch_again(code_shards, image_shards, codec, tmp_path) -> None:
+    module = ShardDataModule(str(code_shards), batch_size=4)
+    module.setup("fit")
+    loader = module.train_dataloader()
+    next(iter(loader))
+    other = tmp_path / "other"
+    encode_shards(image_shards, other, codec, flip=False)
+    module = ShardDataModule(str(other), batch_size=4)
+    module.setup("fit")
+    moved: list[int] = []
+    module.move_to_batch = moved.append
+    with pytest.warns(UserWarning, match="data changed"):
+        module.train_dataloader().load_state_dict(loader.state_dict())
+    assert moved == [0]
 
 
 class Probe(lightning.LightningModule):
