@@ -3,6 +3,7 @@
 import argparse
 import importlib.metadata
 import math
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,9 @@ def main(args: Sequence[str] | None = None) -> None:
         _dispatch(argv)
     except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("Interrupted; run the same command again to go on.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 def _dispatch(argv: list[str]) -> None:
@@ -83,13 +87,17 @@ def _add_shards(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser = verbs.add_parser("shards", help="images, or LSUN, to image shards")
     parser.add_argument(
         "source",
-        nargs="?",
+        metavar="SOURCE",
         help="folder of images, zip, tar shards, or LSUN's LMDB or its zip; none with --download",
     )
-    parser.add_argument("out", type=Path, help="folder to write")
+    out = parser.add_argument("out", metavar="OUT", help="folder to write")
+    out.required = False  # nargs="?" would not find it behind an option
     parser.add_argument("--size", type=_positive, required=True, help="height and width in pixels")
     parser.add_argument(
-        "--max-skipped", type=float, default=0.01, help="tolerated share of bad images"
+        "--max-skipped",
+        type=_fraction,
+        default=0.01,
+        help="tolerated share of images that cannot be used, from 0 to 1 (default: 0.01)",
     )
     parser.add_argument(
         "--download",
@@ -104,14 +112,18 @@ def _add_shards(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def _shards(options: argparse.Namespace) -> None:
     from lit_mbldm.data.shards import write_shards
 
-    source = options.source if options.download is None else _download(options)
-    if source is None or (options.download is None and (options.split or options.base_url)):
+    paths = [path for path in (options.source, options.out) if path is not None]
+    out, downloads = Path(paths[-1]), options.download is not None
+    mirrored = options.split or options.base_url
+    if len(paths) != (1 if downloads else 2) or (mirrored and not downloads):
         raise InputError(
             "Expected SOURCE OUT --size N, or OUT --size N --download CATEGORY, which alone takes"
-            " --split and --base-url."
+            f" --split and --base-url; got the paths {' '.join(paths)} with"
+            f"{'' if downloads else 'out'} --download."
         )
-    manifest = write_shards(source, options.out, options.size, max_skipped=options.max_skipped)
-    print(f"{manifest.count} images in {len(manifest.shards)} shards: {options.out}")
+    source = _download(options, out.parent) if downloads else paths[0]
+    manifest = write_shards(source, out, options.size, max_skipped=options.max_skipped)
+    print(f"{manifest.count} images in {len(manifest.shards)} shards: {out}")
     if manifest.upsampled:
         print(
             f"{manifest.upsampled} of them were enlarged to {manifest.size}×{manifest.size}: the"
@@ -119,19 +131,11 @@ def _shards(options: argparse.Namespace) -> None:
         )
 
 
-def _download(options: argparse.Namespace) -> Path:
+def _download(options: argparse.Namespace, folder: Path) -> Path:
     from lit_mbldm.data.lsun_archives import BASE_URL, fetch_lsun
 
-    if options.source is not None:
-        raise InputError(
-            f"Expected either a source or --download, got {options.source} and"
-            f" {options.download}. Leave one out."
-        )
     archive = fetch_lsun(
-        options.download,
-        options.split or "train",
-        options.base_url or BASE_URL,
-        options.out.parent,
+        options.download, options.split or "train", options.base_url or BASE_URL, folder
     )
     print(f"LSUN's zip: {archive}")
     return archive
@@ -147,7 +151,7 @@ def _add_encode(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--workers", type=_positive, help="shards encoded at once (default: cores; 1 on a GPU)"
     )
     parser.add_argument(
-        "--max-skipped", type=float, default=0.01, help="tolerated share of bad images"
+        "--max-skipped", type=_fraction, default=0.01, help="tolerated share of bad images"
     )
     parser.set_defaults(run=_encode)
 
@@ -302,6 +306,16 @@ def _temperature(text: str) -> float:
         raise argparse.ArgumentTypeError(
             f"expected numbers from 0, or argmax, got {text!r} (the model's name comes first)"
         )
+    return number
+
+
+def _fraction(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
     return number
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 
+from lit_mbldm.cores import cores
 from lit_mbldm.errors import InputError
 
 # rank, number of processes, rank on this machine
@@ -49,7 +50,7 @@ def own_cores() -> int:
     """Cores that this process may keep busy, its share where torchrun started several."""
     local = os.environ.get("LOCAL_WORLD_SIZE", "")
     if local.isdecimal() and int(local) > 1:  # torchrun gives each process one thread
-        return max(_cores() // int(local), 1)
+        return max(cores() // int(local), 1)
     return torch.get_num_threads()  # of the cores it may run on, or OMP_NUM_THREADS
 
 
@@ -65,10 +66,3 @@ def own_device(name: str, local_rank: int) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device {name} cannot be used: {error}") from error
-
-
-def _cores() -> int:
-    """Of this machine, without those that are closed to this process where that is told."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -295,6 +295,25 @@ def test_shards_take_a_source_or_a_download(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("order", ["SOURCE -- OUT", "-- SOURCE OUT", "SOURCE OUT --"])
+def test_shards_take_their_paths_anywhere(order: str, tmp_path: Path) -> None:
+    paths = {"SOURCE": str(make_photos(tmp_path / "photos", 2)), "OUT": str(tmp_path / "out")}
+    options = ["--size", "32", "--max-skipped", "0.1"]
+    given = [options if word == "--" else [paths[word]] for word in order.split()]
+    main(["shards", *(text for part in given for text in part)])
+    assert (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("share", ["-0.1", "1.1", "nan", "inf", "much"])
+def test_a_share_that_is_none_is_refused_at_once(
+    share: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = str(make_photos(tmp_path / "photos", 1))
+    command = ["shards", photos, str(tmp_path / "out"), "--size", "32", f"--max-skipped={share}"]
+    assert f"expected a number from 0 to 1, got '{share}'" in fails(command, capsys)
+    assert not (tmp_path / "out").exists()
+
+
 def test_shards_tell_that_images_were_enlarged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,26 +1,24 @@
 """Raw images to square JPEGs, by several processes, in order."""
 
 import io
-import os
-import pickle
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 from queue import Empty, SimpleQueue
-from typing import IO, NamedTuple, cast
+from typing import NamedTuple, cast
 
+from lit_mbldm.cores import cores
 from lit_mbldm.data.images import ImageError, fit_square, load_rgb
 from lit_mbldm.data.raw_image import RawImage
-from lit_mbldm.errors import InputError
+from lit_mbldm.data.worker_process import WorkerProcess
 
 CHUNK_IMAGES = 8
 CHUNK_BYTES = 1 << 20
 CHUNKS_PER_WORKER = 3
 MIN_CHUNKS = 32  # in flight, to keep few workers busy while a finished shard goes to the disk
+MAX_BYTES = 1 << 28  # of undecoded images in flight; one chunk may be larger
 
 
 class Jpeg(NamedTuple):
@@ -71,88 +69,50 @@ def convert(
         workers: processes; None takes all cores this process may use, 1 stays in it.
 
     Raises:
-        InputError: a worker process was killed.
+        WorkerDiedError: a worker process was killed.
     """
-    workers = workers or _cores()
+    workers = workers or cores()
     convert_chunk = partial(_convert_chunk, size=size, quality=quality)
     chunks = _chunks(_Read(position, image.name, _read(image)) for position, image in images)
     done = map(convert_chunk, chunks) if workers == 1 else _pooled(chunks, convert_chunk, workers)
     yield from chain.from_iterable(done)
 
 
-def serve(tasks: IO[bytes], results: IO[bytes]) -> None:
-    """Do a worker process's work: convert chunks until `tasks` ends, as when its parent dies."""
-    while True:
-        try:
-            convert_chunk, chunk = pickle.load(tasks)
-            _send(results, convert_chunk(chunk))
-        except (EOFError, BrokenPipeError, pickle.UnpicklingError):
-            return
-
-
-class _Worker:
-    """A process that converts chunks.
-
-    It is no fork, since a copy of a process with threads may hang, nor does it import the user's
-    script again, as multiprocessing's other processes do.
-    """
-
-    def __init__(self, convert_chunk: ConvertChunk) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "lit_mbldm.data.convert_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-        self._convert_chunk = convert_chunk
-
-    @property
-    def _tasks(self) -> IO[bytes]:
-        return cast(IO[bytes], self._process.stdin)
-
-    @property
-    def _results(self) -> IO[bytes]:
-        return cast(IO[bytes], self._process.stdout)
-
-    def __call__(self, chunk: list[_Read]) -> list[Converted]:
-        try:
-            _send(self._tasks, (self._convert_chunk, chunk))
-            return cast(list[Converted], pickle.load(self._results))
-        except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
-            raise InputError(
-                "A process that converts images was killed, perhaps for want of memory. What is"
-                " finished stays: run the same command again."
-            ) from error
-
-    def close(self) -> None:
-        self._process.communicate()
+def answer(question: tuple[ConvertChunk, list[_Read]]) -> list[Converted]:
+    """Do a worker process's work: convert a chunk."""
+    convert_chunk, chunk = question
+    return convert_chunk(chunk)
 
 
 def _pooled(
     chunks: Iterator[list[_Read]], convert_chunk: ConvertChunk, workers: int
 ) -> Iterator[list[Converted]]:
-    idle: SimpleQueue[_Worker] = SimpleQueue()
+    idle: SimpleQueue[WorkerProcess] = SimpleQueue()
 
     def run(chunk: list[_Read]) -> list[Converted]:
         try:
             worker = idle.get_nowait()
         except Empty:
-            worker = _Worker(convert_chunk)
-        try:
-            return worker(chunk)
-        finally:
-            idle.put(worker)
+            worker = WorkerProcess("lit_mbldm.data.convert_worker")
+        converted = cast(list[Converted], worker.ask((convert_chunk, chunk)))
+        idle.put(worker)
+        return converted
 
-    pending: deque[Future[list[Converted]]] = deque()
+    pending: deque[tuple[int, Future[list[Converted]]]] = deque()
+    in_flight = 0
     most = max(CHUNKS_PER_WORKER * workers, MIN_CHUNKS)
     threads = ThreadPoolExecutor(workers)
     try:
         for chunk in chunks:
-            pending.append(threads.submit(run, chunk))
-            if len(pending) == most:
-                yield pending.popleft().result()
+            size = sum(map(_size, chunk))
+            while pending and (len(pending) == most or in_flight + size > MAX_BYTES):
+                oldest, done = pending.popleft()
+                in_flight -= oldest
+                yield done.result()
+            pending.append((size, threads.submit(run, chunk)))
+            in_flight += size
         while pending:
-            yield pending.popleft().result()
+            yield pending.popleft()[1].result()
     finally:
         threads.shutdown(cancel_futures=True)
         while not idle.empty():
@@ -178,12 +138,16 @@ def _chunks(images: Iterator[_Read]) -> Iterator[list[_Read]]:
     size = 0
     for image in images:
         chunk.append(image)
-        size += len(image.data) if isinstance(image.data, bytes) else 0
+        size += _size(image)
         if len(chunk) == CHUNK_IMAGES or size >= CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
     if chunk:
         yield chunk
+
+
+def _size(image: _Read) -> int:
+    return len(image.data) if isinstance(image.data, bytes) else 0
 
 
 def _read(image: RawImage) -> bytes | ImageError:
@@ -193,12 +157,3 @@ def _read(image: RawImage) -> bytes | ImageError:
         return error
     except OSError as error:
         return ImageError(f"cannot be read ({error.strerror})")
-
-
-def _send(stream: IO[bytes], message: object) -> None:
-    pickle.dump(message, stream, pickle.HIGHEST_PROTOCOL)
-    stream.flush()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -18,7 +18,7 @@ from lit_mbldm.data.codec import Codec
 from lit_mbldm.data.locate import Patterns, ShardSet, open_shards
 from lit_mbldm.data.manifest import FORMAT, Manifest
 from lit_mbldm.data.reference import shards_identity
-from lit_mbldm.data.shard_codes import EncodeSettings, ShardCodes, several_sizes
+from lit_mbldm.data.shard_codes import EncodeSettings, ShardCodes, ShardError, several_sizes
 from lit_mbldm.data.shard_folder import Part, ShardFolder
 from lit_mbldm.data.skips import SkipLog
 from lit_mbldm.errors import InputError
@@ -49,7 +49,11 @@ def encode_shards(
     Any number of processes and nodes may do it together, each with its own `rank`, at the same
     time or one after another: each begins with its share of the shards and goes on with those
     that no other has taken. What a killed run has finished is not done again. The bytes depend
-    on the images, the codec and `flip` alone.
+    on the images, the codec, `flip` and the kind of `device` alone: where two codewords are
+    equally near, a GPU may choose another than a CPU.
+
+    A damaged shard is never encoded in silence: what cannot be read of it is skipped and counted;
+    where all can be read, but the shard differs from the sha256 in its manifest, it is an error.
 
     Args:
         shards: folder of image shards, tar, glob or brace pattern, or a list of them, or an opened
@@ -71,8 +75,8 @@ def encode_shards(
 
     Raises:
         InputError: no image shards, images of a size the codec cannot encode or of several
-            sizes, other shards in `out`, a shard that cannot be reached, or, after everything is
-            written, more skipped than tolerated.
+            sizes, other shards in `out`; once the others are written, shards out of reach or that
+            differ from their manifest; once all are, more skipped than tolerated.
         OSError: `out` cannot be written, as on a full disk.
     """
     images = shards if isinstance(shards, ShardSet) else open_shards(shards)
@@ -125,6 +129,7 @@ class _Encoding:
         self._progress = progress
         self._lock = Lock()
         self._stop = Event()
+        self._failed: dict[int, ShardError] = {}
 
     def run(self, order: list[int], wait: bool) -> Manifest | None:
         """Encode what is left, in this order; None where other processes hold the rest."""
@@ -138,6 +143,8 @@ class _Encoding:
                 if not left:
                     manifest = self._folder.finish(self._manifest)
                     left = order
+                elif failed := [self._failed[n] for n in sorted(left) if n in self._failed]:
+                    raise ShardError.of_several(failed)
                 elif not wait:
                     break
                 else:
@@ -168,7 +175,10 @@ class _Encoding:
                 return
             with self._folder.claim(self._folder.names[number]) as mine:
                 if mine:
-                    self._encode_shard(number)
+                    try:
+                        self._encode_shard(number)
+                    except ShardError as error:
+                        self._failed[number] = error
 
     def _encode_shard(self, number: int) -> None:
         name = self._folder.names[number]

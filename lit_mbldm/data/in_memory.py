@@ -20,7 +20,7 @@ from lit_mbldm.data.decoders import CodeDecoder
 from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.loader import check_batches
 from lit_mbldm.data.locate import ShardSet
-from lit_mbldm.data.reading import read_span, spans
+from lit_mbldm.data.reading import ChangedShardError, read_span, whole
 from lit_mbldm.data.skips import SkipLog
 from lit_mbldm.errors import InputError
 from lit_mbldm.ranks import is_first
@@ -40,7 +40,8 @@ class StoredCodes:
         index: (N,) int64, the samples' numbers in the set.
 
     Raises:
-        InputError: more than fits in this machine's memory, or too many unreadable samples.
+        InputError: more than fits in this machine's memory, too many unreadable samples, or a
+            shard that differs from its manifest, though all its samples can be read.
     """
 
     def __init__(
@@ -60,7 +61,8 @@ class StoredCodes:
                 continue
             self.codes[len(index)] = torch.from_numpy(codes[:V])
             index.append(number)
-        skips.check(len(index), shards.count, max_skipped, "Nothing was changed.")
+        total = max(shards.count, len(index) + skips.count)
+        skips.check(len(index), total, max_skipped, "Nothing was changed.")
         if skips.count:
             warnings.warn(
                 f"Left out {skips.count} unreadable samples of {shards.name}:\n{skips.summary()}",
@@ -73,14 +75,28 @@ class StoredCodes:
 def _read(
     shards: ShardSet, decoder: CodeDecoder, skips: SkipLog
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    changed: list[str] = []
+
+    def skip(name: str, error: Exception, count: int) -> None:
+        if isinstance(error, ChangedShardError):
+            changed.append(name)
+        else:
+            skips.add(name, error, count)
+
     with tqdm(total=shards.count, desc="codes", unit="image", disable=not is_first()) as progress:
-        for span in spans(shards.shards, 0, shards.count):
-            for sample in read_span(span, skips.add):
+        for shard in shards.shards:
+            for sample in read_span(whole(shard), skip):
                 progress.update()
                 try:
                     yield sample.index, decoder.variants(sample.data)
                 except ImageError as error:
                     skips.add(sample.name, error)
+    noted = {entry["name"].partition("/")[0] for entry in skips.entries}
+    if unseen := [name for name in changed if name not in noted]:
+        raise InputError(
+            f"Shards of {shards.name} differ from their manifest's sha256: {', '.join(unseen)}."
+            " Copy or write them again, or remove the manifest to use them as they are."
+        )
 
 
 def _empty(shards: ShardSet, variants: int, copies: int) -> Tensor:

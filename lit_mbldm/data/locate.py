@@ -1,8 +1,8 @@
 """The shards a user names, and what they hold, without reading their samples."""
 
-import itertools
 import tarfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +28,14 @@ class Shard:
         count: number of samples.
         tag: the codec's where it holds codes, else None.
         start: number of its first sample in the set.
+        sha256: that the whole file should have, where a manifest tells it.
     """
 
     url: str
     count: int
     tag: CodecTag | None
     start: int
+    sha256: str | None = None
 
     @property
     def name(self) -> str:
@@ -135,20 +137,61 @@ def sample_key(member: str) -> str | None:
     return key
 
 
-def count_samples(url: str | Path) -> int:
-    """Count a shard's samples from the headers of its members; warns where it is cut off.
+class FirstMembers:
+    """Picks, of members in order, the one of each sample that is used: its first image or codes.
 
-    A URL is read whole.
+    Args:
+        on_second: called with the name of each further image of a sample that has one, or codes of
+            one that has codes, and why it is not used.
+
+    Attributes:
+        count: samples so far.
     """
-    keys = []
+
+    def __init__(self, on_second: Callable[[str, ImageError], None]) -> None:
+        self.count = 0
+        self._key: str | None = None
+        self._codes = False
+        self._on_second = on_second
+
+    def __call__(self, member: str) -> bool:
+        """Whether the next member is used."""
+        key = sample_key(member)
+        if key is None:
+            return False
+        codes = member.lower().endswith(".npy")
+        if key != self._key:
+            self._key, self._codes = key, codes
+            self.count += 1
+            return True
+        if codes == self._codes:
+            reason = f"one more of the sample {Path(key).name}, as names count up to the first dot"
+            self._on_second(member, ImageError(reason))
+        return False
+
+
+def count_samples(url: str | Path) -> int:
+    """Count a shard's samples from the headers of its members.
+
+    Warns where it is cut off, and where a sample has several images. A URL is read whole.
+    """
+    more: list[str] = []
+    first = FirstMembers(lambda member, _: more.append(member))
     for member in tar_members(url):
         if isinstance(member, ImageError):
             warnings.warn(
                 f"{public(str(url))}: {member}; its samples up to there are used.", stacklevel=2
             )
-        elif (key := sample_key(member.name)) is not None:
-            keys.append(key)
-    return sum(1 for _ in itertools.groupby(keys))
+        else:
+            first(member.name)
+    if more:
+        warnings.warn(
+            f"{public(str(url))}: {len(more)} members are left out, such as {more[0]}: what is"
+            " before the first dot of a name is its sample, of which one image is used. `lit-mbldm"
+            " shards` makes shards of all images.",
+            stacklevel=2,
+        )
+    return first.count
 
 
 def _open(url: str, start: int, manifests: Manifests) -> Shard:
@@ -157,11 +200,13 @@ def _open(url: str, start: int, manifests: Manifests) -> Shard:
         return Shard(url, count_samples(url), tag, start)
     manifest, entry = found
     if manifest.kind == "images":
-        return Shard(url, entry.count, None, start)
-    if manifest.fingerprint is None or manifest.shape is None:
-        return Shard(url, entry.count, read_tag(url), start)
-    S, h, w = manifest.shape
-    return Shard(url, entry.count, CodecTag(manifest.fingerprint, (S, h, w)), start)
+        tag = None
+    elif manifest.fingerprint is None or manifest.shape is None:
+        tag = read_tag(url)
+    else:
+        S, h, w = manifest.shape
+        tag = CodecTag(manifest.fingerprint, (S, h, w))
+    return Shard(url, entry.count, tag, start, entry.sha256)
 
 
 def _describe(shard: Shard) -> str:

@@ -4,18 +4,17 @@ import hashlib
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, NamedTuple
+from typing import IO, ParamSpec, TypeVar
 
-import lmdb
 from tqdm import tqdm
 
-from lit_mbldm.data.images import ImageError
-from lit_mbldm.data.raw_image import RawImage, check_bytes
+from lit_mbldm.data.lmdb_reader import Head, LmdbError, LmdbReader
+from lit_mbldm.data.raw_image import RawImage
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import replacing
 from lit_mbldm.storage.full_disk import full_disk_explained
@@ -24,6 +23,10 @@ DATA_FILE = "data.mdb"
 HEAD_BYTES = 1 << 17
 COPY_BYTES = 1 << 20
 PER_MAPPING = 1000
+MIN_ENTRY_BYTES = 10  # of an LMDB's page
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class LmdbSource:
@@ -43,36 +46,37 @@ class LmdbSource:
         stat = data.stat()
         with data.open("rb") as stream:
             self._head = _read_head(str(data), stream, stat.st_size)
-        identity = f"{self._head} {stat.st_size} {stat.st_mtime_ns}"
+        identity = f"{tuple(self._head)} {stat.st_size} {stat.st_mtime_ns}"
         self.identity = hashlib.sha256(identity.encode()).hexdigest()
 
     def __len__(self) -> int:
         return self._head.entries
 
     def __iter__(self) -> Iterator[RawImage]:
-        """Map the file anew from time to time: the pages read count as this process's memory."""
-        key = b""
-        while True:
-            with _open(self._data) as env, env.begin(buffers=True) as transaction:
-                cursor = transaction.cursor()
-                cursor.set_range(key)
-                for number, view in enumerate(self._keys(cursor)):
-                    key = bytes(view)
-                    if number == PER_MAPPING:
-                        break
-                    yield RawImage(
-                        key.decode(errors="backslashreplace"), partial(_value, transaction, key)
-                    )
-                else:
-                    return
+        count, start, more = 0, b"", True
+        with closing(LmdbReader(self._data)) as reader:
+            while more:
+                keys = self._told(reader.keys, start, PER_MAPPING + 1)
+                if more := len(keys) > PER_MAPPING:
+                    start = keys.pop()
+                count += len(keys)
+                if count > len(self) or (not more and count < len(self)):
+                    raise self._damaged(f"not {len(self)} entries, as it says, but {count}")
+                for key in keys:
+                    name = key.decode(errors="backslashreplace")
+                    yield RawImage(name, partial(self._told, reader.value, key))
 
-    def _keys(self, cursor: lmdb.Cursor) -> Iterator[bytes | memoryview]:
+    def _told(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            yield from cursor.iternext(values=False)
-        except lmdb.Error as error:
-            raise InputError(
-                f"The LMDB {self._data} is damaged ({error}). Download or copy it again."
-            ) from error
+            return read(*args, **kwargs)
+        except LmdbError as error:
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, reason: str) -> InputError:
+        return InputError(
+            f"The LMDB {self._data} is damaged ({reason}). Download or copy it again; what"
+            " is finished stays."
+        )
 
 
 class ZippedLmdbSource:
@@ -143,47 +147,28 @@ class ZippedLmdbSource:
             ) from error
 
 
-class _Head(NamedTuple):
-    """What an LMDB says of itself: entries, bytes it needs, number of its last transaction."""
-
-    entries: int
-    size: int
-    transaction: int
-
-
-def _read_head(name: str, stream: IO[bytes], size: int) -> _Head:
-    """Read an LMDB's first pages alone: mapping a truncated one would kill the process."""
+def _read_head(name: str, stream: IO[bytes], size: int) -> Head:
+    """Read an LMDB's first pages alone, which tell whether it is truncated."""
     with TemporaryDirectory() as folder:
         first_pages = Path(folder) / DATA_FILE
         first_pages.write_bytes(stream.read(HEAD_BYTES))
         try:
-            with _open(first_pages) as env:
-                info, stat = env.info(), env.stat()
-        except lmdb.Error as error:
+            with closing(LmdbReader(first_pages)) as reader:
+                head = reader.head()
+        except LmdbError as error:
             reason = str(error).removeprefix(f"{first_pages}: ")
             raise InputError(
                 f"Expected an LMDB in {name} of {size:,} bytes, which cannot be opened ({reason})."
                 " Download or copy it again."
             ) from error
-    needed = (info["last_pgno"] + 1) * stat["psize"]
-    if size < needed:
+    if size < head.size:
         raise InputError(
-            f"The LMDB {name} is truncated: {size:,} of {needed:,} bytes. Download or copy it"
+            f"The LMDB {name} is truncated: {size:,} of {head.size:,} bytes. Download or copy it"
             " again."
         )
-    return _Head(stat["entries"], needed, info["last_txnid"])
-
-
-def _open(data: Path) -> lmdb.Environment:
-    """Open without a lock file, which read-only storage may not allow; one pass needs readahead."""
-    return lmdb.open(str(data), subdir=False, readonly=True, lock=False)
-
-
-def _value(transaction: lmdb.Transaction, key: bytes) -> bytes:
-    try:
-        value = transaction.get(key)
-    except lmdb.Error as error:
-        raise ImageError(f"unreadable in the LMDB ({error})") from error
-    assert value is not None
-    check_bytes(len(value))
-    return bytes(value)
+    if head.entries * MIN_ENTRY_BYTES > head.size:
+        raise InputError(
+            f"The LMDB {name} is damaged: {head.entries:,} entries in {head.size:,} bytes. Download"
+            " or copy it again."
+        )
+    return head

@@ -4,14 +4,18 @@ import difflib
 import re
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.checksum import Checksum
-from lit_mbldm.storage.download import RefusedError, download, read_small
+from lit_mbldm.storage.download import RefusedError, download
+from lit_mbldm.storage.opening import open_binary
+from lit_mbldm.storage.urls import in_folder, is_http, public
 
 Split = Literal["train", "val"]
 
 BASE_URL = "http://dl.yf.io/lsun"
+MAX_CHECKSUM_BYTES = 4096
 
 # File, bytes and sha256, as TensorFlow Datasets recorded them (url_checksums/lsun.txt).
 SCENES = """
@@ -66,20 +70,19 @@ def fetch_lsun(category: str, split: Split, base_url: str, folder: Path) -> Path
     Args:
         category: a scene (`church_outdoor`, …) or an object (`cat`, …).
         split: objects have "train" only.
-        base_url: BASE_URL, or a mirror with the same paths. The published checksums hold for it
-            too, unless it has `<zip>.sha256`.
+        base_url: BASE_URL, or a mirror with the same paths, with user, password and query where
+            it wants them. The published checksums hold for it too, unless it has `<zip>.sha256`.
         folder: of the zip, which stays there.
 
     Raises:
         InputError: an unknown category or split, or anything that `download` raises.
     """
     place, checksum = _published(category, split)
-    url = f"{base_url.rstrip('/')}/{place}"
     path = folder / Path(place).name
     try:
         if base_url != BASE_URL:
-            checksum = _of_mirror(url) or checksum
-        download(url, path, checksum)
+            checksum = _of_mirror(_below(base_url, f"{place}.sha256")) or checksum
+        download(_below(base_url, place), path, checksum)
     except RefusedError as error:
         raise RefusedError(
             f"{error} Name a mirror of LSUN with --base-url, or a category it has:"
@@ -115,12 +118,26 @@ def _table(text: str) -> dict[str, Checksum]:
     return {name: Checksum(sha256, int(size)) for name, size, sha256 in rows}
 
 
+def _below(base_url: str, place: str) -> str:
+    try:
+        parts = urlsplit(base_url)
+        if is_http(base_url) and parts.hostname and parts.port != 0:
+            return in_folder(base_url, place)
+    except ValueError:  # as of a port that is no number
+        pass
+    raise InputError(
+        "Expected a base address that begins with http:// or https:// and a host, got"
+        f" {public(base_url)!r}."
+    )
+
+
 def _of_mirror(url: str) -> Checksum | None:
     try:
-        first = read_small(f"{url}.sha256").split()[:1]
-    except RefusedError:
+        with open_binary(url) as stream:
+            first = stream.read(MAX_CHECKSUM_BYTES).split()[:1]
+    except (FileNotFoundError, PermissionError):
         return None
     sha256 = first[0].decode(errors="replace").lower() if first else ""
     if not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise InputError(f"Expected the sha256 of the zip in {url}.sha256, got {sha256[:80]!r}.")
+        raise InputError(f"Expected the sha256 of the zip in {public(url)}, got {sha256[:80]!r}.")
     return Checksum(sha256)

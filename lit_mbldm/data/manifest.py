@@ -81,7 +81,24 @@ class Manifest:
         """
         path = folder / MANIFEST
         try:
-            fields: dict[str, Any] = json.loads(path.read_text())
+            text = path.read_bytes()
+        except OSError as error:
+            raise _unreadable(str(path), error) from error
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: bytes, name: str) -> "Manifest":
+        """Read a manifest's text.
+
+        Args:
+            text: JSON.
+            name: of the file, for messages.
+
+        Raises:
+            InputError: it is not one of this format.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(text)
             version = fields.pop("format")
             if version != FORMAT:
                 raise ValueError(f"format {version}, this version reads format {FORMAT}")
@@ -89,10 +106,8 @@ class Manifest:
             if any(Path(shard.name).name != shard.name for shard in shards):
                 raise ValueError("a shard lies outside the folder")
             return cls(shards=shards, **fields)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(
-                f"Expected a manifest of shards in {path}: {error!r}. Write the shards again."
-            ) from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _unreadable(name, error) from error
 
     def verify(self, folder: Path) -> None:
         """Check every shard's size and sha256.
@@ -124,3 +139,9 @@ def _refuse_differing(folder: Path, shards: list[ShardEntry]) -> None:
             f"Shards in {folder} are missing or differ from {MANIFEST}: {names}. Copy them again,"
             " or remove the folder and write all again."
         )
+
+
+def _unreadable(name: str, error: Exception) -> InputError:
+    return InputError(
+        f"Expected a manifest of shards in {name}: {error!r}. Write the shards again."
+    )

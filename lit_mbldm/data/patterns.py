@@ -2,13 +2,12 @@
 
 import glob
 import re
-import tempfile
 from pathlib import Path
 
 import braceexpand
-import webdataset
 
 from lit_mbldm.data.manifest import MANIFEST, Manifest, ShardEntry
+from lit_mbldm.data.shard_folder import UNFINISHED
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.opening import listing, open_binary
 from lit_mbldm.storage.urls import base_name, folder_of, in_folder, is_http, is_url, public
@@ -49,15 +48,18 @@ def find_shards(patterns: Patterns, manifests: Manifests | None = None) -> list[
         manifests: what is read of them goes here.
 
     Raises:
-        InputError: a pattern that matches nothing or cannot be read, or a command (`pipe:`).
+        InputError: a pattern that matches nothing or cannot be read, a local folder that is still
+            being written, or a command (`pipe:`).
     """
     manifests = Manifests() if manifests is None else manifests
     found: list[str] = []
     for pattern in map(str, [patterns] if isinstance(patterns, str | Path) else patterns):
+        if not pattern:
+            raise InputError("Expected a path or URL of shards, got an empty text.")
         if re.match(r"\s*pipe:", pattern, re.IGNORECASE):
             raise InputError(
-                f"Expected a path or URL of shards, got {pattern!r}. Commands are not run: name"
-                " the shards by their URL (http, https, s3, …)."
+                "Expected a path or URL of shards, got a command (pipe:…). Commands are not run:"
+                " name the shards by their URL (http, https, s3, …)."
             )
         try:
             found += _remote(pattern, manifests) if is_url(pattern) else _local(pattern, manifests)
@@ -84,6 +86,9 @@ def _local(pattern: str, manifests: Manifests) -> list[str]:
         paths = sorted(Path(match) for match in glob.glob(name, recursive=True))
         if not paths:
             raise _no_match(name)
+        if glob.has_magic(name):
+            for folder in {path.parent for path in paths}:
+                _refuse_unfinished(folder)
         found += [str(path) for path in paths]
     return found
 
@@ -97,12 +102,21 @@ def _in_local_folder(folder: Path, manifests: Manifests) -> list[str]:
                 " or write them again."
             )
     else:
+        _refuse_unfinished(folder)
         paths = sorted(folder.glob("*.tar"))
     if not paths:
         raise InputError(
             f"Expected .tar shards in {folder}, found none. Write them with `lit-mbldm shards`."
         )
     return [str(path) for path in paths]
+
+
+def _refuse_unfinished(folder: Path) -> None:
+    if (folder / UNFINISHED).exists() and not (folder / MANIFEST).exists():
+        raise InputError(
+            f"The shards in {folder} are still being written, or were not finished. Run the"
+            " `lit-mbldm shards` or `lit-mbldm encode` that writes them again until it is done."
+        )
 
 
 def _remote(pattern: str, manifests: Manifests) -> list[str]:
@@ -143,8 +157,7 @@ def _is_glob(url: str) -> bool:
 
 def _braces(pattern: str) -> list[str]:
     try:
-        expand = braceexpand.braceexpand if is_url(pattern) else webdataset.shardlists.expand_urls
-        return list(expand(pattern))
+        return list(braceexpand.braceexpand(pattern))
     except ValueError as error:
         name = public(pattern)
         raise InputError(
@@ -164,15 +177,10 @@ def _read_manifest(folder: str) -> Manifest | None:
         return Manifest.read(Path(folder)) if (Path(folder) / MANIFEST).exists() else None
     url = in_folder(folder, MANIFEST)
     try:
-        with open_binary(url) as stream, tempfile.TemporaryDirectory() as copy:
-            (Path(copy) / MANIFEST).write_bytes(stream.read())
-            return Manifest.read(Path(copy))
+        with open_binary(url) as stream:
+            text = stream.read()
     except (FileNotFoundError, PermissionError):  # stores may deny what does not exist
         return None
     except OSError as error:
         raise InputError(f"The manifest of the shards cannot be read: {error}.") from None
-    except InputError as error:
-        raise InputError(
-            f"Expected a manifest of shards in {public(url)}: {error.__cause__ or error!r}. Write"
-            " the shards again."
-        ) from None
+    return Manifest.parse(text, public(url))

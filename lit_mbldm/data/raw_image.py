@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from lit_mbldm.data.images import ImageError
+from lit_mbldm.errors import InputError
 
 MAX_BYTES = 1 << 29
 
@@ -43,3 +44,11 @@ def check_bytes(size: int) -> None:
     """Raise ImageError where a file of `size` bytes is too large to be an image."""
     if size > MAX_BYTES:
         raise ImageError(f"{size} bytes, more than the {MAX_BYTES} allowed")
+
+
+def changed(source: ImageSource) -> InputError:
+    """The error of a source that gives other images than it held when it was opened."""
+    return InputError(
+        f"The images in {source.name} changed while they were read: there were {len(source)} at"
+        " first. Run the command again, with a new folder for what it writes."
+    )

@@ -4,6 +4,7 @@ B images, V variants (the image, its mirror image), S code channels, h×w patche
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from lit_mbldm.data.decoders import ImageDecoder, dump_codes
 from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.locate import Shard
 from lit_mbldm.data.manifest import FORMAT
-from lit_mbldm.data.reading import Sample, Span, read_span
+from lit_mbldm.data.reading import ChangedShardError, Sample, read_span, whole
 from lit_mbldm.data.skips import SkipLog
 from lit_mbldm.data.tar_writer import CODEC_MEMBER
 from lit_mbldm.errors import InputError
@@ -32,6 +33,19 @@ class _Decoded(NamedTuple):
     @property
     def size(self) -> tuple[int, int]:
         return self.pixels.shape[1], self.pixels.shape[2]
+
+
+class ShardError(InputError):
+    """A shard that cannot be encoded now, with its name and the reason; others can be."""
+
+    @staticmethod
+    def of_several(errors: "list[ShardError]") -> InputError:
+        """The error of all shards that failed, once the others are written."""
+        lines = "".join(f"\n  {error}" for error in errors)
+        return InputError(
+            f"Image shards that cannot be encoded:{lines}\nWhat is finished is kept; run the same"
+            " command again when they can be read."
+        )
 
 
 @dataclass(frozen=True)
@@ -61,6 +75,9 @@ class EncodeSettings:
 class ShardCodes:
     """The codes of one shard of images.
 
+    What cannot be read of it is skipped and noted. Where its manifest has another checksum than it
+    and yet nothing is skipped, nobody could see which image is damaged: this is an error.
+
     Args:
         shard: of images of one size.
         settings: of the encoding.
@@ -80,12 +97,14 @@ class ShardCodes:
         self._settings = settings
         self._on_batch = on_batch
         self._failure: Exception | None = None
+        self._change: ChangedShardError | None = None
 
     def members(self) -> Iterator[tuple[str, bytes]]:
         """`__codec__`, then `<key>.npy` of each image; nothing where no image can be used.
 
         Raises:
-            InputError: images of several sizes, or the shard cannot be reached.
+            ShardError: the shard cannot be reached, or differs from its manifest.
+            InputError: images of several sizes.
         """
         for batch in self._batches():
             if self.size is None:
@@ -98,18 +117,19 @@ class ShardCodes:
             for item, variants in zip(batch, codes, strict=True):
                 yield f"{item.key}.npy", dump_codes(variants)
         if self._failure is not None:
-            raise InputError(
-                f"The image shard {self._shard.name} {self._failure}. What is finished is kept;"
-                " run the same command again when it can be read."
-            ) from self._failure
+            raise ShardError(f"{self._shard.name} {self._failure}") from self._failure
+        if self._change is not None and not self.skips.entries:
+            raise ShardError(
+                f"{self._shard.name} {self._change}: copy or write it again, or remove the manifest"
+                " and name another folder to encode it as it is"
+            ) from self._change
 
     def notes(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """What was skipped, and the images' size, of JSON's types."""
         return self.skips.entries, {"size": self.size}
 
     def _batches(self) -> Iterator[list[_Decoded]]:
-        span = Span(self._shard.url, 0, self._shard.count, self._shard.start)
-        samples = read_span(span, self._skip)
+        samples = read_span(whole(self._shard), self._skip)
         with ThreadPoolExecutor(self._settings.threads) as pool:
             while batch := list(islice(samples, self._settings.batch_size)):
                 results = pool.map(_decode, batch)
@@ -127,6 +147,8 @@ class ShardCodes:
     def _skip(self, name: str, error: Exception, count: int) -> None:
         if isinstance(error.__cause__, OSError):
             self._failure = error
+        elif isinstance(error, ChangedShardError):
+            self._change = error
         else:
             self.skips.add(name, error, count)
 
@@ -158,7 +180,11 @@ def several_sizes(first: tuple[int, ...], other: tuple[int, ...], name: str) -> 
 
 
 def _decode(sample: Sample) -> _Decoded | ImageError:
+    key = sample.name.partition("/")[2]
+    folders = re.split(r"[/\\]", key)
+    if not folders[0] or ".." in folders:
+        return ImageError("its name leads out of the folder that the codes are unpacked in")
     try:
-        return _Decoded(sample.name.partition("/")[2], ImageDecoder()(sample.data, None))
+        return _Decoded(key, ImageDecoder()(sample.data, None))
     except ImageError as error:
         return error

@@ -5,6 +5,7 @@ manifest takes its place when all are there.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import shutil
@@ -23,6 +24,7 @@ from lit_mbldm.storage.atomic import replacing
 from lit_mbldm.storage.full_disk import full_disk_explained
 
 UNFINISHED = ".unfinished"
+NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 
 Skips = list[dict[str, Any]]
 
@@ -51,7 +53,8 @@ class ShardFolder:
         recipe: all that decides their contents, of JSON's types.
 
     Raises:
-        InputError: the folder holds shards of another recipe, or finished ones that were changed.
+        InputError: the folder holds shards of another recipe, or finished ones that were changed,
+            or lies on a file system without locks.
         OSError: the folder cannot be written.
     """
 
@@ -65,7 +68,7 @@ class ShardFolder:
         self._notes = folder / UNFINISHED
         if self.manifest() is None and self._begin():
             return
-        manifest = self.manifest()
+        manifest = self._end_of_notes()
         assert manifest is not None
         manifest.verify_sizes(folder)
 
@@ -179,11 +182,19 @@ class ShardFolder:
                 if not (self.folder / MANIFEST).exists():
                     raise
                 yield False
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                raise InputError(
+                    f"The file system of {self.folder} has no file locks ({error.strerror}), which"
+                    " keep processes from writing the same shard. Choose a folder on one that has"
+                    " them, such as a local disk, and copy the finished shards."
+                ) from error
             else:
                 yield True
 
     def _end_of_notes(self) -> Manifest | None:
-        """The manifest; where there is one, notes that a late lock brought back go too."""
+        """The manifest; with it go notes that a killed process left or a late lock brought back."""
         manifest = self.manifest()
         if manifest is not None:
             shutil.rmtree(self._notes, ignore_errors=True)
@@ -222,5 +233,5 @@ class ShardFolder:
             raise InputError(
                 f"{self.folder} holds unfinished shards that were begun with another"
                 f" {' and '.join(differ)}. Give what they were begun with, choose another folder,"
-                " or remove it."
+                " or remove it. Input files count as others where their modification times changed."
             )

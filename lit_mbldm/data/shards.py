@@ -14,7 +14,7 @@ from tqdm import tqdm
 from lit_mbldm.data.convert import Converted, convert
 from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.manifest import FORMAT, Manifest
-from lit_mbldm.data.raw_image import ImageSource
+from lit_mbldm.data.raw_image import ImageSource, RawImage, changed
 from lit_mbldm.data.shard_folder import UNFINISHED, Part, ShardFolder, Skips
 from lit_mbldm.data.skips import SkipLog
 from lit_mbldm.data.sources import open_source
@@ -36,7 +36,8 @@ def write_shards(
     A shard holds the images at `shard_size` consecutive positions of the source, by their positions
     (`00000042.jpg`), less those that cannot be used. The same images give byte-identical shards
     with any number of workers. Called again after it was killed, it goes on with the shards that
-    are missing; with all there, it only checks their sizes.
+    are missing; with all there, it only checks their sizes. Memory does not grow with the number of
+    images.
 
     Args:
         source: images as for `open_source`, or an opened source.
@@ -44,12 +45,13 @@ def write_shards(
         size: side of the square images in pixels.
         shard_size: images a shard.
         quality: of the JPEGs, 1 to 100, without chroma subsampling.
-        workers: processes; None takes all cores, 1 stays in this process.
+        workers: processes that convert; None takes one a core, 1 converts in this process.
         max_skipped: largest tolerated fraction of images that cannot be used.
 
     Raises:
-        InputError: a bad argument or source, other shards in `out`, another process at work there,
-            or, after everything is written, more skipped than tolerated.
+        InputError: a bad argument, a source that is bad or changes while it is read, other shards
+            in `out`, another process at work there, a worker process that was killed, or, after
+            everything is written, more skipped than tolerated.
         OSError: nothing can be written, as on a full disk; the finished shards stay.
     """
     if size < 1 or shard_size < 1 or not 1 <= quality <= 100 or (workers or 1) < 1:
@@ -97,7 +99,7 @@ class _Members:
         self._converted = converted
         self._size = size
         self._progress = progress
-        self._skips = SkipLog()
+        self._lost: list[tuple[str, str]] = []
         self._upsampled = 0
         self._shortest_side: int | None = None
 
@@ -105,7 +107,7 @@ class _Members:
         for position, name, result in self._converted:
             self._progress.update()
             if isinstance(result, ImageError):
-                self._skips.add(name, result)
+                self._lost.append((name, str(result)))
                 continue
             side = result.shorter_side
             self._upsampled += side < self._size
@@ -113,8 +115,11 @@ class _Members:
             yield f"{position:08d}.jpg", result.data
 
     def notes(self) -> tuple[Skips, dict[str, Any]]:
+        skips = SkipLog()
+        for (name, reason), same in groupby(self._lost):
+            skips.add(name, reason, len(list(same)))
         facts = {"upsampled": self._upsampled, "shortest_side": self._shortest_side}
-        return self._skips.entries, facts
+        return skips.entries, facts
 
 
 def _write_missing(
@@ -125,7 +130,7 @@ def _write_missing(
             return manifest
         S, total = recipe.shard_size, len(images)
         done = {n for n, name in enumerate(folder.names) if folder.part(name) is not None}
-        wanted = ((i, image) for i, image in enumerate(images) if i // S not in done)
+        wanted = ((i, image) for i, image in _numbered(images) if i // S not in done)
         progress = tqdm(
             total=total,
             initial=sum(min(S, total - n * S) for n in done),
@@ -139,6 +144,17 @@ def _write_missing(
         manifest = folder.finish(partial(_manifest, images.name, recipe.size))
     assert manifest is not None
     return manifest
+
+
+def _numbered(images: ImageSource) -> Iterator[tuple[int, RawImage]]:
+    total, count = len(images), 0
+    for image in images:
+        count += 1
+        if count > total:
+            raise changed(images)
+        yield count - 1, image
+    if count < total:
+        raise changed(images)
 
 
 def _unless_empty(members: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]] | None:

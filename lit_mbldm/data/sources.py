@@ -1,5 +1,6 @@
 """Raw images of a folder, of tar archives, of a zip or of an LMDB, one at a time."""
 
+import contextlib
 import hashlib
 import os
 import tarfile
@@ -10,7 +11,9 @@ from pathlib import Path
 
 from lit_mbldm.data.images import IMAGE_SUFFIXES, ImageError
 from lit_mbldm.data.lsun import DATA_FILE, LmdbSource, ZippedLmdbSource
-from lit_mbldm.data.raw_image import ImageSource, RawImage, check_bytes
+from lit_mbldm.data.patterns import Manifests, find_shards
+from lit_mbldm.data.raw_image import ImageSource, RawImage, changed, check_bytes
+from lit_mbldm.data.shard_folder import UNFINISHED
 from lit_mbldm.data.tar_reader import tar_members
 from lit_mbldm.errors import InputError
 
@@ -27,7 +30,8 @@ def open_source(
             temporary folder each time. All else is read where it is.
 
     Raises:
-        InputError: a missing path, a file of another kind or damaged, or no image in it.
+        InputError: a missing path, a file of another kind or damaged, no image in it, shards that
+            are still being written, or images beside tars in one folder.
     """
     if not isinstance(source, str | Path):
         found: ImageSource = TarSource([_existing(path) for path in source])
@@ -52,7 +56,11 @@ def open_source(
 
 
 class FolderSource:
-    """The image files below a folder, sorted by relative path."""
+    """The image files below a folder, sorted by relative path.
+
+    Raises:
+        InputError: on reading, where the files are no longer those that were there at first.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.name = str(folder)
@@ -72,37 +80,45 @@ class FolderSource:
         return self._images
 
     def __iter__(self) -> Iterator[RawImage]:
-        for name in _files(self._folder):
-            if is_image(name):
-                yield RawImage(name, partial(_read_file, self._folder / name))
+        digest = hashlib.sha256()
+        for name in filter(is_image, _files(self._folder)):
+            path = self._folder / name
+            with contextlib.suppress(FileNotFoundError):  # the digest tells
+                _add(digest, name, path.stat())
+            yield RawImage(name, partial(_read_file, path))
+        if digest.hexdigest() != self.identity:
+            raise changed(self)
 
 
 class TarSource:
     """The image members of uncompressed tar archives, in the order of the archives.
 
-    An archive that ends early counts as one more image, whose `read` gives the reason.
+    What an archive that ends early lacks counts as images whose `read` gives the reason: as many
+    as the manifest beside it tells, else one.
     """
 
-    def __init__(self, archives: list[Path]) -> None:
-        self.name = ", ".join(str(path) for path in archives)
+    def __init__(self, archives: list[Path], name: str | None = None) -> None:
+        self.name = name or ", ".join(str(path) for path in archives)
         self.ignored = 0
         self._images = 0
         self._archives = archives
+        self._counts = _told_counts(archives)
         digest = hashlib.sha256()
-        for path in archives:
+        for path, count in zip(archives, self._counts, strict=True):
             _add(digest, path.name, path.stat())
-            for member in tar_members(path):
+            for member in _with_lost(tar_members(path), count):
                 wanted = isinstance(member, ImageError) or is_image(member.name)
                 self._images += wanted
                 self.ignored += not wanted
+        digest.update(f"{self._images}\n".encode())
         self.identity = digest.hexdigest()
 
     def __len__(self) -> int:
         return self._images
 
     def __iter__(self) -> Iterator[RawImage]:
-        for path in self._archives:
-            for member in tar_members(path):
+        for path, count in zip(self._archives, self._counts, strict=True):
+            for member in _with_lost(tar_members(path), count):
                 if isinstance(member, ImageError):
                     yield RawImage(path.name, partial(_fail, member))
                 elif is_image(member.name):
@@ -150,9 +166,16 @@ def _existing(source: str | Path) -> Path:
 def _open_folder(folder: Path) -> ImageSource:
     if (folder / DATA_FILE).is_file():
         return LmdbSource(folder / DATA_FILE)
-    images = FolderSource(folder)
-    archives = sorted(folder.glob("*.tar"))
-    return TarSource(archives) if archives and not len(images) else images
+    images, tars = FolderSource(folder), sorted(folder.glob("*.tar"))
+    if tars and len(images):
+        raise InputError(
+            f"Expected either images or tars of images in {folder}, found {len(images)} images and"
+            f" {len(tars)} tars, {next(iter(images)).name} and {tars[0].name} among them. Move one"
+            " kind to a folder of its own."
+        )
+    if len(images) or not (tars or (folder / UNFINISHED).is_dir()):
+        return images
+    return TarSource([Path(path) for path in find_shards(folder)], str(folder))
 
 
 def _open_zip(archive: Path, scratch: Path | None) -> ImageSource:
@@ -196,6 +219,31 @@ def _files(folder: Path, below: str = "") -> Iterator[str]:
 
 def _add(digest: "hashlib._Hash", name: str, stat: os.stat_result) -> None:
     digest.update(f"{name!r} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+
+
+def _told_counts(archives: list[Path]) -> list[int]:
+    """Images that the manifest beside each archive tells of, 0 where there is none."""
+    manifests = Manifests()
+    found = [manifests.of_shard(str(path)) for path in archives]
+    return [told[1].count if told and told[0].kind == "images" else 0 for told in found]
+
+
+def _with_lost(
+    members: Iterator[tarfile.TarInfo | ImageError], count: int
+) -> Iterator[tarfile.TarInfo | ImageError]:
+    """The members, and at last an error for each of `count` images that is not among them."""
+    error: ImageError | None = None
+    for member in members:
+        if isinstance(member, ImageError):
+            error = member
+            continue
+        count -= is_image(member.name)
+        yield member
+    if error is not None:
+        yield error
+        count -= 1
+    for _ in range(count):
+        yield error or ImageError("fewer images than its manifest tells")
 
 
 def _fail(error: ImageError) -> bytes:

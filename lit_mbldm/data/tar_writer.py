@@ -14,13 +14,15 @@ CODEC_MEMBER = "__codec__"
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> ShardEntry:
     """Write a shard under a temporary name and rename it.
 
+    Names may be of any length and alphabet.
+
     Args:
         path: the shard.
         members: (name, contents), written in this order; all but `__codec__` count as samples.
     """
     count = 0
     with replacing(path) as temporary:
-        with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive:
+        with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as archive:
             for name, data in members:
                 info = tarfile.TarInfo(name)
                 info.size = len(data)

@@ -21,6 +21,8 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import replacing
 from lit_mbldm.storage.checksum import Checksum
 from lit_mbldm.storage.full_disk import full_disk_explained
+from lit_mbldm.storage.http_stream import build_request
+from lit_mbldm.storage.urls import is_http, public
 
 BLOCK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 60.0
@@ -52,7 +54,7 @@ def download(url: str, path: Path, checksum: Checksum) -> None:
     where the server can, and the server's file is the same.
 
     Args:
-        url: http or https.
+        url: http or https; the secrets it may hold are in no message.
         path: of the file; its folder is made where it is missing.
         checksum: of the file.
 
@@ -78,25 +80,12 @@ def download(url: str, path: Path, checksum: Checksum) -> None:
         ) from None
 
 
-def read_small(url: str, limit: int = 4096) -> bytes:
-    """The first bytes of a small file.
-
-    Raises:
-        RefusedError: the server does not have it, or does not give it.
-        InputError: the server cannot be reached.
-    """
-    try:
-        with _asked(url, {}) as response:
-            return _read_block(response, limit)
-    except _InterruptedError as error:
-        raise InputError(f"{error}.") from error
-
-
 class _Download:
     """The way of a file into `part/data`, over any number of connections."""
 
     def __init__(self, url: str, part: Path, size: int | None) -> None:
-        self.url = url
+        self._url = url
+        self._name = public(url)
         self.data = part / "data"
         self._note = part / "version.json"
         self._size = size
@@ -114,8 +103,8 @@ class _Download:
                 longest = max(have, longest)
                 if failures == ATTEMPTS:
                     raise InputError(
-                        f"{self.url} failed {ATTEMPTS} times in a row ({error}). The {have:,} bytes"
-                        " that came stay: run the same command again later."
+                        f"{self._name} failed {ATTEMPTS} times in a row ({error}). The {have:,}"
+                        " bytes that came stay: run the same command again later."
                     ) from error
                 pause = FIRST_PAUSE_SECONDS * 2 ** (failures - 1)
                 tqdm.write(f"{error}; trying again in {pause:g} s", file=sys.stderr)
@@ -133,7 +122,7 @@ class _Download:
     def _fetch(self) -> None:
         """Ask for what is missing, and take what comes."""
         known = self._noted() if self._note.exists() and self._have() else None
-        with _asked(self.url, _range_from(self._have(), known) if known else {}) as response:
+        with _asked(self._url, _range_from(self._have(), known) if known else {}) as response:
             if known and response.status == HTTPStatus.PARTIAL_CONTENT:
                 self._check_range(response)
             else:
@@ -144,7 +133,7 @@ class _Download:
     def _begin(self, version: _Version) -> None:
         if self._size not in (None, version.size):
             raise InputError(
-                f"{self.url} has {version.size} bytes, expected {self._size}: it is another file."
+                f"{self._name} has {version.size} bytes, expected {self._size}: it is another file."
             )
         self.data.unlink(missing_ok=True)
         with replacing(self._note) as temporary:
@@ -158,7 +147,7 @@ class _Download:
         needed, free = version.size - self._have(), shutil.disk_usage(self.data.parent).free
         if free < needed:
             raise InputError(
-                f"{self.url} needs {needed:,} more bytes in {self.data.parent},"
+                f"{self._name} needs {needed:,} more bytes in {self.data.parent},"
                 f" {free:,} are free. Make room, or choose a folder on another disk."
             )
 
@@ -184,19 +173,24 @@ class _InterruptedError(Exception):
 
 @contextmanager
 def _asked(url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
-    if not url.startswith(("http://", "https://")):
-        raise InputError(f"Expected an address that begins with http:// or https://, got {url!r}.")
-    request = urllib.request.Request(url, headers={"User-Agent": "lit-mbldm", **headers})
+    name = public(url)
+    if not is_http(url):
+        raise InputError(f"Expected an address that begins with http:// or https://, got {name!r}.")
     try:
+        request = build_request(url)
+        for header in headers.items():
+            request.add_header(*header)
         response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        reason = f"{url} answers {error.code} {error.reason}"
+        reason = f"{name} answers {error.code} {error.reason}"
         if error.code in TRANSIENT or error.code >= 500:
             afresh = error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
             raise _InterruptedError(reason, start_afresh=afresh) from error
         raise RefusedError(f"{reason}.") from error
+    except (ValueError, http.client.InvalidURL):  # what they say may hold secrets
+        raise InputError(f"Expected an address on the web, got {name!r}.") from None
     except (OSError, http.client.HTTPException) as error:
-        raise _InterruptedError(f"{url} cannot be reached ({error})") from error
+        raise _InterruptedError(f"{name} cannot be reached ({error})") from error
     with response:
         yield response
 
@@ -211,7 +205,9 @@ def _read_block(response: http.client.HTTPResponse, limit: int) -> bytes:
 def _version(response: http.client.HTTPResponse) -> _Version:
     size = response.headers.get("Content-Length", "")
     if not size.isdecimal():
-        raise InputError(f"{response.url} does not say how many bytes it has (Content-Length).")
+        raise InputError(
+            f"{public(response.url)} does not say how many bytes it has (Content-Length)."
+        )
     entity = response.headers.get("ETag", "")
     strong = entity if not entity.startswith("W/") else ""
     return _Version(int(size), strong or response.headers.get("Last-Modified"))
@@ -225,7 +221,7 @@ def _range_from(start: int, version: _Version) -> dict[str, str]:
 
 def _accept(data: Path, path: Path, checksum: Checksum, url: str) -> None:
     try:
-        checksum.check(data, f"What {url} sent is not the expected file and was removed")
+        checksum.check(data, f"What {public(url)} sent is not the expected file and was removed")
     except InputError:
         shutil.rmtree(data.parent)
         raise

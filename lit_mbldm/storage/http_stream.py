@@ -31,7 +31,7 @@ class HttpStream:
     """
 
     def __init__(self, url: str, position: int = 0) -> None:
-        request = _request(url)
+        request = build_request(url)
         if position:
             request.add_header("Range", f"bytes={position}-")
         self._response = _answer(request, behind_end=position > 0)
@@ -65,7 +65,12 @@ def _answer(request: urllib.request.Request, behind_end: bool) -> Any:
         raise
 
 
-def _request(url: str) -> urllib.request.Request:
+def build_request(url: str) -> urllib.request.Request:
+    """A request for a URL, whose user and password are sent to its host alone.
+
+    Raises:
+        ValueError: it is no URL; the message may hold its secrets.
+    """
     parts = urlsplit(url)
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
     request = urllib.request.Request(

@@ -14,28 +14,19 @@ from lit_mbldm.data.cache import cached_codes
 from lit_mbldm.data.manifest import Manifest
 from lit_mbldm.errors import InputError
 
+CODEC = Path(__file__).parent / "noting_codec.py"
 # A process that needs the codes: notes the images it encodes, and what became of it.
 CHILD = """
-import hashlib, json, os, time, torch
+import os, runpy
 from pathlib import Path
 from lit_mbldm.data.cache import cached_codes
 
 {before}
 
-class Codec:
-    fingerprint = hashlib.sha256(b"mean").hexdigest()
-
-    def latent_shape(self, height, width):
-        return 1, height // 8, width // 8
-
-    def encode(self, images):
-        with open({log!r}, "a") as log:
-            log.write(f"{{len(images)}}\\n")
-        time.sleep({seconds})
-        return torch.nn.functional.avg_pool2d(images[:, :1].float(), 8).round().to(torch.uint8)
+codec = runpy.run_path({codec!r})["NotingCodec"]({log!r}, {seconds})
 
 try:
-    folder = cached_codes({shards!r}, Codec(), Path({cache!r}), flip=True, device="cpu",
+    folder = cached_codes({shards!r}, codec, Path({cache!r}), flip=True, device="cpu",
                           rank={rank}, world_size={world_size})
     count = len(list(folder.glob("codes-*.tar"))) if (folder / "manifest.json").exists() else 0
     text = f"{{folder}} {{count}}"
@@ -65,6 +56,7 @@ class Children:
         before: str = "",
     ) -> BaseProcess:
         code = CHILD.format(
+            codec=str(CODEC),
             log=str(self.log),
             seconds=seconds,
             shards=str(self.shards),
@@ -187,6 +179,20 @@ def test_a_failure_reaches_every_process(
     assert Manifest.read(folder).count == 39
 
 
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_changed_shard_is_not_filed_under_the_good_one_s_name(
+    children: Children, image_shards: Path, tmp_path: Path, world_size: int
+) -> None:
+    shard = image_shards / "images-000002.tar"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    for rank in range(world_size):
+        children.start(tmp_path / "cache", rank, world_size)
+    (message,) = set(children.wait())
+    assert "cannot be encoded:\n  images-000002.tar differs" in message
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert not (folder / "manifest.json").exists()
+
+
 def test_a_full_disk_is_named_and_loses_nothing(children: Children, tmp_path: Path) -> None:
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
     children.start(tmp_path / "cache", 0, 1, before=limit.format(4096))
@@ -223,14 +229,21 @@ def read_only(folder: Path) -> None:
         path.chmod(0o555 if path.is_dir() else 0o444)
 
 
-def test_a_read_only_cache_is_used_where_it_is_complete(public: Path, codec) -> None:
+@pytest.mark.parametrize("left_over", [False, True])
+def test_a_read_only_cache_is_used_where_it_is_complete(
+    public: Path, codec, left_over: bool
+) -> None:
     folder = cached(public / "images", codec, public / "cache")
+    if left_over:
+        (folder / ".unfinished").mkdir()
+        (folder / ".unfinished" / "recipe.json").touch()
     read_only(public / "cache")
     children = Children(public / "images", public / "logs" / "log")
     children.start(public / "cache", before=NOBODY)
     assert children.wait() == [f"{folder} 4"]
     assert not (public / "logs" / "log").exists()
-    folder.chmod(0o755)
+    for path in folder.parent.rglob("*"):
+        path.chmod(0o755)
 
 
 @pytest.mark.parametrize("begun", [False, True])

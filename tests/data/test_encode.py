@@ -2,10 +2,13 @@ import io
 import json
 import multiprocessing
 import random
+import re
+import shutil
 import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.process import BaseProcess
@@ -18,39 +21,34 @@ import torch
 from PIL import Image
 
 import lit_mbldm.data
+from lit_mbldm.cli import main
 from lit_mbldm.data.encode import encode_shards
-from lit_mbldm.data.images import load_rgb, to_array
+from lit_mbldm.data.images import ImageError, load_rgb, to_array
 from lit_mbldm.data.locate import open_shards
 from lit_mbldm.data.manifest import Manifest
+from lit_mbldm.data.shard_folder import UNFINISHED
 from lit_mbldm.data.shards import write_shards
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo.load import load_codec
 
-# Encodes slowly, and notes each call in a file: what another process of these tests runs.
+CODEC = Path(__file__).parent / "noting_codec.py"
+# What another process of these tests runs.
 CHILD = """
-import time, hashlib, torch
+import runpy
 from lit_mbldm.data.encode import encode_shards
 
-class Codec:
-    fingerprint = hashlib.sha256(b"mean").hexdigest()
-
-    def latent_shape(self, height, width):
-        return 1, height // 8, width // 8
-
-    def encode(self, images):
-        with open({log!r}, "a") as log:
-            log.write(f"{{len(images)}}\\n")
-        time.sleep({seconds})
-        return torch.nn.functional.avg_pool2d(images[:, :1].float(), 8).round().to(torch.uint8)
+codec = runpy.run_path({codec!r})["NotingCodec"]({log!r}, {seconds})
 
 {limit}
 try:
-    found = encode_shards({shards!r}, {out!r}, Codec(), batch_size=2, {options})
+    found = encode_shards({shards!r}, {out!r}, codec, batch_size=2, {options})
     text = "waits" if found is None else f"done {{found.count}}"
 except Exception as error:
     text = f"{{type(error).__name__}}: {{error}}"
 open({log!r} + f".{rank}", "w").write(text)
 """
+SIZE = 16
+CHANGED = ["images-000001.tar", "images-000002.tar"]
 FILE_LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
 
 
@@ -130,13 +128,58 @@ def test_a_corrupt_image_fails_at_the_end_past_the_threshold(image_shards, tmp_p
 
 def test_a_truncated_shard_keeps_its_beginning(image_shards, tmp_path, codec) -> None:
     shard = image_shards / "images-000003.tar"
-    shard.write_bytes(shard.read_bytes()[: 5 * 512 + 100])
+    with tarfile.open(shard) as archive:
+        cut = archive.getmembers()[4].offset_data + 100
+    shard.write_bytes(shard.read_bytes()[:cut])
     manifest = encode_shards(image_shards, tmp_path / "codes", codec, max_skipped=0.25)
-    assert 31 <= manifest.count < 40
-    assert any("images-000003.tar" in entry["name"] for entry in manifest.skipped)
+    assert [entry.count for entry in manifest.shards] == [10, 10, 10, 4]
+    (skipped,) = manifest.skipped
+    assert (skipped["name"], skipped["count"]) == ("images-000003.tar", 6)
 
 
-SIZE = 16
+def change_unseen(shard: Path) -> None:
+    """Flip a bit of the second image, so that it shows others than its pixels."""
+    with tarfile.open(shard) as archive:
+        member = archive.getmembers()[1]
+    begin, end = member.offset_data, member.offset_data + member.size
+    data = bytearray(shard.read_bytes())
+    good = to_array(load_rgb(bytes(data[begin:end])))
+    for position in range(begin + 20, end):
+        data[position] ^= 1
+        with suppress(ImageError):
+            if not np.array_equal(to_array(load_rgb(bytes(data[begin:end]))), good):
+                shard.write_bytes(data)
+                return
+        data[position] ^= 1
+    raise AssertionError
+
+
+def test_shards_that_differ_from_their_manifest_are_not_encoded_in_silence(
+    image_shards, code_shards, tmp_path, codec
+) -> None:
+    kept = {name: (image_shards / name).read_bytes() for name in CHANGED}
+    for name in CHANGED:
+        change_unseen(image_shards / name)
+    with pytest.raises(InputError, match="differs from the sha256") as error:
+        encode_shards(image_shards, tmp_path / "again", codec, workers=1)
+    for words in (*CHANGED, "write it again", "remove the manifest", "run the same command again"):
+        assert words in str(error.value)
+    done = sorted((tmp_path / "again").glob("*.tar"))
+    assert [path.name for path in done] == ["codes-000000.tar", "codes-000003.tar"]
+    shutil.copytree(image_shards, tmp_path / "as it is")
+    (tmp_path / "as it is" / "manifest.json").unlink()
+    assert encode_shards(tmp_path / "as it is", tmp_path / "others", codec).count == 40
+    for name, data in kept.items():
+        (image_shards / name).write_bytes(data)
+    encode_shards(image_shards, tmp_path / "again", codec)
+    assert contents(tmp_path / "again") == contents(code_shards)
+
+
+def test_the_end_of_a_shard_is_compared_too(image_shards, tmp_path, codec) -> None:
+    shard = image_shards / "images-000000.tar"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    with pytest.raises(InputError, match=r"images-000000.tar differs from the sha256"):
+        encode_shards(image_shards, tmp_path / "codes", codec)
 
 
 class Children:
@@ -151,6 +194,7 @@ class Children:
         self, rank: int = 0, world_size: int = 1, seconds: float = 0.01, limit: str = ""
     ) -> BaseProcess:
         code = CHILD.format(
+            codec=str(CODEC),
             log=str(self.log),
             seconds=seconds,
             limit=limit,
@@ -208,7 +252,9 @@ def test_a_run_killed_at_any_moment_is_continued(children, code_shards) -> None:
         process.join()
         for shard, written in finished.items():
             assert shard.stat().st_mtime_ns == written
-        finished = {shard: shard.stat().st_mtime_ns for shard in children.out.glob("codes-*.tar")}
+        notes = (children.out / UNFINISHED).glob("codes-*.tar.json")
+        shards = [children.out / note.stem for note in notes]
+        finished = {shard: shard.stat().st_mtime_ns for shard in shards}
     assert children.wait(children.start()) == ["done 40"]
     assert contents(children.out) == contents(code_shards)
 
@@ -219,6 +265,8 @@ def test_the_shards_of_a_killed_process_are_done_by_another(children, code_shard
         time.sleep(0.01)
     (result,) = children.wait(children.start(0, 2))
     assert result == "waits"
+    with pytest.raises(InputError, match="still being written"):
+        open_shards(children.out)
     doomed.kill()
     doomed.join()
     assert children.wait(children.start(0, 2)) == ["done 40"]
@@ -278,7 +326,7 @@ def test_a_folder_of_other_codes_is_refused(
         encode_shards(image_shards, children.out, other_codec, flip=False)
 
 
-def test_a_shard_that_cannot_be_reached_stops_the_run(image_shards, tmp_path, codec) -> None:
+def test_a_shard_out_of_reach_fails_after_the_others(image_shards, tmp_path, codec) -> None:
     lost, kept = image_shards / "images-000002.tar", tmp_path / "kept.tar"
     images = open_shards(image_shards)
 
@@ -291,7 +339,7 @@ def test_a_shard_that_cannot_be_reached_stops_the_run(image_shards, tmp_path, co
     with pytest.raises(InputError, match=r"images-000002.tar.*\n?.*run the same command again"):
         encode_shards(images, tmp_path / "codes", Losing(codec.fingerprint), workers=1)
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "codes").glob("*.tar")}
-    assert len(done) == 2
+    assert len(done) == 3
     kept.rename(lost)
     manifest = encode_shards(images, tmp_path / "codes", codec)
     assert manifest is not None
@@ -332,16 +380,50 @@ def test_shards_of_a_url_give_the_same_codes(http, image_shards, code_shards, tm
     assert local == Manifest.read(tmp_path / "codes")
 
 
-def test_a_404_stops_the_run_and_the_next_goes_on(http, tmp_path, codec) -> None:
-    Missing.gone.add("images-000001.tar")
-    with pytest.raises(InputError, match=r"images-000001.tar.*does not exist.*again"):
-        encode_shards(http, tmp_path / "codes", codec, workers=1)
-    first = tmp_path / "codes" / "codes-000000.tar"
+@pytest.mark.parametrize("workers", [1, 3])
+def test_missing_shards_are_named_after_the_others_and_the_next_run_goes_on(
+    http, tmp_path, codec, workers
+) -> None:
+    Missing.gone |= {"images-000000.tar", "images-000002.tar"}
+    with pytest.raises(InputError, match="run the same command again") as error:
+        encode_shards(http, tmp_path / "codes", codec, workers=workers)
+    for name in Missing.gone:
+        assert re.search(f"{name} .*does not exist", str(error.value))
+    shards = sorted((tmp_path / "codes").glob("*.tar"))
+    assert [path.name for path in shards] == ["codes-000001.tar", "codes-000003.tar"]
+    first = shards[0]
     written = first.stat().st_mtime_ns
     Missing.gone.clear()
     manifest = encode_shards(http, tmp_path / "codes", codec)
     assert (manifest.count, manifest.skipped) == (40, [])
     assert first.stat().st_mtime_ns == written
+
+
+def test_names_of_members_may_be_long_but_lead_nowhere(tmp_path, codec) -> None:
+    png = io.BytesIO()
+    Image.new("RGB", (SIZE, SIZE)).save(png, "PNG")
+    good = ["a" * 150, "b/" * 90 + "b", "日本"]
+    bad = ["../../evil", "/evil", "c/../../evil", "\\evil"]
+    with tarfile.open(tmp_path / "images.tar", "w") as archive:
+        for key in good + bad:
+            member = tarfile.TarInfo(f"{key}.png")
+            member.size = len(png.getvalue())
+            archive.addfile(member, io.BytesIO(png.getvalue()))
+    shards = str(tmp_path / "images.tar")
+    manifest = encode_shards(shards, tmp_path / "codes", codec, max_skipped=1.0)
+    assert manifest.count == len(good)
+    assert len(manifest.skipped) == len(bad)
+    assert all("evil" in entry["name"] for entry in manifest.skipped)
+    codes = members(tmp_path / "codes" / "codes-000000.tar")
+    assert list(codes) == ["__codec__", *(f"{key}.npy" for key in good)]
+    assert open_shards(tmp_path / "codes").count == len(good)
+
+
+@pytest.mark.parametrize("share", ["-0.1", "1.5", "nan", "some"])
+def test_a_share_of_bad_images_lies_between_0_and_1(tmp_path, capsys, share) -> None:
+    with pytest.raises(SystemExit):
+        main(["encode", "in", str(tmp_path / "out"), "--codec", "c", f"--max-skipped={share}"])
+    assert "from 0 to 1" in capsys.readouterr().err
 
 
 def test_shards_of_several_sizes_are_refused(make_photos, tmp_path, codec) -> None:

@@ -1,4 +1,5 @@
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -73,12 +74,27 @@ def test_codes_that_do_not_fit_in_memory_are_refused(code_shards, monkeypatch) -
         StoredCodes(open_shards(code_shards), 2, 0.01)
 
 
+def test_changed_codes_that_can_be_read_are_an_error(code_shards: Path) -> None:
+    shard = code_shards / "codes-000001.tar"
+    with tarfile.open(shard) as archive:
+        end = archive.getmembers()[3].offset_data + archive.getmembers()[3].size
+    data = bytearray(shard.read_bytes())
+    data[end - 1] ^= 1
+    shard.write_bytes(data)
+    shards = open_shards(code_shards)
+    with pytest.raises(InputError, match=r"differ.*sha256: codes-000001\.tar\. Copy"):
+        StoredCodes(shards, 1, 0.5)
+    (code_shards / "manifest.json").unlink()
+    assert len(StoredCodes(open_shards(code_shards), 1, 0.01).codes) == 40
+
+
 def test_unreadable_codes_are_left_out_and_too_many_are_an_error(code_shards: Path) -> None:
     shard = code_shards / "codes-000001.tar"
     shard.write_bytes(shard.read_bytes()[: 9 * 512])
     shards = open_shards(code_shards)
     with pytest.raises(InputError, match=r"codes-000001\.tar"):
         StoredCodes(shards, 1, 0.01)
-    kept = StoredCodes(shards, 1, 0.5)
+    with pytest.warns(UserWarning, match="Left out 7 unreadable samples"):
+        kept = StoredCodes(shards, 1, 0.5)
     assert 30 < len(kept.codes) == len(kept.index) < 40
     assert kept.index[-1] == 39

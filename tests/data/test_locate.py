@@ -1,6 +1,7 @@
 """Which shards a path or URL means, and what is said where it means none."""
 
 import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,6 +124,42 @@ def test_samples_are_numbered_through_the_set() -> None:
 def test_a_part_of_a_set_is_numbered_by_itself(code_shards) -> None:
     part = first_of_each(open_shards(code_shards), 6)
     assert [(shard.start, shard.count) for shard in part.shards] == [(0, 1), (1, 2), (3, 1), (4, 2)]
+
+
+@pytest.mark.parametrize("kind", ["image", "code"])
+@pytest.mark.parametrize("form", ["{}", "{}/*.tar"])
+def test_shards_that_are_still_being_written_are_refused(request, kind, form) -> None:
+    folder = request.getfixturevalue(f"{kind}_shards")
+    (folder / ".unfinished").mkdir()
+    assert open_shards(form.format(folder)).count == 40
+    (folder / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"still being written.*again until it is done"):
+        open_shards(form.format(folder))
+
+
+def dotted_shard(path: Path, names: list[str]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name in names:
+            archive.addfile(tarfile.TarInfo(name))
+    return path
+
+
+def test_further_images_of_a_sample_are_counted_and_named(tmp_path: Path) -> None:
+    names = ["a.jpg", "a.json", "a.npy", "b.2021.0.png", "b.2021.1.PNG", "b.2021.2.png", "c.png"]
+    shard = dotted_shard(tmp_path / "photos.tar", names)
+    with pytest.warns(UserWarning, match=r"2 members are left out, such as b\.2021\.1\.PNG"):
+        shards = open_shards(shard)
+    assert shards.count == 3
+    skips = SkipLog()
+    (span,) = spans(shards.shards, 0, 3)
+    assert [sample.name[-2:] for sample in read_span(span, skips.add)] == ["/a", "/b", "/c"]
+    named = ["photos.tar/b.2021.1.PNG", "photos.tar/b.2021.2.png"]
+    assert [entry["name"] for entry in skips.entries] == named
+    parts = [SkipLog() for _ in range(3)]
+    for start, part in enumerate(parts):
+        for found in spans(shards.shards, start, start + 1):
+            assert len(list(read_span(found, part.add))) == 1
+    assert [[entry["name"] for entry in part.entries] for part in parts] == [[], named, []]
 
 
 def test_shards_beside_but_not_in_the_manifest_are_counted(code_shards) -> None:

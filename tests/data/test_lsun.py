@@ -1,9 +1,11 @@
 """LSUN's layout with real photographs: half of the values JPEG, half WebP, short side 64."""
 
+import contextlib
 import hashlib
 import io
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +26,7 @@ import pytest
 from PIL import Image
 
 from lit_mbldm.cli import main
+from lit_mbldm.data.lmdb_reader import LmdbReader
 from lit_mbldm.data.manifest import Manifest
 from lit_mbldm.data.read_images import read_images
 from lit_mbldm.data.shard_folder import UNFINISHED
@@ -194,6 +197,90 @@ def test_more_than_one_percent_fails_with_all_the_rest_written(
     assert before == {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()}
 
 
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    """An LMDB with a few pages, which may be the first ones, exchanged or overwritten in part."""
+    pages = [bytearray(data[start : start + 4096]) for start in range(0, len(data), 4096)]
+    for _ in range(rng.choice([1, 3, 20])):
+        page = rng.choice(pages)
+        kind = rng.choice(["bits", "header", "zeros", "noise", "exchanged"])
+        if kind == "bits":
+            page[rng.randrange(len(page))] ^= 1 << rng.randrange(8)
+        elif kind == "header":
+            page[rng.randrange(32)] = rng.randrange(256)
+        elif kind == "exchanged":
+            page[:] = rng.choice(pages)
+        else:
+            page[:] = bytes(len(page)) if kind == "zeros" else rng.randbytes(len(page))
+    return b"".join(pages)
+
+
+FUZZ = """
+import sys
+from pathlib import Path
+from lit_mbldm.data.shards import write_shards
+from lit_mbldm.errors import InputError
+for source in sorted(Path(sys.argv[1]).glob(sys.argv[2])):
+    try:
+        manifest = write_shards(source, f"{source}-out", 8, workers=1, max_skipped=1)
+        assert manifest.count + len(manifest.skipped) == 200
+        print(source.name, "skips" if manifest.skipped else "whole")
+    except InputError as error:
+        print(source.name, "refused", str(error).replace(str(source), "HERE"))
+"""
+
+
+def test_a_damaged_lmdb_kills_no_command(tmp_path: Path) -> None:
+    values = [io.BytesIO(), io.BytesIO()]
+    for side, stream in zip((8, 40), values, strict=True):  # in the tree, and on pages of its own
+        noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(stream, "PNG")
+    items = {b"%040d" % number: values[number % 5 == 0].getvalue() for number in range(200)}
+    data = (write_lmdb(tmp_path / "whole", items) / "data.mdb").read_bytes()
+    rng = random.Random(0)
+    for number in range(30):
+        folder = tmp_path / "damaged" / f"{number:02d}"
+        folder.mkdir(parents=True)
+        (folder / "data.mdb").write_bytes(damaged(data, rng))
+    command = [sys.executable, "-c", FUZZ, str(tmp_path / "damaged")]
+    outcomes: list[str] = []
+    running = [
+        subprocess.Popen([*command, f"?[{digits}]"], stdout=subprocess.PIPE, text=True)
+        for digits in ("0-4", "5-9")
+    ]
+    for process in running:
+        outcomes += process.communicate()[0].splitlines()
+        assert process.returncode == 0
+    assert len(outcomes) == 30
+    assert {line.split()[1] for line in outcomes} == {"whole", "skips", "refused"}
+    refused = [line for line in outcomes if "refused" in line]
+    assert all(re.search(r"HERE.*(ownload or copy it again|could not be used)", r) for r in refused)
+    assert any("reading it ends in SIG" in line for line in refused)
+
+
+def test_values_of_finished_shards_are_not_sent(
+    lsun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, asked = tmp_path / "out", []
+    value = LmdbReader.value
+
+    def counting(self: LmdbReader, key: bytes) -> bytes:
+        if len(asked) == 120:
+            raise KeyboardInterrupt
+        asked.append(key)
+        return value(self, key)
+
+    monkeypatch.setattr(LmdbReader, "value", counting)
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(lsun, out, SIZE, shard_size=50, workers=1)
+    assert len(list(out.glob("*.tar"))) == 2
+    asked[:] = []
+    monkeypatch.setattr(
+        LmdbReader, "value", lambda self, key: asked.append(key) or value(self, key)
+    )
+    write_shards(lsun, out, SIZE, shard_size=50, workers=1)
+    assert len(asked) == COUNT - 100
+
+
 @pytest.mark.parametrize("kept", [0, 100, 5000, 0.5, -1], ids=str)
 @pytest.mark.parametrize("zipped", [False, True])
 def test_a_truncated_lmdb_is_refused(lsun: Path, tmp_path: Path, kept: float, zipped: bool) -> None:
@@ -332,14 +419,25 @@ def test_finished_shards_are_not_made_again(lsun: Path, shards: Path, tmp_path: 
     assert contents(out) == contents(shards)
 
 
+def by_module(pid: int) -> dict[str, int]:
+    """One child that runs each module."""
+    found = {}
+    for child in children(pid):
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{child}/cmdline").read_text().rstrip("\0").split("\0")
+            found[command[-1].removeprefix("lit_mbldm.data.")] = child
+    return found
+
+
+@pytest.mark.parametrize("module", ["convert_worker", "lmdb_worker"])
 def test_a_killed_worker_is_told_and_the_next_run_goes_on(
-    lsun: Path, shards: Path, tmp_path: Path
+    lsun: Path, shards: Path, tmp_path: Path, module: str
 ) -> None:
     out = tmp_path / "out"
     with start_writing(lsun, out) as process:
         assert process.stderr is not None
-        wait_for(lambda: bool(children(process.pid)))
-        os.kill(children(process.pid)[0], signal.SIGKILL)
+        wait_for(lambda: by_module(process.pid).keys() >= {"convert_worker", "lmdb_worker"})
+        os.kill(by_module(process.pid)[module], signal.SIGKILL)
         errors = process.stderr.read().decode()
     assert process.returncode == 1
     assert "perhaps for want of memory" in errors.splitlines()[-1]

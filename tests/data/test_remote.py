@@ -347,4 +347,4 @@ def test_training_goes_on_with_a_shard_lost(image_shards, server, workers) -> No
     assert [len(batch["images"]) for batch in batches] == [10] * 4
     assert not {int(index) for batch in batches for index in batch["index"]} & set(range(20, 30))
     if not workers:
-        assert any("10 skipped by this process" in str(warning.message) for warning in caught)
+        assert any("10 skipped by process 0" in str(warning.message) for warning in caught)

@@ -1,3 +1,6 @@
+import errno
+import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -68,6 +71,26 @@ def test_a_finished_folder_takes_no_more_claims(tmp_path: Path) -> None:
         assert not (tmp_path / UNFINISHED).exists()
 
 
+def test_what_a_kill_after_the_manifest_left_is_removed(tmp_path: Path) -> None:
+    finish(ShardFolder(tmp_path, NAMES, RECIPE))
+    (tmp_path / UNFINISHED).mkdir()
+    (tmp_path / UNFINISHED / "data.mdb").touch()
+    ShardFolder(tmp_path, NAMES, RECIPE)
+    assert sorted(contents(tmp_path)) == [*NAMES, "manifest.json"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(InputError, match=r"no file locks.*Choose a folder"):
+        ShardFolder(tmp_path, NAMES, RECIPE)
+
+
 def test_shards_without_samples_leave_a_gap(tmp_path: Path) -> None:
     folder = ShardFolder(tmp_path, NAMES, RECIPE)
     folder.write(NAMES[1], None, lambda: ([{"name": "x", "reason": "bad", "count": 2}], {}))
@@ -121,7 +144,7 @@ def test_another_recipe_is_refused(tmp_path: Path, finished: bool) -> None:
     write(folder, NAMES[0])
     if finished:
         finish(folder)
-    with pytest.raises(InputError, match="other settings" if finished else "another size"):
+    with pytest.raises(InputError, match="other settings" if finished else "another size.*times"):
         ShardFolder(tmp_path, NAMES, {**RECIPE, "size": 16})
 
 

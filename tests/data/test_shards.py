@@ -1,10 +1,14 @@
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import lmdb
@@ -12,8 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lit_mbldm.data.convert import Jpeg, to_jpeg
+from lit_mbldm.data.convert import Jpeg, convert, to_jpeg
+from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.manifest import Manifest
+from lit_mbldm.data.raw_image import RawImage
 from lit_mbldm.data.shard_folder import UNFINISHED
 from lit_mbldm.data.shards import write_shards
 from lit_mbldm.data.sources import open_source
@@ -272,6 +278,134 @@ def test_a_truncated_tar_loses_only_its_end(
     manifest = write_shards(tars, tmp_path / "out", SIZE, workers=1, max_skipped=0.2)
     assert manifest.count == 10
     assert any("a.tar" in entry["name"] for entry in manifest.skipped)
+
+
+@pytest.mark.parametrize("kept", [0, 7 * 1024 + 300], ids=["empty", "7 of 10"])
+def test_what_a_cut_shard_lost_is_counted_by_its_manifest(
+    image_shards: Path, tmp_path: Path, kept: int
+) -> None:
+    shard = image_shards / "images-000001.tar"
+    with tarfile.open(shard) as archive:
+        offsets = [member.offset for member in archive]
+    shard.write_bytes(shard.read_bytes()[: offsets[7] + 300 if kept else 0])
+    lost = 3 if kept else 10
+    with pytest.raises(InputError, match=f"{lost} of 40 .*1.00%.*\n.*images-000001.*{lost} samp"):
+        write_shards(image_shards, tmp_path / "out", SIZE, shard_size=10, workers=1)
+    manifest = Manifest.read(tmp_path / "out")
+    assert manifest.count == 40 - lost
+    assert [(skip["name"], skip["count"]) for skip in manifest.skipped] == [(shard.name, lost)]
+    names = {name for path in (tmp_path / "out").glob("*.tar") for name in members(path)}
+    assert names == {f"{n:08d}.jpg" for n in range(40) if not 20 - lost <= n < 20}
+
+
+def test_a_folder_of_shards_names_itself(image_shards: Path, tmp_path: Path) -> None:
+    manifest = write_shards(image_shards, tmp_path / "out", SIZE, workers=1)
+    assert (manifest.source, manifest.count) == (str(image_shards), 40)
+
+
+def test_a_shard_that_its_manifest_names_and_is_missing_is_told(image_shards: Path) -> None:
+    (image_shards / "images-000001.tar").unlink()
+    with pytest.raises(InputError, match=r"missing: images-000001\.tar"):
+        open_source(image_shards)
+
+
+def test_photographs_are_read_without_torch() -> None:
+    script = "import sys, lit_mbldm.data.shards; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_an_image_among_shards_is_refused(image_shards: Path, manifest: bool) -> None:
+    if not manifest:
+        (image_shards / "manifest.json").unlink()
+    Image.new("RGB", (20, 20)).save(image_shards / "grid.png")
+    with pytest.raises(InputError, match=r"either .* 1 images and 4 tars, grid\.png"):
+        open_source(image_shards)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_shards_that_are_still_being_written_are_no_source(
+    make_photos: MakePhotos, tmp_path: Path, finished: bool
+) -> None:
+    write_interrupted(make_photos(18), tmp_path / "half")
+    if not finished:
+        (tmp_path / "half" / "images-000000.tar").unlink()
+    with pytest.raises(InputError, match="still being written"):
+        open_source(tmp_path / "half")
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "zip"])
+@pytest.mark.parametrize("change", ["more", "fewer", "other"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_source_that_changes_while_it_is_read_is_told(
+    make_photos: MakePhotos, tmp_path: Path, kind: str, change: str, workers: int
+) -> None:
+    photos = make_photos(20)
+    pack = {"folder": lambda folder: folder, "tar": pack_tar, "zip": pack_zip}[kind]
+    source = open_source(pack(photos))
+    if change != "more":
+        (photos / "003.png").unlink()
+    if change != "fewer":
+        Image.new("RGB", (20, 20)).save(photos / "new.png")
+    pack(photos)
+    write = partial(write_shards, source, tmp_path / "out", SIZE, shard_size=10, workers=workers)
+    if change == "other" and kind != "folder":
+        write()  # as many, under their new names
+    else:
+        with pytest.raises(InputError, match=r"changed while .* 20 at first\. Run the"):
+            write()
+        assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def pack_tar(folder: Path) -> Path:
+    with tarfile.open(folder.with_suffix(".tar"), "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.add(path, path.name)
+    return folder.with_suffix(".tar")
+
+
+def pack_zip(folder: Path) -> Path:
+    with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, path.name)
+    return folder.with_suffix(".zip")
+
+
+def test_the_bytes_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_mbldm.data.convert.MAX_BYTES", 10_000_000)
+    read, given, most = 0, 0, 0
+
+    def large() -> bytes:
+        nonlocal read, most
+        read += 1
+        most = max(most, read - given)
+        return bytes(3_000_000)
+
+    images = ((number, RawImage(str(number), large)) for number in range(30))
+    for converted in convert(images, SIZE, 90, 2):
+        assert (converted.position, type(converted.result)) == (given, ImageError)
+        given += 1
+    assert (given, most) == (30, 4)  # three in flight, and the one that waits
+
+
+def test_interrupted_by_the_user_it_says_how_to_go_on(
+    make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    photos, out = make_photos(250), tmp_path / "out"
+    script = "from lit_mbldm.data import shards; import sys; from lit_mbldm.cli import main;"
+    script += "shards.write_shards.__kwdefaults__.update(shard_size=5); main(sys.argv[1:])"
+    args = [sys.executable, "-c", script, "shards", str(photos), str(out), "--size", "64"]
+    with subprocess.Popen(args, stderr=subprocess.PIPE, start_new_session=True) as process:
+        while not list(out.glob("*.tar")):
+            assert process.poll() is None
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGINT)
+        errors = process.communicate()[1].decode()
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1] == "Interrupted; run the same command again to go on."
+    assert subprocess.run(args, capture_output=True).returncode == 0
+    assert Manifest.read(out).count == 250
 
 
 def test_a_manifest_cannot_name_files_elsewhere(image_shards: Path) -> None:

@@ -1,16 +1,20 @@
+import base64
 import contextlib
 import hashlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -35,6 +39,8 @@ class Behaviour:
     bytes_a_second: float = float("inf")
     sha256: str | None = None
     asked: list[str | None] = field(default_factory=list)
+    checksum_statuses: list[int] = field(default_factory=list)
+    paths: list[tuple[str, str | None]] = field(default_factory=list)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -47,7 +53,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         b = self.behaviour
-        if self.path.endswith(".sha256"):
+        b.paths.append((self.path, self.headers.get("Authorization")))
+        if urlsplit(self.path).path.endswith(".sha256"):
             self.answer_checksum()
             return
         b.asked.append(self.headers.get("Range"))
@@ -79,8 +86,9 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(step / self.behaviour.bytes_a_second)
 
     def answer_checksum(self) -> None:
-        if self.behaviour.sha256 is None:
-            self.send_error(404)
+        statuses = self.behaviour.checksum_statuses
+        if statuses or self.behaviour.sha256 is None:
+            self.send_error(statuses.pop(0) if statuses else 404)
             return
         self.send_response(200)
         self.end_headers()
@@ -309,6 +317,63 @@ def test_unknown_categories_and_splits_are_refused(
 def test_other_addresses_than_http_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="http:// or https://"):
         fetch_lsun("cat", "train", "file:///etc", tmp_path)
+
+
+def with_secrets(base_url: str) -> str:
+    return base_url.replace("://", "://me:hush%21@") + "/a b/é/?token=hush"
+
+
+def test_a_mirrors_user_and_query_are_used(
+    base_url: str, behaviour: Behaviour, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    behaviour.sha256 = checksum().sha256
+    behaviour.cut_after = [1_000_000]
+    path = fetch_lsun("church_outdoor", "train", with_secrets(base_url), tmp_path)
+    assert path.read_bytes() == CONTENT
+    user = "Basic " + base64.b64encode(b"me:hush!").decode()
+    place = f"/a%20b/%C3%A9{PUBLISHED}"
+    assert behaviour.paths == [
+        (f"{place}.sha256?token=hush", user),
+        (f"{place}?token=hush", user),
+        (f"{place}?token=hush", user),
+    ]
+    assert "hush" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", ["404", "503", "another size", "sha256", "no sha256", "no room"])
+def test_a_mirrors_secrets_are_in_no_message(
+    fault: str, base_url: str, behaviour: Behaviour, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if fault in ("404", "503"):
+        behaviour.statuses = [int(fault)] * ATTEMPTS
+    if fault != "another size":
+        behaviour.sha256 = {"sha256": "0" * 64, "no sha256": "<html>"}.get(fault, checksum().sha256)
+    if fault == "no room":
+        monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
+    with pytest.raises(InputError, match=r"http://127.0.0.1:\d+/a b/é/scenes/church") as error:
+        fetch_lsun("church_outdoor", "train", with_secrets(base_url), tmp_path)
+    trace = "".join(traceback.format_exception(error.value, chain=False))
+    assert "hush" not in str(error.value) + capsys.readouterr().err + trace
+
+
+@pytest.mark.parametrize(
+    "url", ["http://", "http://[::1/x", "http://me:hush@host:port/x", "http:///x", "", "host/lsun"]
+)
+def test_what_is_no_base_address_is_refused(url: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="http:// or https:// and a host, got") as error:
+        fetch_lsun("cat", "train", url, tmp_path)
+    assert "hush" not in str(error.value)
+
+
+def test_a_mirrors_checksum_is_asked_for_again(
+    base_url: str, behaviour: Behaviour, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lit_mbldm.storage.faults.PAUSES", (0.001, 0.001))
+    behaviour.sha256 = checksum().sha256
+    behaviour.checksum_statuses = [503, 500]
+    path = fetch_lsun("church_outdoor", "train", base_url, tmp_path)
+    assert path.read_bytes() == CONTENT
 
 
 def test_the_table_of_published_files_is_whole() -> None:
