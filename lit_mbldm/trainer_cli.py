@@ -21,7 +21,13 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.training import ScoreSamples, WriteSamples
 from lit_mbldm.training.checkpoints import AtomicCheckpointIO, unreadable
 from lit_mbldm.training.diffusion import DiffusionModule
-from lit_mbldm.training.last_checkpoint import SaveLastStep, continue_version, find_last, keep_last
+from lit_mbldm.training.last_checkpoint import (
+    SaveLastStep,
+    continue_version,
+    find_last,
+    keep_last,
+    warn_of_newer_run,
+)
 from lit_mbldm.training.preemption import Preemption
 from lit_mbldm.training.step_seeds import StepSeeds
 from lit_mbldm.training.unfinished_step import FinishStep
@@ -68,6 +74,13 @@ def run_trainer(argv: list[str]) -> None:
 
 
 class _TrainerCLI(LightningCLI):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._preemption = Preemption()
+        try:
+            super().__init__(*args, **kwargs)
+        finally:
+            self._preemption.give_back()
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Build a parser that raises errors in place of printing a hundred options."""
         return super().init_parser(exit_on_error=False, **kwargs)
@@ -107,11 +120,12 @@ class _TrainerCLI(LightningCLI):
             _check_checkpoint(self.subcommand, self._get(self.config, "ckpt_path"))
             self.save_config_callback = None
         if self.subcommand == "fit":
+            self._preemption.take_signals()
             self.trainer_defaults["callbacks"] = [
                 StepSeeds(),
                 FinishStep(),
                 SaveLastStep(),
-                Preemption(),
+                self._preemption,
             ]
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
@@ -125,11 +139,13 @@ class _TrainerCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """See that there is a last checkpoint, and find the one of earlier runs if asked for."""
         if self.subcommand == "fit":
+            self._preemption.trainer = self.trainer
             keep_last(self.trainer)
         arguments = self.config_init[self.subcommand]
         if arguments.ckpt_path == "last":
             arguments.ckpt_path = find_last(self.trainer)
             if self.subcommand == "fit":
+                warn_of_newer_run(self.trainer, arguments.ckpt_path)
                 continue_version(self.trainer, arguments.ckpt_path)
                 warnings.filterwarnings("ignore", message=r"Checkpoint directory .* not empty")
 

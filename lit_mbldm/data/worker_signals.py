@@ -11,9 +11,13 @@ def leave_signals_to_parent(worker_id: int) -> None:
     A cluster sends SIGTERM and SIGUSR1 to every process of a job. One that dies of it takes the
     process that trains along, before that has saved. For `DataLoader(worker_init_fn=…)`.
 
+    Does nothing on systems that do not tell who sent a signal.
+
     Args:
         worker_id: number of the process, of no use here.
     """
+    if not hasattr(signal, "sigwaitinfo"):  # macOS, Windows
+        return
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -42,9 +42,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             cause = error if isinstance(error, OSError) else error.__context__
             if not isinstance(cause, OSError):
                 raise
-            kept = "The former one is kept." if target.exists() else "There is no former one."
             raise OSError(
-                f"Cannot save the checkpoint {path}: {cause.strerror or cause}. {kept}"
+                f"Cannot save the checkpoint {path}: {cause.strerror or cause}. {_kept(target)}"
             ) from error
 
     def load_checkpoint(
@@ -65,6 +64,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise
         except Exception as error:  # torch.load raises nearly anything on a file it cannot read
             raise unreadable(path, error) from error
+
+
+def _kept(target: Path) -> str:
+    if target.exists():
+        return "The former one is kept."
+    if (last := target.with_name("last.ckpt")).exists():
+        return f"{last} is kept, to continue from."
+    return f"There is no last.ckpt in {target.parent} to continue from."
 
 
 def unreadable(path: _PATH, error: Exception) -> InputError:

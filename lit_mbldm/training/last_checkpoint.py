@@ -9,6 +9,7 @@ import lightning as L
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol, get_filesystem
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_mbldm.errors import InputError
 
@@ -90,12 +91,9 @@ def find_last(trainer: L.Trainer) -> str:
     callbacks = _model_checkpoints(trainer)
     found: dict[str, Any] = {}
     for callback in callbacks:
-        pattern = re.compile(rf"{callback.CHECKPOINT_NAME_LAST}(-v\d+)?{callback.FILE_EXTENSION}")
         for folder in _folders(trainer, callback):
-            fs = get_filesystem(folder)
-            for path in _listing(folder):
-                if pattern.fullmatch(PurePosixPath(path).name) and fs.exists(path):
-                    found[path] = fs.modified(path)
+            for path in _last_files(folder, callback):
+                found[path] = get_filesystem(path).modified(path)
     if not found:
         places = sorted({place for callback in callbacks for place in _places(trainer, callback)})
         raise InputError(
@@ -103,6 +101,21 @@ def find_last(trainer: L.Trainer) -> str:
             " --ckpt_path last looks. Start without --ckpt_path, or name a file."
         )
     return max(found, key=found.__getitem__)
+
+
+def warn_of_newer_run(trainer: L.Trainer, path: str) -> None:
+    """Say so where a newer run of the logger has no last.ckpt, so that an older one continues."""
+    former = _version(os.path.dirname(path))
+    for callback in _model_checkpoints(trainer):
+        folders = [f for f in _folders(trainer, callback) if not _last_files(f, callback)]
+        newest = max(folders, key=_version, default="")
+        if 0 <= former < _version(newest):
+            rank_zero_warn(
+                f"{os.path.dirname(newest)} is newer than {os.path.dirname(os.path.dirname(path))},"
+                " but holds no last.ckpt: it ended before it saved one, or trained nothing. The"
+                " older run continues. Start without --ckpt_path if you do not want that."
+            )
+            return
 
 
 def continue_version(trainer: L.Trainer, path: str) -> None:
@@ -149,6 +162,22 @@ def _folders(trainer: L.Trainer, callback: ModelCheckpoint) -> list[str]:
         root, star, rest = place.partition("*")
         folders += [path.rstrip("/") + rest for path in _listing(root)] if star else [place]
     return folders
+
+
+def _last_files(folder: str, callback: ModelCheckpoint) -> list[str]:
+    pattern = re.compile(rf"{callback.CHECKPOINT_NAME_LAST}(-v\d+)?{callback.FILE_EXTENSION}")
+    fs = get_filesystem(folder)
+    return [
+        path
+        for path in _listing(folder)
+        if pattern.fullmatch(PurePosixPath(path).name) and fs.exists(path)
+    ]
+
+
+def _version(folder: str) -> int:
+    """The number of a run by its folder of checkpoints, -1 where it has none."""
+    number = PurePosixPath(folder).parent.name.removeprefix("version_")
+    return int(number) if number.isdecimal() else -1
 
 
 def _listing(folder: str) -> list[str]:

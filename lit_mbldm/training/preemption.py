@@ -1,5 +1,6 @@
 """Leaving a cluster that wants its machines back: save, exit with a code that means "again"."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -7,37 +8,57 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
-import torch
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_mbldm.training.last_checkpoint import last_keeper, save_last
 
-EXIT_CODE = os.EX_TEMPFAIL  # 75
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+EXIT_CODE = getattr(os, "EX_TEMPFAIL", 75)
+# those that the system has
+SIGNALS = [getattr(signal, name) for name in ("SIGUSR1", "SIGTERM") if hasattr(signal, name)]
 
 
 class Preemption(L.Callback):
     """On SIGUSR1 or SIGTERM to any process, saves last.ckpt after the step and exits with 75.
 
-    During validation, that is after the current batch of it, which then begins anew in the resumed
-    run. Takes the place of Lightning's handlers: those communicate inside the handler, and on SLURM
+    Between steps, several processes look for signals where validation begins; a single one also
+    after each batch of it. Validation then begins anew in the resumed run. Before training, such as
+    while the data are encoded, a signal ends the process at once, with the same code.
+
+    Takes the place of Lightning's handlers: those communicate inside the handler, and on SLURM
     save in the middle of a step. Without a last.ckpt to write, signals keep their meaning.
+
+    Attributes:
+        trainer: set as soon as there is one, to end the processes that it starts.
     """
 
     def __init__(self) -> None:
+        self.trainer: L.Trainer | None = None
+        self._parent = os.getppid()
         self._received: signal.Signals | None = None
         self._former: dict[signal.Signals, Any] = {}
         self._before_validation: dict[str, Any] | None = None
-        self._agreements_left = 0  # in this validation
+
+    def take_signals(self) -> None:
+        """Leave at once on a signal, until training begins; to be called before all else."""
+        if threading.current_thread() == threading.main_thread():
+            self._former = {number: signal.signal(number, self._leave) for number in SIGNALS}
+
+    def give_back(self) -> None:
+        """Give the signals back the meaning that they had."""
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Take the signals, before any process is forked to read data."""
-        if last_keeper(trainer) is None or threading.current_thread() != threading.main_thread():
+        """Note signals from now on, before any process is forked to read data."""
+        if last_keeper(trainer) is None:
+            self.give_back()
+        if not self._former:
             return
-        for number in SIGNALS:
-            self._former[number] = signal.signal(number, self._note)
+        for number in self._former:
+            signal.signal(number, self._note)
         connector = trainer._signal_connector
         connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
@@ -50,60 +71,63 @@ class Preemption(L.Callback):
         if not self._former or loop._should_accumulate():
             return
         if self._agreed(trainer):
+            for callback in trainer.checkpoint_callbacks:  # whose turn would come after this one
+                callback.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
             raise self._exit(trainer, save_last(trainer))
         assert fit._data_fetcher is not None
         if loop._should_check_val_fx(fit._data_fetcher):
             self._before_validation = fit.state_dict()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Learn how many batches every process has, since only then all can agree."""
-        if self._former:
-            counts = trainer.num_sanity_val_batches if trainer.sanity_checking else None
-            count = torch.tensor(sum(counts or trainer.num_val_batches), dtype=torch.float32)
-            count = trainer.strategy.reduce(count.to(pl_module.device), reduce_op="min")
-            self._agreements_left = int(count)
-
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
         """Save the end of the step before and leave, if any process got a signal.
 
         Nothing is saved where no step was done since the start.
         """
-        self._agreements_left -= 1
+        if self._to_leave(trainer):
+            raise self._exit_before_validation(trainer)
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *numbers: int
+    ) -> None:
+        """The same; not with several processes, of which one may have lost batches."""
+        if trainer.world_size == 1 and self._to_leave(trainer):
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, WeightAveraging):
+                    callback.on_validation_epoch_end(trainer, pl_module)  # the weights in training
+            raise self._exit_before_validation(trainer)
+
+    def _to_leave(self, trainer: L.Trainer) -> bool:
         between_steps = trainer.sanity_checking or not trainer.fit_loop._should_accumulate()
-        if not self._former or self._agreements_left < 0 or not between_steps:
-            return
-        if not self._agreed(trainer):
-            return
+        return bool(self._former) and between_steps and self._agreed(trainer)
+
+    def _exit_before_validation(self, trainer: L.Trainer) -> SystemExit:
         if self._before_validation is None:
-            raise self._exit(trainer, None)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, WeightAveraging):
-                callback.on_validation_epoch_end(trainer, pl_module)  # the weights in training
+            return self._exit(trainer, None)
         trainer.fit_loop.load_state_dict(self._before_validation)
         trainer.training = True
-        raise self._exit(trainer, save_last(trainer))
+        return self._exit(trainer, save_last(trainer))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Give the signals back: nothing is left to save."""
-        self._give_back()
+        self.give_back()
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Give the signals back, unless leaving because of one: another changes nothing."""
-        if not isinstance(exception, SystemExit):
-            self._give_back()
+        self.give_back()
 
-    def _give_back(self) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
-        self._former = {}
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        """End now: what is finished of the data stays, and threads at work hold nothing up."""
+        self._ignore()
+        if _started_by_lightning():
+            if os.getppid() == self._parent:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._parent, number)
+        elif self.trainer is not None:
+            for process in getattr(self.trainer.strategy.launcher, "procs", []):
+                process.kill()
+        name = signal.Signals(number).name
+        os.write(1, f"\n{name}: left before training.\n".encode())
+        os._exit(_exit_code())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._received = signal.Signals(number)
@@ -113,13 +137,23 @@ class Preemption(L.Callback):
 
     def _exit(self, trainer: L.Trainer, saved: str | None) -> SystemExit:
         trainer.strategy.barrier()
+        self._ignore()
+        _tell(self._received, trainer.global_step, saved)
+        return SystemExit(_exit_code())
+
+    def _ignore(self) -> None:
         for number in self._former:
             signal.signal(number, signal.SIG_IGN)  # Python's own end would undo any other handler
-        _tell(self._received, trainer.global_step, saved)
-        environment = getattr(trainer.strategy, "cluster_environment", None)
-        # Lightning kills a process whose children, which it started itself, end with another code
-        started = isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
-        return SystemExit(0 if started else EXIT_CODE)
+        self._former = {}
+
+
+def _started_by_lightning() -> bool:
+    return os.environ.get("LOCAL_RANK", "0") != "0" and not TorchElasticEnvironment.detect()
+
+
+def _exit_code() -> int:
+    # Lightning kills a process whose children, which it started itself, end with another code
+    return 0 if _started_by_lightning() else EXIT_CODE
 
 
 @rank_zero_only

@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,6 +193,20 @@ def unbroken_pair(new_fit: Callable[..., Fit]) -> Fit:
 @pytest.fixture
 def new_pair(new_fit: Callable[..., Fit]) -> Callable[[], Fit]:
     return lambda: new_fit(*TWO_PROCESSES)
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    """Waits until something is true while a process runs."""
+
+    def wait(process: "subprocess.Popen[str]", true: Callable[[], Any]) -> None:
+        deadline = time.monotonic() + 60
+        while not true():
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.0005)
+
+    return wait
 
 
 @pytest.fixture

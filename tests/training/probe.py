@@ -4,11 +4,24 @@ import hashlib
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+
+from lit_mbldm.data.shard_folder import ShardFolder
+
+if os.environ.get("PROBE_SLOW"):  # encoding, but for the first shard
+    write = ShardFolder.write
+
+    def write_slowly(folder: ShardFolder, name: str, *rest: Any) -> Any:
+        if name != folder.names[0]:
+            time.sleep(600)
+        return write(folder, name, *rest)
+
+    ShardFolder.write = write_slowly  # type: ignore[method-assign]
 
 
 class Probe(L.Callback):
@@ -52,6 +65,9 @@ class Probe(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, *rest: Any) -> None:
         self._fire("batch_end", trainer)
 
+    def on_validation_start(self, trainer: L.Trainer, *rest: Any) -> None:
+        self._fire("validating", trainer)
+
     def on_validation_batch_end(self, trainer: L.Trainer, *rest: Any) -> None:
         self._fire("validation", trainer)
 
@@ -60,6 +76,10 @@ class Probe(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, *rest: Any) -> None:
         self._fire("epoch_end", trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        if isinstance(exception, SystemExit) and trainer.global_rank > 0:
+            time.sleep(1)  # the others leave before
 
     def on_save_checkpoint(self, trainer: L.Trainer, *rest: Any) -> None:
         self._fire("save", trainer)

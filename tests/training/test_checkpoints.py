@@ -50,13 +50,18 @@ def test_full_disk_keeps_the_former_checkpoint(tmp_path: Path) -> None:
     writer.save_checkpoint({"number": 1}, path)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    too_much = {"numbers": torch.zeros(1_000_000)}
     try:
         with pytest.raises(OSError, match=r"Cannot save .*last\.ckpt.*The former one is kept"):
-            writer.save_checkpoint({"numbers": torch.zeros(1_000_000)}, path)
+            writer.save_checkpoint(too_much, path)
+        with pytest.raises(OSError, match=r"epoch=1\.ckpt: .* \S*/last\.ckpt is kept"):
+            writer.save_checkpoint(too_much, tmp_path / "epoch=1.ckpt")
+        with pytest.raises(OSError, match=r"There is no last\.ckpt in \S*/new"):
+            writer.save_checkpoint(too_much, tmp_path / "new" / "last.ckpt")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert writer.load_checkpoint(path) == {"number": 1}
-    assert [item.name for item in tmp_path.iterdir()] == ["last.ckpt"]
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["last.ckpt", "new"]
 
 
 @pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])

@@ -14,16 +14,28 @@ import pytest
 DOCUMENT = Path(__file__).parents[2] / "docs" / "scaling.md"
 CPU = ("--trainer.strategy=ddp", "--data.batch_size=2")
 
-# Two tasks on two nodes, with what SLURM tells each, and signals that reach them and not srun
+# Two tasks on two nodes, with what SLURM tells each, and signals that reach them and not srun.
+# As srun does, it kills the others (at once, or so long after the first end) and returns the
+# highest code.
 SRUN = """#!{python}
-import os, subprocess, sys
-command = [word for word in sys.argv[1:] if not word.startswith("--kill-on-bad-exit")]
+import os, subprocess, sys, time
+options = dict(word[2:].split("=") for word in sys.argv[1:3])
+command = sys.argv[3:]
 tasks, group = [], 0
 for number in range(2):
     own = dict(SLURM_PROCID=str(number), SLURM_NODEID=str(number), SLURM_LOCALID="0")
     tasks.append(subprocess.Popen(command, env={{**os.environ, **own}}, process_group=group))
     group = tasks[0].pid
-sys.exit(max(task.wait() for task in tasks))
+first_end = None
+while None in (codes := [task.poll() for task in tasks]):
+    first_end = first_end or (any(code is not None for code in codes) and time.monotonic())
+    bad = any(codes) and options["kill-on-bad-exit"] == "1"
+    if bad or (first_end and time.monotonic() - first_end > float(options["wait"])):
+        for task in tasks:
+            task.kill()
+    time.sleep(0.001)
+print("CPUs of a task:", os.environ.get("SRUN_CPUS_PER_TASK"))
+sys.exit(max(code if code >= 0 else 128 - code for code in codes))
 """
 SCONTROL = """#!/bin/sh
 echo "$@" >> scontrol.log
@@ -73,6 +85,7 @@ def run_nodes(fit: Any, path: str, **environment: str) -> tuple[list[int], str]:
     return [node.returncode for node in nodes], "".join(printed)
 
 
+@pytest.mark.slow
 def test_torchrun_on_two_nodes(
     new_fit: Callable[..., Any], unbroken_pair: Any, same: Callable[..., None], own_path: str
 ) -> None:
@@ -117,6 +130,7 @@ def test_slurm_job_is_preempted_requeued_and_finishes(
         "SLURM_NTASKS": "2",
         "SLURM_NTASKS_PER_NODE": "1",
         "SLURM_NODELIST": "127.0.0.1",
+        "SLURM_CPUS_PER_TASK": "3",
         "MASTER_PORT": free_port(),
     }
     job = ["bash", "train.sbatch", *CPU]
@@ -124,6 +138,7 @@ def test_slurm_job_is_preempted_requeued_and_finishes(
     printed, _ = first.communicate(timeout=240)
     assert first.returncode == os.EX_TEMPFAIL, printed
     assert printed.count("step 13 is in") == 1
+    assert "CPUs of a task: 3" in printed
     assert (fit.folder / "scontrol.log").read_text() == "requeue 4711\n"
     again = fit.start(job, SLURM_RESTART_COUNT="1", **variables)
     printed, _ = again.communicate(timeout=240)

@@ -1,5 +1,6 @@
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lit_mbldm.training.last_checkpoint import (
     find_last,
     keep_last,
     last_keeper,
+    warn_of_newer_run,
 )
 
 
@@ -51,6 +53,20 @@ def test_newest_of_all_versions(tmp_path: Path) -> None:
     assert find_last(one) == str(newest)
     continue_version(one, str(newest))
     assert logger.version == 2
+
+
+def test_newer_run_without_a_checkpoint_is_named(tmp_path: Path) -> None:
+    runs = tmp_path / "church"
+    for number in (2, 9, 10):
+        touch(runs / f"version_{number}" / "checkpoints" / "last.ckpt", age=number)
+    one = trainer(logger=TensorBoardLogger(tmp_path, "church"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_newer_run(one, find_last(one))  # version_2, continued after the others
+    touch(runs / "version_9" / "events.out", age=0)
+    (runs / "version_11").mkdir()
+    with pytest.warns(UserWarning, match=r"church/version_11 is newer than .*church/version_2,"):
+        warn_of_newer_run(one, find_last(one))
 
 
 def test_only_the_version_that_the_logger_names(tmp_path: Path) -> None:

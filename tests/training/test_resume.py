@@ -4,9 +4,7 @@ import os
 import random
 import shutil
 import signal
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,13 +16,12 @@ POINTS = [(hook, step) for step in range(5, 24) for hook in ("step", "batch_end"
 POINTS += [("save", 8), ("save", 20), ("validation", 12), ("validated", 12), ("epoch_end", 20)]
 
 
-def test_killed_run_resumes_bit_for_bit(
+def test_run_killed_at_a_random_point_resumes_bit_for_bit(
     new_fit: Callable[..., Any], unbroken: Any, same: Callable[..., None]
 ) -> None:
     fit = new_fit()
-    # the checkpoint at step 12 is saved before validation, in the middle of which it is killed
-    fit.run(code=KILLED, PROBE_SIGNAL="SIGKILL validation 12 0 self")
-    assert ("val/loss", 11) not in fit.scalars()
+    hook, step = random.Random(1).choice(POINTS)
+    fit.run(code=KILLED, PROBE_SIGNAL=f"SIGKILL {hook} {step} 0 self")
     printed = fit.run(RESUME)
     assert "version_0/checkpoints/last.ckpt" in printed
     same(fit, unbroken)
@@ -33,6 +30,18 @@ def test_killed_run_resumes_bit_for_bit(
         "epoch=2-step=24.ckpt",
         "last.ckpt",
     ]
+
+
+@pytest.mark.slow
+def test_run_killed_in_validation_resumes_bit_for_bit(
+    new_fit: Callable[..., Any], unbroken: Any, same: Callable[..., None]
+) -> None:
+    fit = new_fit()
+    # the checkpoint at step 12 is saved before validation, in the middle of which it is killed
+    fit.run(code=KILLED, PROBE_SIGNAL="SIGKILL validation 12 0 self")
+    assert ("val/loss", 11) not in fit.scalars()
+    fit.run(RESUME)
+    same(fit, unbroken)
 
 
 @pytest.mark.slow
@@ -57,19 +66,19 @@ def test_run_killed_at_random_points_again_and_again(
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_run_killed_while_it_writes_a_checkpoint(
-    new_fit: Callable[..., Any], same: Callable[..., None], workers: int
+    new_fit: Callable[..., Any],
+    same: Callable[..., None],
+    wait_for: Callable[..., None],
+    workers: int,
 ) -> None:
     options = [f"--data.num_workers={workers}"]
     whole, fit = new_fit(*options), new_fit(*options)
     whole.run()
     folder = fit.version / "checkpoints"
     process = fit.start()
-    writes = 0
-    while writes < 4 and process.poll() is None:  # top-k and last of step 4, then of step 8
-        if folder.exists() and (writing := list(folder.glob(".*.tmp"))):
-            writes += 1
-            if writes < 4:
-                _wait_until_gone(writing[0])
+    for _ in range(4):  # top-k and last of step 4, then of step 8
+        wait_for(process, lambda: not list(folder.glob(".*.tmp")))
+        wait_for(process, lambda: list(folder.glob(".*.tmp")))
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == KILLED
     process.stdout.close()
@@ -105,8 +114,3 @@ def test_complete_run_stays_as_it_is(
     printed = fit.run(RESUME)
     assert "`max_steps=24` reached" in printed
     same(fit, unbroken)
-
-
-def _wait_until_gone(path: Path) -> None:
-    while path.exists():
-        time.sleep(0)
