@@ -1,4 +1,4 @@
-"""How fast images become shards and shards become batches, and the memory it takes.
+"""How fast images become shards, codes and batches, and the memory and disk it takes.
 
 python benchmarks/data.py [--data FOLDER_OR_TARS]
 """
@@ -23,6 +23,7 @@ from tqdm import tqdm
 from lit_mbldm.data.datamodule import ShardDataModule
 from lit_mbldm.data.encode import encode_shards
 from lit_mbldm.data.images import fit_square, load_rgb, to_array
+from lit_mbldm.data.manifest import Manifest
 from lit_mbldm.data.read_images import read_images
 from lit_mbldm.data.shards import write_shards
 from lit_mbldm.zoo import load_pretrained
@@ -162,6 +163,12 @@ def loader_rates(images: Path, codes: Path) -> dict[str, float]:
     }
 
 
+def bytes_an_image(shards: Path) -> float:
+    """Of a folder of shards."""
+    manifest = Manifest.read(shards)
+    return sum(shard.bytes for shard in manifest.shards) / manifest.count
+
+
 def peak_megabytes(code: str, *arguments: object) -> float:
     """Largest resident set of a child process and of its own children."""
     measured = [sys.executable, "-c", code, *map(str, arguments)]
@@ -205,10 +212,15 @@ def main() -> None:
         images = work / "timed"
         encoded = encode_rates(images, work)
         loaded = loader_rates(images, work / "codes1")
+        sizes = {name: bytes_an_image(folder) for name, folder in
+                 {"image shards": images, "code shards": work / "codes1"}.items()}  # fmt: skip
         peaks = memory(work, (1000, 10000))
     print_rates(f"Images a second, {SOURCE_SIDE} px to {SIDE} px shards", made, "Pillow loop")
     print_rates(f"Images a second, {SIDE} px shards to codes", encoded, next(iter(encoded)))
     print_rates(f"Images a second, codes of {SIDE}×{SIDE} images", loaded, next(iter(loaded)))
+    print(f"Bytes an image, {SIDE} px")
+    for row, size in sizes.items():
+        print(f"  {row:42s}{size:10.0f}")
     print("Peak memory in MB at 1,000 and 10,000 images")
     for row, (small, large) in peaks:
         print(f"  {row:42s}{small:8.0f}{large:8.0f}{large / small:8.2f}×")
