@@ -3,7 +3,8 @@
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent import futures
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -161,10 +162,12 @@ class _Encoding:
     def _encode(self, numbers: list[int]) -> None:
         shared = iter(numbers)
         with ThreadPoolExecutor(self._workers) as pool:
-            futures = [pool.submit(self._work, shared) for _ in range(self._workers)]
+            working = {pool.submit(self._work, shared) for _ in range(self._workers)}
             try:
-                for future in as_completed(futures):
-                    future.result()
+                while working:  # waking now and then: a signal that another thread got waits for it
+                    done, working = futures.wait(working, POLL_SECONDS, FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
             except BaseException:
                 self._stop.set()  # the others finish the shard that they are at
                 raise

@@ -21,9 +21,8 @@ import os, runpy
 from pathlib import Path
 from lit_mbldm.data.cache import cached_codes
 
-{before}
-
 codec = runpy.run_path({codec!r})["NotingCodec"]({log!r}, {seconds})
+{before}
 
 try:
     folder = cached_codes({shards!r}, codec, Path({cache!r}), flip=True, device="cpu",

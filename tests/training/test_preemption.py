@@ -138,7 +138,7 @@ def test_signal_while_it_encodes(
     process = fit.start(fit.command(*images), PROBE_SLOW="1")
     wait_for(process, lambda: [*(tmp_path / "cache").glob("*/.unfinished/*.tar.json")])
     process.send_signal(signal.SIGUSR1)
-    printed, _ = process.communicate(timeout=10)
+    printed, _ = process.communicate(timeout=60)
     assert process.returncode == AGAIN, printed
     assert "SIGUSR1: left before training" in printed
     assert [path.name for path in (tmp_path / "cache").glob("*/*.tar")] == ["codes-000000.tar"]
@@ -164,7 +164,7 @@ def test_signal_while_two_processes_encode(
         os.killpg(process.pid, signal.SIGTERM)
     else:
         os.kill(process.pid if target == "first" else second, signal.SIGTERM)
-    printed, _ = process.communicate(timeout=20)  # until both have closed their output
+    printed, _ = process.communicate(timeout=60)  # until both have closed their output
     assert process.returncode == AGAIN, printed
 
 
