@@ -66,7 +66,9 @@ def test_a_finished_epoch_stays_finished() -> None:
 def test_another_order_starts_the_epoch_again_and_says_so() -> None:
     moved: list[int] = []
     resumed = loader(4, 1, moved, crops=40)
-    with pytest.warns(UserWarning, match="starts epoch 0 again, of which 20 samples were done: data changed"):
+    with pytest.warns(
+        UserWarning, match="starts epoch 0 again, of which 20 samples were done: data changed"
+    ):
         resumed.load_state_dict(after(5))
     assert moved == [0]
     assert first_number(resumed) == 0
