@@ -91,8 +91,7 @@ class ShardDataModule(EncodingDataModule):
             self._train_shards = self._codes_of(self._open(self.train), self.horizontal_flip)
             if self.in_memory and self._stored is None:
                 self._stored = self._load(self._train_shards)
-            index = self._stored.index.tolist() if self._stored is not None else None
-            self._check_processes(self._train_shards, index)
+            self._check_processes(self._train_shards, self._stored)
             identity = json.dumps(shards_identity(self._train_shards))
             digest = hashlib.sha256(identity.encode()).hexdigest()
             self._identity = from_first(digest, self.device)
@@ -179,13 +178,16 @@ class ShardDataModule(EncodingDataModule):
         copies = self.trainer.num_devices if self.trainer is not None else 1
         return StoredCodes(shards, 2 if self.horizontal_flip else 1, self.max_skipped, copies)
 
-    def _check_processes(self, shards: ShardSet, index: list[int] | None = None) -> None:
-        found = [(shard.name, shard.count) for shard in shards.shards]
-        if not all_equal((found, index)):
+    def _check_processes(self, shards: ShardSet, stored: StoredCodes | None = None) -> None:
+        count = shards.count if stored is None else len(stored.index)
+        samples = hashlib.sha256(repr([(s.name, s.count) for s in shards.shards]).encode())
+        if stored is not None:
+            samples.update(stored.index.numpy().tobytes())
+        if not all_equal(samples.hexdigest()):
             raise InputError(
                 f"The processes do not find the same samples in {shards.name}: process {self.rank}"
-                f" finds {shards.count if index is None else len(index)}. Copy the shards again to"
-                " the nodes where some are missing or damaged."
+                f" finds {count}. Copy the shards again to the nodes where some are missing or"
+                " damaged."
             )
 
     def _decoder(self, shards: ShardSet) -> Decoder:
