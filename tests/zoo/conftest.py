@@ -1,0 +1,74 @@
+import importlib.metadata
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent))  # pytest's import mode puts no folder there
+
+from loopback_hub import Hub
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub on the loopback device, to which the client of this process is led.
+
+    The client has an empty cache in `tmp_path / "huggingface"` and a valid token in HF_TOKEN.
+    """
+    from huggingface_hub.utils import close_session
+
+    hub = Hub()
+    hub.point_client(monkeypatch, tmp_path / "huggingface")
+    yield hub
+    close_session()
+    hub.close()
+    assert not hub.errors, "\n".join(hub.errors)
+
+
+def install(command: list[str], seconds: float) -> None:
+    """Run an installer; the test is skipped where it fails."""
+    try:
+        subprocess.run(command, check=True, timeout=seconds, capture_output=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", b"") or b""
+        pytest.skip(f"not installed: {error} {said.decode(errors='replace')[-500:]}")
+
+
+@pytest.fixture(scope="session")
+def previous_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the major of huggingface_hub before the installed one, for PYTHONPATH."""
+    major = int(importlib.metadata.version("huggingface_hub").split(".")[0])
+    folder = tmp_path_factory.mktemp("previous-client")
+    wanted = f"huggingface_hub>={major - 1},<{major}"
+    quick = [
+        "--quiet",
+        "--no-input",
+        "--no-compile",
+        "--disable-pip-version-check",
+        "--retries=1",
+        "--timeout=10",
+    ]
+    command = [sys.executable, "-m", "pip", "install", *quick, f"--target={folder}", wanted]
+    install(command, seconds=120)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def npm_hub_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `node` finds `@huggingface/hub`."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("node and npm are not installed")
+    folder = tmp_path_factory.mktemp("npm-client")
+    command = [
+        "npm",
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--fetch-retries=0",
+        f"--prefix={folder}",
+    ]
+    install([*command, "@huggingface/hub"], seconds=60)
+    return folder

@@ -1,0 +1,129 @@
+"""What goes wrong between a client and a loopback Hub."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+
+from loopback_http import Action, DroppedError, Exchange, Response
+
+
+@dataclass
+class Fault:
+    """What happens to the next `times` requests (None: all) whose line holds the pattern `match`.
+
+    The line is `METHOD http://host:port/path?query`.
+    """
+
+    match: str
+    action: Action
+    times: int | None = 1
+
+
+class Faults(list[Fault]):
+    """The faults to come, first match first; each method adds one."""
+
+    def __init__(self, elsewhere: Callable[[], str]) -> None:
+        super().__init__()
+        self.elsewhere = elsewhere
+        self.lock = Lock()
+
+    def take(self, exchange: Exchange) -> Action | None:
+        with self.lock:
+            for fault in self:
+                if fault.times != 0 and re.search(fault.match, exchange.line):
+                    fault.times = None if fault.times is None else fault.times - 1
+                    return fault.action
+        return None
+
+    def add(self, match: str, action: Action, times: int | None = 1) -> Fault:
+        fault = Fault(match, action, times)
+        self.append(fault)
+        return fault
+
+    def drop_before(self, match: str, times: int | None = 1) -> Fault:
+        """The connection is closed; nothing took effect."""
+
+        def action(_: Exchange) -> Response:
+            raise DroppedError
+
+        return self.add(match, action, times)
+
+    def drop_after(self, match: str, times: int | None = 1) -> Fault:
+        """The request takes effect and the connection is closed without an answer."""
+
+        def action(exchange: Exchange) -> Response:
+            exchange.respond()
+            raise DroppedError
+
+        return self.add(match, action, times)
+
+    def status(
+        self, match: str, status: int, times: int | None = 1, after: bool = False, **headers: str
+    ) -> Fault:
+        """An answer of this status; with `after` the request takes effect all the same."""
+
+        def action(exchange: Exchange) -> Response:
+            if after:
+                exchange.respond()
+            return Response.of_json({"error": f"injected {status}"}, status, **headers)
+
+        return self.add(match, action, times)
+
+    def corrupt(self, match: str, times: int | None = 1) -> Fault:
+        """A body of the right size with its middle byte changed."""
+
+        def action(exchange: Exchange) -> Response:
+            answer = exchange.respond()
+            body = bytearray(answer.body)
+            if body:
+                body[len(body) // 2] ^= 1
+            answer.body = bytes(body)
+            return answer
+
+        return self.add(match, action, times)
+
+    def truncate(self, match: str, times: int | None = 1) -> Fault:
+        """The right Content-Length, half of the body, and the connection is closed."""
+
+        def action(exchange: Exchange) -> Response:
+            answer = exchange.respond()
+            answer.sent = len(answer.body) // 2
+            return answer
+
+        return self.add(match, action, times)
+
+    def slow(self, match: str, seconds: float, times: int | None = 1) -> Fault:
+        """The body comes in small parts over `seconds`."""
+
+        def action(exchange: Exchange) -> Response:
+            answer = exchange.respond()
+            answer.seconds = seconds
+            return answer
+
+        return self.add(match, action, times)
+
+    def redirect(self, match: str, times: int | None = 1) -> Fault:
+        """302 to the same path of the third listener, all metadata of the true answer kept."""
+
+        def action(exchange: Exchange) -> Response:
+            answer = exchange.respond()
+            target = self.elsewhere()
+            if exchange.origin == target:
+                return answer
+            size = answer.headers.get("Content-Length", str(len(answer.body)))
+            linked = {"X-Linked-Size": size, "X-Linked-Etag": answer.headers.get("ETag", '""')}
+            headers = linked | answer.headers | {"Location": target + exchange.request.path}
+            headers.pop("Content-Length", None)
+            return Response(302, b"", headers)
+
+        return self.add(match, action, times)
+
+    def hook(self, match: str, act: Callable[[], object], times: int | None = 1) -> Fault:
+        """`act` is called before the request is handled as ever."""
+
+        def action(exchange: Exchange) -> Response:
+            act()
+            return exchange.respond()
+
+        return self.add(match, action, times)
