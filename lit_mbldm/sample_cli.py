@@ -8,7 +8,6 @@ from torch import Tensor
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.pictures import check_path, grid, save
-from lit_mbldm.samplers import check_sampler
 from lit_mbldm.training import SampleOptions
 from lit_mbldm.training.diffusion import DiffusionModule, frame_steps
 from lit_mbldm.training.figures import draw_paths, draw_temperatures
@@ -24,16 +23,16 @@ def run_sample(options: argparse.Namespace) -> None:
         InputError: options that do not fit each other or the model, before anything is drawn.
     """
     check_path(options.out)
-    check_sampler(options.sampler, options.eta or 0.0)
     if options.path:
         _check_path_options(options)
-    model = _load(options.model, options.device)
+    model = load_pretrained(options.model, device=options.device)
     save(_picture(model, options), options.out)
     print(options.out)
 
 
 def _check_path_options(options: argparse.Namespace) -> None:
-    frame_steps(options.path, options.steps)
+    if options.steps:
+        frame_steps(options.path, options.steps)
     if options.refiner:
         raise InputError("--path shows z_t as the codec decodes it: leave --refiner out.")
     if len(options.temperature or []) > 1:
@@ -43,20 +42,11 @@ def _check_path_options(options: argparse.Namespace) -> None:
         raise InputError(f"--path draws its images at once: {rows} need --batch-size {rows}.")
 
 
-def _load(name: str, device: str) -> DiffusionModule:
-    model = load_pretrained(name)
-    if not isinstance(model, DiffusionModule):
-        raise InputError(f"{name} is a {type(model).__name__}; sampling needs a diffusion model.")
-    try:
-        return model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device} cannot be used: {error}") from error
-
-
 def _picture(model: DiffusionModule, options: argparse.Namespace) -> Tensor | Image:
     temperatures = options.temperature or [None]
     given = {field.name: getattr(options, field.name) for field in fields(SampleOptions)}
-    arguments = SampleOptions(**{**given, "temperature": temperatures[0]}).arguments(model)
+    suited = SampleOptions.suiting(model, **{**given, "temperature": temperatures[0]})
+    arguments = suited.arguments(model)
     if options.path:
         return draw_paths(model, options.n or _PATHS, options.path, arguments)
     arguments |= {"batch_size": options.batch_size, "progress": True}

@@ -1,0 +1,75 @@
+"""The verb `codec`: fit one, or report on one."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lit_mbldm.verbs.arguments import Verbs, natural, positive
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def add_codec(verbs: Verbs) -> None:
+    """`codec fit` and `codec report`."""
+    actions = verbs.add_parser("codec", help="fit a codec, or report on one").add_subparsers(
+        metavar="ACTION", required=True
+    )
+    fit = actions.add_parser("fit", help="fit a codec on images")
+    fit.add_argument("quantizer", help="{VQ|PQ|OPQ|RQ}-{Y-Cb-Cr bits}, such as OPQ-32-8-8")
+    fit.add_argument("images", help="folder of images, zip, or tar shards")
+    fit.add_argument("out", type=Path, help="folder to write")
+    fit.add_argument("--max-patches", type=positive, default=65_536, help="patches drawn to fit on")
+    fit.add_argument("--seed", type=natural, default=0)
+    fit.set_defaults(run=_codec_fit)
+    report = actions.add_parser("report", help="rate, quality and ordinality, and a picture")
+    report.add_argument("codec", help="codec name or folder")
+    report.add_argument("images", help="folder of images, zip, or tar shards")
+    report.add_argument("--picture", type=Path, default=Path("codec.png"), help="PNG to write")
+    report.set_defaults(run=_codec_report)
+    for action in (fit, report):
+        action.add_argument(
+            "--max-images", type=positive, default=1000, help="images taken at random"
+        )
+
+
+def _codec_fit(options: argparse.Namespace) -> None:
+    from lit_mbldm.codecs.quantizers import fit_patch_codec
+    from lit_mbldm.zoo.about import About
+    from lit_mbldm.zoo.entry import refuse_existing_entry, save_entry
+
+    refuse_existing_entry(options.out)
+    codec = fit_patch_codec(
+        _read_tensors(options),
+        options.quantizer,
+        max_patches=options.max_patches,
+        seed=options.seed,
+    )
+    command = (
+        f"lit-mbldm codec fit {codec.quantizer} {Path(options.images).name} OUT"
+        f" --max-images {options.max_images} --max-patches {options.max_patches}"
+        f" --seed {options.seed}"
+    )
+    save_entry(codec, options.out, About(command=command))
+    print(f"{codec.quantizer}, {codec.bits_per_pixel:g} bits a pixel: {options.out}")
+
+
+def _codec_report(options: argparse.Namespace) -> None:
+    from lit_mbldm.codecs.report import codec_report
+    from lit_mbldm.pictures import check_path
+    from lit_mbldm.zoo.load import load_codec
+
+    check_path(options.picture)
+    codec = load_codec(options.codec)
+    print(codec_report(codec, _read_tensors(options), options.picture))
+    print(f"Picture: {options.picture}")
+
+
+def _read_tensors(options: argparse.Namespace) -> "list[Tensor]":
+    import torch
+
+    from lit_mbldm.data.images import to_array
+    from lit_mbldm.data.read_images import read_images
+
+    images = read_images(options.images, options.max_images)
+    return [torch.from_numpy(to_array(image).copy()) for image in images.values()]
