@@ -28,9 +28,11 @@ from lit_mbldm.training.last_checkpoint import (
     keep_last,
     warn_of_newer_run,
 )
+from lit_mbldm.training.module import CodecModule
 from lit_mbldm.training.preemption import Preemption
 from lit_mbldm.training.step_seeds import StepSeeds
 from lit_mbldm.training.unfinished_step import FinishStep
+from lit_mbldm.zoo.command import shareable_command
 
 # the section of a verb's settings, and what they make
 _GROUPS: dict[str, tuple[str, type[L.Callback]]] = {
@@ -53,6 +55,7 @@ def run_trainer(argv: list[str]) -> None:
     sys.argv[1:] = expand_bases(argv)  # LightningCLI warns of arguments given in any other way
     try:
         _TrainerCLI(
+            shareable_command("lightning", argv),
             L.LightningModule,
             L.LightningDataModule,
             subclass_mode_model=True,
@@ -74,7 +77,8 @@ def run_trainer(argv: list[str]) -> None:
 
 
 class _TrainerCLI(LightningCLI):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, command: str, *args: Any, **kwargs: Any) -> None:
+        self._command = command
         self._preemption = Preemption()
         try:
             super().__init__(*args, **kwargs)
@@ -140,6 +144,8 @@ class _TrainerCLI(LightningCLI):
         """See that there is a last checkpoint, and find the one of earlier runs if asked for."""
         if self.subcommand == "fit":
             self._preemption.trainer = self.trainer
+            if isinstance(self.model, CodecModule):
+                self.model.command = self._command
             keep_last(self.trainer)
         arguments = self.config_init[self.subcommand]
         if arguments.ckpt_path == "last":

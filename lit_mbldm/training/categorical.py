@@ -33,7 +33,7 @@ class CategoricalDiffusion(DiffusionModule):
         progress: bool = False,
         sampler: Sampler = "ddpm",
         eta: float = 0.0,
-        refiner: Refiner | None = None,
+        refiner: Refiner | bool = True,
         temperature: float = 1.0,
     ) -> Tensor:
         """Generate images; image i depends on (seed, i) alone.
@@ -47,7 +47,8 @@ class CategoricalDiffusion(DiffusionModule):
             sampler: "ddpm" (the paper's algorithm 2), "ddim" or "dpm++" (DPM-Solver++ 2M); the
                 latter two follow the expected z_0 and draw categories at the end.
             eta: of ddim, from 0 (no noise) to 1.
-            refiner: to pass the decoded images through.
+            refiner: to pass the decoded images through; True is the one that came with the model,
+                if any, False none.
             temperature: γ of the categories' softmax; 0 takes the most probable codeword.
 
         Returns:

@@ -17,7 +17,7 @@ from lit_mbldm.samplers import Sampler, draw
 from lit_mbldm.training.loss_by_time import LossByTime
 from lit_mbldm.training.module import CodecModule
 from lit_mbldm.training.refiner import Refiner
-from lit_mbldm.zoo.load import CHECKPOINT_KEY
+from lit_mbldm.zoo.checkpoint import CHECKPOINT_KEY
 
 
 class DiffusionModule(CodecModule):
@@ -57,6 +57,7 @@ class DiffusionModule(CodecModule):
         self.allow_residual = allow_residual
         self.latent_shape = self.codec.latent_shape(image_size, image_size)
         self.sample_arguments: dict[str, Any] = {}  # of `generate`, in test and predict
+        self._refiner: tuple[Refiner, ...] = ()  # no submodule: neither trained nor saved with it
         self.train_by_time, self.val_by_time = LossByTime(), LossByTime()
         self._check_parts()
         self.train()
@@ -88,6 +89,31 @@ class DiffusionModule(CodecModule):
                     f"A {type(self.process).__name__} on {self.codec.quantizer} needs a denoiser"
                     f" with {name}: {expected}, got {found}."
                 )
+
+    @property
+    def refiner(self) -> Refiner | None:
+        """What samples pass through unless told otherwise."""
+        return self._refiner[0] if self._refiner else None
+
+    def use_refiner(self, refiner: Refiner) -> None:
+        """Pass samples through a refiner unless told otherwise.
+
+        Raises:
+            InputError: no refiner, or one of another codec's images.
+        """
+        self.check_refiner(refiner)
+        self._refiner = (refiner,)
+
+    def check_refiner(self, refiner: nn.Module) -> None:
+        """Raise InputError unless this is a refiner of this model's codec."""
+        if not isinstance(refiner, Refiner):
+            raise InputError(f"Expected a Refiner, got a {type(refiner).__name__}.")
+        if refiner.codec.fingerprint != self.codec.fingerprint:
+            raise InputError(
+                "The refiner was trained on images of another codec: expected fingerprint"
+                f" {self.codec.fingerprint}, got {refiner.codec.fingerprint}. Train one on images"
+                f" of {self.codec.quantizer}."
+            )
 
     def process_loss(
         self, z0: Tensor, t: Tensor, generator: SampleStreams, images: Tensor | None
@@ -169,7 +195,7 @@ class DiffusionModule(CodecModule):
         progress: bool = False,
         sampler: Sampler = "ddpm",
         eta: float = 0.0,
-        refiner: Refiner | None = None,
+        refiner: Refiner | bool = True,
     ) -> Tensor:
         """Generate images; image i depends on (seed, i) alone.
 
@@ -181,7 +207,8 @@ class DiffusionModule(CodecModule):
             progress: show a progress bar.
             sampler: "ddpm" (ancestral, the paper's), "ddim" or "dpm++" (DPM-Solver++ 2M).
             eta: of ddim, from 0 (no noise) to 1.
-            refiner: to pass the decoded images through.
+            refiner: to pass the decoded images through; True is the one that came with the model,
+                if any, False none.
 
         Returns:
             (N, 3, H, W) uint8 RGB on the CPU.
@@ -200,7 +227,7 @@ class DiffusionModule(CodecModule):
         progress: bool,
         steps: int,
         seed: int,
-        refiner: Refiner | None,
+        refiner: Refiner | bool,
         **options: Any,
     ) -> Tensor:
         if min(num_images, batch_size) < 1:
@@ -224,7 +251,7 @@ class DiffusionModule(CodecModule):
         numbers: Sequence[int],
         steps: int = 50,
         seed: int = 0,
-        refiner: Refiner | None = None,
+        refiner: Refiner | bool = True,
         **options: Any,
     ) -> Tensor:
         """Generate the images of these numbers as one batch.
@@ -233,7 +260,8 @@ class DiffusionModule(CodecModule):
             numbers: B sample numbers; sample i depends on (seed, i) alone.
             steps: reverse steps, at most T.
             seed: of the noise.
-            refiner: to pass the decoded images through.
+            refiner: to pass the decoded images through; True is the one that came with the model,
+                if any, False none.
             options: of `lit_mbldm.samplers.draw`.
 
         Returns:
@@ -247,7 +275,8 @@ class DiffusionModule(CodecModule):
         finally:
             self.train(training)
         images = self.codec.decode(self.process.to_codes(z0))
-        return refiner.to(self.device).refine(images) if refiner else images
+        chosen = self.refiner if refiner is True else refiner
+        return chosen.to(self.device).refine(images) if chosen else images
 
     def sample_paths(
         self, num_images: int, frames: int = 11, steps: int = 50, seed: int = 0, **options: Any
@@ -271,7 +300,8 @@ class DiffusionModule(CodecModule):
         numbers = range(num_images)
         noise = self.process.prior(self.latent_shape, self._sample_streams(seed, numbers))
         path = [noise]
-        self.generate(numbers, steps, seed, on_step=lambda s, z, _: path.append(z), **options)
+        options |= {"refiner": False, "on_step": lambda step, z, _: path.append(z)}
+        self.generate(numbers, steps, seed, **options)
         decoded = [self.codec.decode(self.process.to_codes(path[step])) for step in picks]
         return torch.stack(decoded, dim=1)
 

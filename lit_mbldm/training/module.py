@@ -10,8 +10,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.randomness import SampleStreams
-from lit_mbldm.ranks import from_first
-from lit_mbldm.zoo.load import CHECKPOINT_KEY, load_codec
+from lit_mbldm.ranks import all_equal, from_first
+from lit_mbldm.zoo.checkpoint import CHECKPOINT_KEY
+from lit_mbldm.zoo.load import load_codec
 from lit_mbldm.zoo.tree import describe
 
 TRAINING, VALIDATION = range(2)
@@ -40,6 +41,7 @@ class CodecModule(L.LightningModule):
         self.betas = betas
         self.warmup_steps = warmup_steps
         self.noise_seed = 0
+        self.command: str | None = None  # that trains it, for those who find its checkpoint
 
     def streams(self, batch: dict[str, Tensor], key: tuple[int, ...]) -> SampleStreams:
         """One random stream for each sample of a batch, keyed by its number in the data set.
@@ -72,15 +74,20 @@ class CodecModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Take the run's seed, and refuse a precision that rounds the codec.
+        """Take the run's seed, and refuse codecs that are rounded or differ.
 
         Raises:
-            InputError: the codec is no longer in float32.
+            InputError: the codec is no longer in float32, or another in another process.
         """
         if any(book.dtype != torch.float32 for book in self.codec.codebooks()):
             raise InputError(
                 f"precision: {self.trainer.precision} rounds the codec, which would then give other"
                 " codes. Use 32-true, bf16-mixed or 16-mixed."
+            )
+        if not all_equal(self.codec.fingerprint):
+            raise InputError(
+                "The processes have different codecs: their names stand for different files. Name a"
+                " commit (org/repo@commit), or see that the machines' folders agree."
             )
         if self.trainer.ckpt_path is None:
             self.noise_seed = from_first(torch.initial_seed(), self.device)
@@ -91,6 +98,7 @@ class CodecModule(L.LightningModule):
             "model": describe(self),
             "fingerprint": self.codec.fingerprint,
             "noise_seed": self.noise_seed,
+            "command": self.command,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -5,10 +5,13 @@ import shlex
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from torch import nn
+
 from lit_mbldm.errors import InputError
 from lit_mbldm.samplers import Sampler, check_sampler, time_grid
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.refiner import Refiner, load_refiner
+from lit_mbldm.zoo.about import about_module
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class SampleOptions:
         sampler: ddpm (the paper's), ddim or dpm++.
         eta: of ddim, from 0 (no noise) to 1.
         temperature: γ of a categorical model; 0 takes the most probable codeword.
-        refiner: name or path of a refiner to pass the images through.
+        refiner: name or path of a refiner to pass the images through; `none` leaves out the one
+            that came with the model.
     """
 
     steps: int = 50
@@ -30,6 +34,23 @@ class SampleOptions:
     eta: float | None = None
     temperature: float | None = None
     refiner: str | None = None
+
+    @classmethod
+    def suiting(cls, model: nn.Module, **given: Any) -> "SampleOptions":
+        """Options that are given, else what the model was published with, else the defaults.
+
+        Args:
+            model: of `load_pretrained`.
+            given: attributes; None where they are not given.
+
+        Raises:
+            InputError: it was published with other options than these.
+        """
+        chosen = {name: value for name, value in given.items() if value is not None}
+        try:
+            return cls(**{**about_module(model).sampling, **chosen})
+        except TypeError as error:
+            raise InputError(f"The model suggests unknown options of sampling: {error}.") from error
 
     def arguments(self, model: DiffusionModule) -> dict[str, Any]:
         """Keyword arguments for the model's `sample` and `generate`.
@@ -50,7 +71,7 @@ class SampleOptions:
         for name in given.keys() - inspect.signature(model.sample).parameters.keys():
             raise InputError(f"A {type(model).__name__} takes no {name}: leave it out.")
         if self.refiner is not None:
-            given["refiner"] = _refiner_of(model, self.refiner)
+            given["refiner"] = self._chosen_refiner(model, self.refiner)
         return given
 
     def flags(self, seed: int) -> str:
@@ -58,13 +79,10 @@ class SampleOptions:
         given = {k: v for k, v in asdict(replace(self, seed=seed)).items() if v is not None}
         return " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in given.items())
 
-
-def _refiner_of(model: DiffusionModule, name: str) -> Refiner:
-    refiner = load_refiner(name)
-    if refiner.codec.fingerprint != model.codec.fingerprint:
-        raise InputError(
-            f"The refiner {name} was trained on images of another codec: expected fingerprint"
-            f" {model.codec.fingerprint}, got {refiner.codec.fingerprint}. Train one on images of"
-            f" {model.codec.quantizer}."
-        )
-    return refiner
+    @staticmethod
+    def _chosen_refiner(model: DiffusionModule, name: str) -> Refiner | bool:
+        if name == "none":
+            return False
+        refiner = load_refiner(name)
+        model.check_refiner(refiner)
+        return refiner

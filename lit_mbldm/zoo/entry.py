@@ -1,49 +1,113 @@
-"""A zoo entry: a folder with `config.json` and `model.safetensors`."""
+"""A zoo entry: a folder with `config.json` and `model.safetensors`.
+
+It may hold a card (`README.md`), a picture (`samples.png`), and a refiner's entry in `refiner/`.
+"""
 
 import hashlib
-import importlib.metadata
-import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
-from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import replacing
-from lit_mbldm.zoo.tree import build, describe
+from lit_mbldm.zoo.about import About, about_module
+from lit_mbldm.zoo.entry_config import (
+    CONFIG,
+    MAX_BYTES,
+    REFINER,
+    WEIGHTS,
+    EntryConfig,
+    parse_config,
+    read_config,
+)
+from lit_mbldm.zoo.integrity import DamagedError, read_checked, read_whole
+from lit_mbldm.zoo.tree import describe
+from lit_mbldm.zoo.weights import assemble, build_for, fingerprint_of
 
-FORMAT = 1
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+@runtime_checkable
+class TakesRefiner(Protocol):
+    """A model whose samples pass through a refiner."""
+
+    def use_refiner(self, refiner: nn.Module) -> None:
+        """Take it over."""
 
 
-def save_entry(module: nn.Module, folder: Path, about: dict[str, Any] | None = None) -> None:
-    """Write a module as an entry.
+def save_entry(module: nn.Module, folder: Path, about: About | None = None) -> None:
+    """Write a module as an entry; a refiner that it brings is written too.
 
     Args:
         module: a codec or model of lit_mbldm.
         folder: created where missing; must not hold an entry yet.
-        about: JSON values kept beside the tree: the training data, its licence, the command.
+        about: for people; what it was loaded with otherwise.
 
     Raises:
-        InputError: the folder holds an entry already.
+        InputError: the folder holds an entry already, or the module cannot be one.
     """
     refuse_existing_entry(folder)
+    files = entry_files(module, about or about_module(module))
     folder.mkdir(parents=True, exist_ok=True)
+    write_files(folder, files)
+
+
+def entry_files(
+    module: nn.Module, about: About, others: Mapping[str, bytes] | None = None
+) -> dict[str, bytes]:
+    """The contents of an entry's files, by path.
+
+    Args:
+        module: a codec or model of lit_mbldm.
+        about: for people.
+        others: files beside config and weights, such as the card.
+
+    Raises:
+        InputError: a module that could not be loaded again.
+    """
+    tree = describe(module)
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    weights = save(tensors)
-    config = {
-        "format": FORMAT,
-        "version": importlib.metadata.version("lit-mbldm"),
-        "model": describe(module),
-        "sha256": {WEIGHTS: hashlib.sha256(weights).hexdigest()},
-        **(about or {}),
-    }
-    with replacing(folder / WEIGHTS) as temporary:
-        temporary.write_bytes(weights)
-    with replacing(folder / CONFIG) as temporary:
-        temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    try:
+        build_for(tree, tensors)
+        fingerprint = fingerprint_of(module)
+    except InputError as error:
+        raise InputError(f"This {type(module).__name__} cannot be published: {error}") from error
+    files = {WEIGHTS: save(tensors, metadata={"format": "pt"}), **(others or {})}
+    refiner: nn.Module | None = getattr(module, "refiner", None)
+    if refiner is not None:
+        parts = entry_files(refiner, about_module(refiner))
+        files |= {f"{REFINER}/{name}": data for name, data in parts.items()}
+    return seal(EntryConfig(tree, {}, fingerprint, about), files)
+
+
+def seal(config: EntryConfig, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """These files, and the `config.json` that holds the sha256 of each."""
+    sha256 = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    return {CONFIG: replace(config, sha256=sha256).text().encode(), **files}
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Read all files of an entry, by path, `config.json` among them.
+
+    Raises:
+        DamagedError: one that is missing or is another.
+    """
+    path = folder / CONFIG
+    data = read_whole(path, MAX_BYTES)
+    sha256 = parse_config(path, data).sha256
+    files = {name: read_checked(folder / name, digest) for name, digest in sha256.items()}
+    return {CONFIG: data, **files}
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write an entry's files, `config.json` last, so that an entry is there whole or not at all."""
+    for name in sorted(files, key=lambda name: name == CONFIG):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(files[name])
 
 
 def refuse_existing_entry(folder: Path) -> None:
@@ -53,38 +117,58 @@ def refuse_existing_entry(folder: Path) -> None:
 
 
 def load_entry(folder: Path) -> nn.Module:
-    """Load an entry strictly, in eval mode.
+    """Load an entry strictly, in eval mode, with the refiner that it holds.
 
     Raises:
-        InputError: a missing or unreadable file, another format, a wrong sha256, or tensors that
-            do not fit the class.
+        DamagedError: a file that is missing, cannot be read or has another sha256.
+        InputError: another format, or tensors that do not fit the class.
     """
-    config = _read_config(folder / CONFIG)
+    return _load(folder, read_config(folder / CONFIG))
+
+
+def _load(folder: Path, config: EntryConfig) -> nn.Module:
+    path = folder / WEIGHTS
+    data = read_checked(path, config.sha256[WEIGHTS])
     try:
-        weights = (folder / WEIGHTS).read_bytes()
-    except OSError as error:
-        raise InputError(f"{folder} lacks {WEIGHTS}. Fetch or write the entry again.") from error
-    expected = config["sha256"][WEIGHTS]
-    actual = hashlib.sha256(weights).hexdigest()
-    if actual != expected:
+        module = assemble(config.model, _tensors(data), config.about)
+        fingerprint = fingerprint_of(module)
+        if fingerprint != config.fingerprint:
+            raise InputError(
+                f"Its codec has the fingerprint {fingerprint}, expected {config.fingerprint:.80}."
+            )
+    except InputError as error:  # it was so from the start
         raise InputError(
-            f"{folder / WEIGHTS} is damaged: its sha256 is {actual}, {CONFIG} says {expected}."
-            " Fetch or write the entry again."
+            f"{path} does not fit {CONFIG}: {error} Export it again, or ask its owner to."
+        ) from error
+    _bring_refiner(module, folder, config.sha256)
+    return module
+
+
+def _tensors(data: bytes) -> dict[str, Tensor]:
+    try:
+        return load(data)
+    except Exception as error:  # safetensors has no one error for what torch cannot hold
+        raise InputError(
+            f"It is no safetensors file ({type(error).__name__}: {error!s:.200})."
+        ) from error
+
+
+def _bring_refiner(module: nn.Module, folder: Path, sha256: Mapping[str, str]) -> None:
+    inside = f"{REFINER}/"
+    digests = {k.removeprefix(inside): v for k, v in sha256.items() if k.startswith(inside)}
+    if not digests:
+        return
+    if not isinstance(module, TakesRefiner):
+        raise InputError(
+            f"{folder / CONFIG} names a {REFINER}, which a {type(module).__name__} cannot use."
+            " Export it again, or ask its owner to."
         )
-    module = build(config["model"])
+    path = folder / REFINER / CONFIG
+    config = read_config(path, digests.get(CONFIG, "missing"))
+    if digests.get(WEIGHTS) != config.sha256[WEIGHTS]:
+        raise DamagedError(path, f"its sha256 of {WEIGHTS} is not that in {folder / CONFIG}")
+    refiner = _load(path.parent, config)
     try:
-        module.load_state_dict(load(weights))
-    except (RuntimeError, SafetensorError) as error:
-        raise InputError(f"{folder / WEIGHTS} does not fit {CONFIG}: {error}") from error
-    return module.eval()
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        found, _, _ = config["format"], config["sha256"][WEIGHTS], config["model"]["class_path"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no readable entry of the zoo: {error!r}.") from error
-    if found != FORMAT:
-        raise InputError(f"{path} has format {found}, this lit_mbldm reads {FORMAT}: update it.")
-    return config
+        module.use_refiner(refiner)
+    except InputError as error:
+        raise InputError(f"{path.parent} does not fit the model in {folder}. {error}") from error

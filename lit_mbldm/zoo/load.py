@@ -1,5 +1,6 @@
-"""`load_pretrained`: from a name, folder or checkpoint to a ready module."""
+"""`load_pretrained`: from a name, folder, checkpoint or repository to a ready module."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,40 +8,96 @@ import torch
 
 from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.errors import InputError
-from lit_mbldm.zoo.entry import CONFIG, load_entry
-from lit_mbldm.zoo.tree import build
+from lit_mbldm.zoo.checkpoint import load_checkpoint
+from lit_mbldm.zoo.entry import load_entry
+from lit_mbldm.zoo.entry_config import CONFIG
 
-_ASSETS = Path(__file__).parent / "assets"
-# The key of a checkpoint under which LightningModules keep their class_path tree.
-CHECKPOINT_KEY = "lit_mbldm"
+ASSETS = Path(__file__).parent / "assets"
+_REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@(.+))?", re.ASCII)
+PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
 
 
 def list_pretrained() -> list[str]:
     """Names of the entries that ship with the package."""
-    return sorted(path.parent.name for path in _ASSETS.glob(f"*/{CONFIG}"))
+    return sorted(path.parent.name for path in ASSETS.glob(f"*/{CONFIG}"))
 
 
-def load_pretrained(name: str | Path) -> Any:
-    """Load a codec or a model, in eval mode, on the CPU.
+def load_pretrained(
+    name: str | Path,
+    revision: str | None = None,
+    device: str | torch.device | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Any:
+    """Load a codec, a diffusion model or a refiner, in eval mode.
+
+    A model brings its codec, and its refiner where its entry holds one. Every file of an entry is
+    compared with its sha256, and nothing is unpickled but a local checkpoint's tensors.
 
     Args:
-        name: a shipped name, an entry's folder, or a training checkpoint (`.ckpt`), whose
-            averaged weights are taken where it has them.
+        name: a shipped name, an entry's folder, a training checkpoint (`.ckpt`), whose averaged
+            weights are taken where it has them, or `org/repo`, `org/repo@revision` on the Hub. In
+            doubt a local path is meant.
+        revision: branch, tag or commit on the Hub; its default branch otherwise.
+        device: where the module goes; the CPU otherwise.
+        cache_dir: of the Hub's files; the Hub client's own otherwise.
+        local_files_only: take the Hub's files from the cache, without the network.
+
+    Returns:
+        A `PatchCodec`, `DiffusionModule` or `Refiner`.
 
     Raises:
-        InputError: nothing of that name, or an entry that is damaged or does not fit.
+        InputError: nothing of that name, an entry that is damaged or does not fit, or a device
+            that cannot be used.
+        OSError: the Hub fails.
     """
-    path = Path(name)
+    module = _load(str(name), revision, cache_dir, local_files_only)
+    try:
+        return module.to(device or "cpu")
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"The device {device} cannot be used: {error}") from error
+
+
+def _load(
+    name: str, revision: str | None, cache_dir: str | Path | None, local_files_only: bool
+) -> torch.nn.Module:
+    folder, path = find_folder(name), Path(name)
+    if revision is not None and (folder or path.exists()):
+        raise InputError(f"{name} is not on the Hub: leave the revision {revision!r} out.")
+    if folder is not None:
+        return load_entry(folder)
+    if path.exists():
+        return load_checkpoint(path)
+    from lit_mbldm.zoo.fetch import load_from_hub  # slow to import, which shipped entries spare
+
+    repository, revision = parse_repository(name, revision)
+    return load_from_hub(repository, revision, cache_dir, local_files_only)
+
+
+def find_folder(name: str | Path) -> Path | None:
+    """The folder of an entry that ships or lies on this machine, where it is one's name or path."""
     if str(name) in list_pretrained():
-        return load_entry(_ASSETS / str(name))
-    if path.is_dir():
-        return load_entry(path)
-    if path.is_file():
-        return _load_checkpoint(path)
-    raise InputError(
-        f"There is no codec or model {str(name)!r}. Expected a shipped name"
-        f" ({', '.join(list_pretrained())}), an entry's folder or a checkpoint file."
-    )
+        return ASSETS / name
+    return Path(name) if Path(name).is_dir() else None
+
+
+def parse_repository(name: str, revision: str | None = None) -> tuple[str, str | None]:
+    """Split `org/repo[@revision]`.
+
+    Raises:
+        InputError: it is nothing of that form, or says another revision.
+    """
+    match = _REPOSITORY.fullmatch(name)
+    if match is None or Path(name).suffix in PICKLES:
+        pickled = " (a pickled file on the Hub is never read)" if name.endswith(PICKLES) else ""
+        raise InputError(
+            f"There is no codec or model {name!r}{pickled}. Expected a shipped name"
+            f" ({', '.join(list_pretrained())}), an entry's folder, a checkpoint file, or"
+            " org/repo[@revision] on the Hub."
+        )
+    if match[2] and revision not in (None, match[2]):
+        raise InputError(f"{name} says another revision than {revision!r}: leave one out.")
+    return match[1], match[2] or revision
 
 
 def load_codec(name: str | Path) -> PatchCodec:
@@ -55,19 +112,3 @@ def load_codec(name: str | Path) -> PatchCodec:
             f"{name} is a {type(codec).__name__}, expected a codec such as opq-32-8-8."
         )
     return codec
-
-
-def _load_checkpoint(path: Path) -> torch.nn.Module:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        tree, weights = checkpoint[CHECKPOINT_KEY]["model"], checkpoint["state_dict"]
-    except Exception as error:  # torch.load raises nearly anything on a file it cannot read
-        raise InputError(
-            f"{path} is no checkpoint of lit_mbldm: {type(error).__name__}: {error}"
-        ) from error
-    module = build(tree)
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"The weights in {path} do not fit its model: {error}") from error
-    return module.eval()

@@ -2,14 +2,21 @@ import importlib.metadata
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 sys.path.append(str(Path(__file__).parent))  # pytest's import mode puts no folder there
 
+from entries import KINDS, make
 from loopback_hub import Hub
+from torch import nn
+
+from lit_mbldm.zoo.entry import write_files
+from lit_mbldm.zoo.export import whole_entry
 
 
 @pytest.fixture
@@ -26,6 +33,37 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     close_session()
     hub.close()
     assert not hub.errors, "\n".join(hub.errors)
+
+
+@pytest.fixture(scope="session")
+def modules() -> dict[str, nn.Module]:
+    """A small module of every kind; not to be changed."""
+    return {kind: make(kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="session")
+def folders(
+    modules: dict[str, nn.Module], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Their whole entries, which are pushed without drawing pictures again."""
+    made = {kind: tmp_path_factory.mktemp(kind) for kind in modules}
+    for kind, folder in made.items():
+        write_files(folder, whole_entry(modules[kind]))
+    return made
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that a client would have waited before it asked again; it does not wait."""
+    from huggingface_hub.utils import _http
+
+    from lit_mbldm.zoo import push
+
+    waited: list[float] = []
+    clock = SimpleNamespace(**{**vars(time), "sleep": waited.append})
+    monkeypatch.setattr(_http, "time", clock)
+    monkeypatch.setattr(push, "time", clock)
+    return waited
 
 
 def install(command: list[str], seconds: float) -> None:

@@ -1,0 +1,169 @@
+"""Entries from the Hub: fetched by its client, which compares sizes only, and checked here."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub.errors import RemoteEntryNotFoundError
+from torch import nn
+
+from lit_mbldm.errors import InputError
+from lit_mbldm.storage.full_disk import full_disk_explained
+from lit_mbldm.zoo.entry import load_entry, read_files, refuse_existing_entry, write_files
+from lit_mbldm.zoo.entry_config import CONFIG, REFINER, WEIGHTS, EntryConfig, read_config
+from lit_mbldm.zoo.hub_errors import hub_errors_explained
+from lit_mbldm.zoo.integrity import DamagedError
+from lit_mbldm.zoo.load import PICKLES
+
+_BLOB_ID = re.compile("[0-9a-f]{40}")
+
+
+def load_from_hub(
+    repository: str,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> nn.Module:
+    """Load an entry: its config, its weights and its refiner's, and no other file.
+
+    Of several processes on one machine the first to come fetches a file while the others wait.
+
+    Args:
+        repository: `org/repo`.
+        revision: branch, tag or commit; the default branch otherwise.
+        cache_dir: the Hub client's own otherwise.
+        local_files_only: take what the cache has, without the network.
+
+    Raises:
+        InputError: no such repository, revision or entry, no access, or a file that is not the
+            one that was pushed; that one leaves the cache.
+        OSError: the Hub fails, or the disk.
+    """
+    needed = {WEIGHTS, f"{REFINER}/{CONFIG}", f"{REFINER}/{WEIGHTS}"}
+    fetch = _Fetch(repository, revision, cache_dir, local_files_only)
+    with fetch.damage_explained():
+        return load_entry(fetch.entry(needed.intersection))
+
+
+def pull(repository: str, revision: str | None = None, out: Path | None = None) -> Path:
+    """Fetch all files of an entry, and compare each with its sha256.
+
+    Args:
+        repository: `org/repo`.
+        revision: branch, tag or commit; the default branch otherwise.
+        out: folder for a copy of the entry, created where missing; must not hold one yet.
+
+    Returns:
+        The folder with the files, in the Hub's cache or `out`.
+
+    Raises:
+        InputError: as `load_from_hub`.
+        OSError: the Hub fails, or the disk.
+    """
+    if out is not None:
+        refuse_existing_entry(out)
+    fetch = _Fetch(repository, revision)
+    with fetch.damage_explained():
+        folder = fetch.entry(set)
+        files = read_files(folder)
+        load_entry(folder)
+    if out is None:
+        return folder
+    with full_disk_explained(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_files(out, files)
+    return out
+
+
+class _Fetch:
+    """The files of one repository and revision."""
+
+    def __init__(
+        self,
+        repository: str,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> None:
+        self._repository = repository
+        self._revision = revision
+        self._cache = Path(cache_dir or constants.HF_HUB_CACHE)
+        self._offline = local_files_only or constants.HF_HUB_OFFLINE
+
+    def entry(self, choose: Callable[[Iterable[str]], Iterable[str]]) -> Path:
+        """Bring `config.json` and those of its files that are chosen, all of one commit."""
+        folder = self._config().parent
+        for name in sorted(choose(_read_config(folder / CONFIG).sha256)):
+            self._file(name, folder.name)
+        return folder
+
+    @contextmanager
+    def damage_explained(self) -> Iterator[None]:
+        """Remove a file that is damaged from the cache, so that it comes anew, and say so."""
+        try:
+            yield
+        except DamagedError as error:
+            name = f"{self._repository}: {error.path}"
+            if self._offline:
+                remedy = "Load it once with the network, which mends the cache."
+                raise InputError(f"{name} is damaged: {error.reason}. {remedy}") from error
+            _discard(error.path)
+            raise InputError(
+                f"{name} was damaged: {error.reason}. It was removed from the cache: the same again"
+                " fetches it anew. If that does not help, its owner must push it again."
+            ) from error
+
+    def _config(self) -> Path:
+        try:
+            return self._file(CONFIG, self._revision)
+        except InputError as error:
+            if not isinstance(error.__cause__, RemoteEntryNotFoundError):
+                raise
+            raise InputError(
+                f"{self._repository} is no entry of lit_mbldm's zoo: it has no {CONFIG}."
+                f" {self._pickles()}Its owner can make one with `lit-mbldm push`."
+            ) from error
+
+    def _pickles(self) -> str:
+        with hub_errors_explained(self._repository, self._revision):
+            names = HfApi().list_repo_files(self._repository, revision=self._revision)
+        pickles = [name for name in names if name.endswith(PICKLES)]
+        return f"{pickles[0]} is pickled and may run code: it is never read. " if pickles else ""
+
+    def _file(self, name: str, revision: str | None) -> Path:
+        with hub_errors_explained(self._repository, revision), full_disk_explained(self._cache):
+            path = hf_hub_download(
+                self._repository,
+                name,
+                revision=revision,
+                cache_dir=self._cache,
+                local_files_only=self._offline,
+            )
+        return Path(path)
+
+
+def _read_config(path: Path) -> EntryConfig:
+    """Read a config of the cache, where git's id of a file's contents names it."""
+    try:
+        return read_config(path)
+    except DamagedError:
+        raise
+    except InputError as error:  # such as another format, which damage may feign
+        cached = path.resolve()
+        if _BLOB_ID.fullmatch(cached.name) and blob_id(cached.read_bytes()) != cached.name:
+            raise DamagedError(path, "it is not what the Hub has") from error
+        raise
+
+
+def blob_id(data: bytes) -> str:
+    """Git's name of these contents."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def _discard(path: Path) -> None:
+    """Remove a file of a snapshot, and what its link points to."""
+    path.resolve().unlink(missing_ok=True)
+    path.unlink(missing_ok=True)

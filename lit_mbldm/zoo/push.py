@@ -1,0 +1,233 @@
+"""`push_pretrained`: an entry to the Hub, in one commit."""
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    constants,
+    hf_hub_download,
+)
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from torch import nn
+
+from lit_mbldm.errors import InputError
+from lit_mbldm.zoo.card import LIBRARY, unstated
+from lit_mbldm.zoo.entry_config import CARD, CONFIG
+from lit_mbldm.zoo.export import whole_entry
+from lit_mbldm.zoo.fetch import blob_id
+from lit_mbldm.zoo.hub_errors import hub_errors_explained
+from lit_mbldm.zoo.load import parse_repository
+
+_PAUSES = (1.0, 4.0, None)  # seconds, after a commit that failed
+
+
+@dataclass(frozen=True)
+class Push:
+    """What was sent, or would be.
+
+    Attributes:
+        url: where people find it.
+        changes: what happens to each file, by path: `new`, `changed`, `same` or `removed`.
+        sizes: of the entry's files in bytes, by path.
+        commit: that holds the entry; None where there is none yet.
+        missing: what people look for in a card and this one does not state.
+    """
+
+    url: str
+    changes: dict[str, str]
+    sizes: dict[str, int]
+    commit: str | None
+    missing: tuple[str, ...] = ()
+
+
+def push_pretrained(
+    model_or_path: nn.Module | str | Path,
+    repo_id: str,
+    private: bool = False,
+    message: str | None = None,
+    revision: str | None = None,
+    dry_run: bool = False,
+) -> Push:
+    """Push a codec, a diffusion model or a refiner to the Hub, in one commit or not at all.
+
+    A repository that is missing is made. An entry that is there already makes no commit. The token
+    is that of the Hub's own login.
+
+    Args:
+        model_or_path: a module, or whatever `load_pretrained` takes; a folder's card and picture
+            are sent as they are.
+        repo_id: `org/repo`.
+        private: make a new repository private; one that is public is refused.
+        message: of the commit.
+        revision: branch, made where it is missing; the default branch otherwise.
+        dry_run: see what would be sent, and change nothing.
+
+    Raises:
+        InputError: a model that does not load, no access, a repository with another kind of model,
+            or a branch that somebody else moved meanwhile, which stays as it is.
+        OSError: the Hub or the network fails; the branch stays as it was.
+    """
+    if parse_repository(repo_id) != (repo_id, None):
+        raise InputError(f"Expected org/repo, got {repo_id!r}: name a branch as the revision.")
+    files = whole_entry(model_or_path, repo_id)
+    sizes = {name: len(data) for name, data in files.items()}
+    branch = _Branch(repo_id, revision)
+    with hub_errors_explained(repo_id, revision):
+        found = branch.look()
+        if private and found.public:
+            raise InputError(f"{repo_id} is public: make it private in its settings on the Hub.")
+        if not dry_run:
+            found = branch.prepare(found, private)
+        changes = found.compare(files)
+        commit = found.head if set(changes.values()) == {"same"} else None
+        if commit is None and not dry_run:
+            commit = branch.commit(found, files, changes, message or f"Push with {LIBRARY}")
+    missing = unstated(files[CARD].decode())
+    return Push(f"{constants.ENDPOINT}/{repo_id}", changes, sizes, commit, missing)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a branch holds.
+
+    Attributes:
+        exists: whether there is a repository.
+        public: whether everybody reads it.
+        head: the branch's commit; None where there is no branch.
+        ids: sha256 of large files and git's blob id of others, by path.
+        entry: paths of the entry that is there.
+    """
+
+    exists: bool = False
+    public: bool = False
+    head: str | None = None
+    ids: Mapping[str, str] = field(default_factory=dict)
+    entry: frozenset[str] = frozenset()
+
+    def compare(self, files: Mapping[str, bytes]) -> dict[str, str]:
+        """What happens to each file when these are pushed."""
+        changes = dict.fromkeys(sorted(self.entry - files.keys()), "removed")
+        for name, data in sorted(files.items()):
+            same = self.ids.get(name) in (hashlib.sha256(data).hexdigest(), blob_id(data))
+            changes[name] = "same" if same else "changed" if name in self.ids else "new"
+        return changes
+
+
+class _Branch:
+    """A branch of a repository."""
+
+    def __init__(self, repository: str, revision: str | None) -> None:
+        self._api = HfApi(library_name=LIBRARY)
+        self._repository = repository
+        self._revision = revision
+
+    def look(self) -> _Found:
+        """Ask what is there.
+
+        Raises:
+            InputError: another kind of model.
+        """
+        try:
+            info = self._api.model_info(
+                self._repository, revision=self._revision, files_metadata=True
+            )
+        except RevisionNotFoundError:
+            default = self._api.model_info(self._repository)
+            return _Found(exists=True, public=not default.private)
+        except RepositoryNotFoundError:
+            return _Found()
+        ids = {f.rfilename: str(f.lfs.sha256 if f.lfs else f.blob_id) for f in info.siblings or []}
+        entry = self._read_entry(info.sha) if CONFIG in ids else frozenset()
+        return _Found(True, not info.private, info.sha, ids, entry & ids.keys())
+
+    def _read_entry(self, commit: str | None) -> frozenset[str]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = hf_hub_download(self._repository, CONFIG, revision=commit, cache_dir=folder)
+            try:
+                config = json.loads(Path(path).read_bytes())
+            except ValueError:
+                config = None
+        if not isinstance(config, dict) or config.get("library") != LIBRARY:
+            raise InputError(
+                f"{self._repository} holds another kind of model, which a push would overwrite:"
+                " choose another name."
+            )
+        return frozenset(config.get("sha256", {}))
+
+    def prepare(self, found: _Found, private: bool) -> _Found:
+        """Make the repository and the branch where they are missing."""
+        if found.head is not None:
+            return found
+        if not found.exists:
+            self._api.create_repo(self._repository, private=private)
+        if self._revision is not None:
+            self._api.create_branch(self._repository, branch=self._revision, exist_ok=True)
+        return self.look()
+
+    def commit(
+        self, found: _Found, files: Mapping[str, bytes], changes: Mapping[str, str], message: str
+    ) -> str:
+        """Commit on top of what was found, or not at all.
+
+        An answer may get lost after the Hub made the commit, so that after every failure the
+        branch itself tells whether it is there.
+
+        Raises:
+            InputError: somebody else moved the branch.
+        """
+        for pause in _PAUSES:
+            try:
+                return self._api.create_commit(
+                    self._repository,
+                    _operations(files, changes),
+                    commit_message=message,
+                    revision=self._revision,
+                    parent_commit=found.head,
+                ).oid
+            except (HTTPError, OSError) as error:
+                now = self.look()
+                if now.head is not None and set(now.compare(files).values()) == {"same"}:
+                    return now.head
+                if now.head != found.head:
+                    raise InputError(
+                        f"Somebody else moved {self._repository} from {found.head} to {now.head}"
+                        " meanwhile. Nothing was sent: look at it, and push again."
+                    ) from error
+                if pause is None or not _passes(error):
+                    raise
+                time.sleep(pause)
+        raise AssertionError
+
+
+def _operations(
+    files: Mapping[str, bytes], changes: Mapping[str, str]
+) -> list[CommitOperationAdd | CommitOperationDelete]:
+    return [
+        CommitOperationDelete(name)
+        if change == "removed"
+        else CommitOperationAdd(name, files[name])
+        for name, change in changes.items()
+        if change != "same"
+    ]
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the same request may succeed a moment later."""
+    if not isinstance(error, HfHubHTTPError):
+        return isinstance(error, HTTPError)
+    status = error.response.status_code
+    return status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR

@@ -1,0 +1,41 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from lit_mbldm.zoo import list_pretrained, load_pretrained
+from lit_mbldm.zoo.about import About
+from lit_mbldm.zoo.entry import read_files
+from lit_mbldm.zoo.entry_config import CARD, CONFIG, PICTURE
+from lit_mbldm.zoo.load import ASSETS
+
+ZOO = Path(__file__).parents[2] / "zoo"
+
+
+def test_every_shipped_entry_is_published() -> None:
+    assert list_pretrained() == sorted(path.name for path in ZOO.iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("name", list_pretrained())
+def test_an_entry_is_whole_and_its_folder_in_the_zoo_is_its_own(name: str) -> None:
+    files = read_files(ASSETS / name)
+    for file in (CARD, CONFIG, PICTURE):
+        assert (ZOO / name / file).read_bytes() == files[file]
+    about: About = load_pretrained(name).about
+    assert about.license
+    assert about.data
+    assert about.terms
+    assert about.command
+    assert about.written()["figures"] == tuple(
+        json.loads((ZOO / name / "figures.json").read_text(encoding="utf-8"))
+    )
+    assert f'load_pretrained("{name}")' in files[CARD].decode()
+
+
+@pytest.mark.parametrize("name", list_pretrained())
+def test_the_command_that_made_an_entry_is_kept(name: str) -> None:
+    script = ZOO / name / "make.sh"
+    assert script.stat().st_mode & 0o100
+    text = script.read_text(encoding="utf-8")
+    assert f"--name {name}" in text
+    assert "lit-mbldm export" in text

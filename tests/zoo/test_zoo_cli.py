@@ -1,0 +1,120 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from entries import categorical
+from loopback_hub import Hub
+
+from lit_mbldm.cli import main
+from lit_mbldm.zoo import load_pretrained
+from lit_mbldm.zoo.about import About
+from lit_mbldm.zoo.entry import save_entry
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A categorical model's entry without card and picture."""
+    save_entry(categorical(), tmp_path / "made", About())
+    return tmp_path / "made"
+
+
+def export(made: Path, out: Path, *options: str) -> dict[str, object]:
+    main(["export", str(made), str(out), "--steps", "3", *options])
+    return json.loads((out / "config.json").read_text(encoding="utf-8"))["about"]
+
+
+def test_export_states_what_it_is_told(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = {"fid": 12.0, "kid": 0.03, "precision": 0.5, "recall": 0.25, "rfid": None,
+              "num_images": 500, "options": {"steps": 3, "eta": None},
+              "reference": "training images", "reference_images": 400}  # fmt: skip
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    about = export(
+        made, tmp_path / "out", "--license", "cc0-1.0", "--data", "org/shirts", "--terms", "CC0",
+        "--figures", str(tmp_path / "scores.json"), "--temperature", "0.5",
+    )  # fmt: skip
+    assert "out" in capsys.readouterr().out
+    assert about["sampling"] == {"steps": 3, "temperature": 0.5}
+    assert [figure["metric"] for figure in about["figures"]] == [
+        "FID", "KID × 1000", "Precision", "Recall"
+    ]  # fmt: skip
+    assert about["figures"][1]["value"] == 30.0
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "sample(16, seed=0, steps=3, temperature=0.5)" in card
+    assert "500 samples (steps 3) against 400 training images" in card
+    for fact in ("cc0-1.0", "org/shirts", "Terms of the data: CC0"):
+        assert fact in card
+
+
+def test_sample_takes_what_suits_the_model(made: Path, tmp_path: Path) -> None:
+    export(made, tmp_path / "out", "--temperature", "0")
+    grids = {}
+    for name, options in {"default": [], "same": ["--steps", "3", "--temperature", "0"],
+                          "other": ["--temperature", "2"]}.items():  # fmt: skip
+        grids[name] = tmp_path / f"{name}.png"
+        main(["sample", str(tmp_path / "out"), "-n", "2", "--out", str(grids[name]), *options])
+    assert grids["default"].read_bytes() == grids["same"].read_bytes()
+    assert grids["default"].read_bytes() != grids["other"].read_bytes()
+
+
+def test_push_pull_and_search(
+    made: Path, tmp_path: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(made, tmp_path / "out", "--license", "cc0-1.0")
+    push = ["push", str(tmp_path / "out"), "org/shirts"]
+    main([*push, "--dry-run"])
+    told = capsys.readouterr()
+    assert re.search(r"^new +[\d,]+  model.safetensors$", told.out, re.MULTILINE)
+    assert "Nothing was sent" in told.out
+    assert "does not state: Data, Terms of the data." in told.err
+    assert not hub.asked("POST .*/(create|commit)")
+    main(push)
+    assert f"Commit {hub.head('org/shirts')}" in capsys.readouterr().out
+    main(push)
+    assert "nothing was sent" in capsys.readouterr().out
+    main(["pull", "org/shirts@main", str(tmp_path / "copy")])
+    assert capsys.readouterr().out.strip() == str(tmp_path / "copy")
+    for path in (tmp_path / "out").iterdir():
+        if path.name != "README.md":
+            assert (tmp_path / "copy" / path.name).exists()
+    main(["zoo", "--search", "shirt"])
+    assert "org/shirts" in capsys.readouterr().out
+    main(["zoo", "--search", "trousers"])
+    assert "has no lit_mbldm model named trousers" in capsys.readouterr().out
+    main(["sample", "org/shirts", "-n", "1", "--out", str(tmp_path / "grid.png")])
+    again = load_pretrained(tmp_path / "copy").sample(1, steps=3)
+    assert torch.equal(again, load_pretrained("org/shirts").sample(1, steps=3))
+
+
+def test_zoo_lists_what_ships(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["zoo"])
+    told = capsys.readouterr().out
+    assert "opq-32-8-8" in told
+    assert "PSNR (dB) 27.72 (Kodak, 24 images)" in told
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["pull", "opq-32-8-8"], "org/repo"),
+        (["pull", "org/none"], "no repository org/none"),
+        (["pull", "org/model@a", "--revision", "b"], "another revision"),
+        (["push", "no-model", "org/x"], "no codec or model"),
+        (["push", "opq-32-8-8", "org/x@main"], "name a branch as the revision"),
+        (["push", "opq-32-8-8", "x"], "org/repo"),
+        (["export", "opq-32-8-8", "OUT", "--figures", "none.json"], "none.json"),
+        (["export", "opq-32-8-8", "OUT", "--refiner", "opq-32-8-8"], "no samples to refine"),
+        (["sample", "org/model/last.ckpt"], "never read"),
+    ],
+)
+def test_mistakes_are_named(
+    args: list[str], words: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    assert words in str(stop.value)
+    assert list(tmp_path.glob("OUT")) == []
