@@ -4,6 +4,7 @@ It may hold a card (`README.md`), a picture (`samples.png`), and a refiner's ent
 """
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -121,8 +122,13 @@ def load_entry(folder: Path) -> nn.Module:
 
     Raises:
         DamagedError: a file that is missing, cannot be read or has another sha256.
-        InputError: another format, or tensors that do not fit the class.
+        InputError: no entry, another format, or tensors that do not fit the class.
     """
+    if not os.path.lexists(folder / CONFIG):
+        raise InputError(
+            f"{folder} is no entry of lit_mbldm's zoo: it has no {CONFIG}. Expected a folder that"
+            " `lit-mbldm export` or `lit-mbldm pull` wrote, or the path of a checkpoint."
+        )
     return _load(folder, read_config(folder / CONFIG))
 
 

@@ -28,9 +28,9 @@ def read_whole(path: Path, max_bytes: int | None = None) -> bytes:
     Raises:
         DamagedError: it cannot be read, is no file, or has more bytes than it may.
     """
-    if path.exists() and not path.is_file():  # a pipe or device might never end
-        raise DamagedError(path, "it is no regular file")
     try:
+        if path.exists() and not path.is_file():  # a pipe or device might never end
+            raise DamagedError(path, "it is no regular file")
         with path.open("rb") as stream:
             data = stream.read(-1 if max_bytes is None else max_bytes + 1)
     except OSError as error:

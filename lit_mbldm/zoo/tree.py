@@ -19,6 +19,7 @@ _CLASS_PATH = re.compile(
 )
 _MAX_NUMBERS = 1 << 20
 _MAX_LIST = 1000
+_MAX_PARTS = 100
 _WEIGHTS = {torch.empty, torch.zeros, torch.eye}
 _TABLES = {torch.arange, torch.linspace, torch.ones, torch.full}
 
@@ -31,7 +32,8 @@ def describe(module: nn.Module) -> Tree:
     """
     cls = type(module)
     package = cls.__module__.rpartition(".")[0]
-    public = getattr(importlib.import_module(package), cls.__name__, None) is cls
+    # a module of a user's own need not lie in a package
+    public = package and getattr(importlib.import_module(package), cls.__name__, None) is cls
     init_args = {}
     for name, parameter in inspect.signature(cls).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -63,6 +65,8 @@ def build(tree: Mapping[str, Any], num_tensors: int) -> nn.Module:
         InputError: a class path outside `lit_mbldm.` or unknown, or arguments that do not fit.
     """
     try:
+        if _count_parts(tree) > _MAX_PARTS:
+            raise InputError(f"The model has more than {_MAX_PARTS} parts.")
         with _Hollow(num_tensors):
             return _build(tree)
     except RecursionError as error:
@@ -80,10 +84,7 @@ def _build(tree: Mapping[str, Any]) -> nn.Module:
             raise InputError(f"{path} takes no list of {len(value)} as {name!r:.80}.")
     if isinstance(init_args.get("codec"), str):
         raise InputError(f"{path} must hold its codec, not the name {init_args['codec']!r:.80}.")
-    built = {
-        key: _build(value) if isinstance(value, Mapping) and "class_path" in value else value
-        for key, value in init_args.items()
-    }
+    built = {key: _build(value) if _is_part(value) else value for key, value in init_args.items()}
     try:
         return cls(**built)
     except InputError:
@@ -93,6 +94,16 @@ def _build(tree: Mapping[str, Any]) -> nn.Module:
         raise InputError(
             f"{path} cannot be built from these init_args: {type(error).__name__}: {reason:.300}."
         ) from error
+
+
+def _is_part(value: object) -> bool:
+    return isinstance(value, Mapping) and "class_path" in value
+
+
+def _count_parts(tree: Mapping[str, Any]) -> int:
+    init_args = tree.get("init_args")
+    values = init_args.values() if isinstance(init_args, Mapping) else ()
+    return 1 + sum(_count_parts(value) for value in values if _is_part(value))
 
 
 def _find_class(path: object) -> type[nn.Module]:

@@ -285,6 +285,6 @@ def test_a_checkpoint_of_another_codec_is_refused() -> None:
 def test_a_refiner_of_another_codec_is_refused(tmp_path: Path) -> None:
     refiner = Refiner("opq-32-8-8", RefinerUNet(8, (1,), 1))
     refiner.codec.get_buffer("channels.0.codewords")[0, 0] += 1
-    save_entry(refiner, tmp_path / "refiner", {})
+    save_entry(refiner, tmp_path / "refiner")
     with pytest.raises(InputError, match="another codec"):
         SampleOptions(refiner=str(tmp_path / "refiner")).arguments(small("continuous"))

@@ -1,14 +1,30 @@
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 
 from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo import list_pretrained, load_pretrained
 from lit_mbldm.zoo.entry import save_entry
+from lit_mbldm.zoo.load import load_codec
+
+HEAVY = {
+    "faiss",
+    "huggingface_hub",
+    "lightning",
+    "PIL",
+    "sympy",
+    "torch._dynamo",
+    "torchmetrics",
+    "torchvision",
+    "webdataset",
+}
 
 
 def test_the_shipped_codec_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,63 +45,48 @@ def test_the_shipped_codec_s_config_tells_its_fingerprint() -> None:
     assert config["fingerprint"] == load_pretrained("opq-32-8-8").fingerprint
 
 
-def test_an_entry_survives_the_disk(tmp_path: Path) -> None:
-    codec = load_pretrained("opq-32-8-8")
-    save_entry(codec, tmp_path / "codec")
-    again = load_pretrained(tmp_path / "codec")
-    assert again.fingerprint == codec.fingerprint
-    images = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
-    assert torch.equal(again.encode(images), codec.encode(images))
-    assert sorted(p.name for p in (tmp_path / "codec").iterdir()) == [
-        "config.json",
-        "model.safetensors",
-    ]
-
-
-def test_an_entry_is_not_overwritten(tmp_path: Path) -> None:
-    save_entry(PatchCodec("VQ-8-8-8"), tmp_path)
-    with pytest.raises(InputError, match="already holds"):
-        save_entry(PatchCodec("VQ-8-8-8"), tmp_path)
-
-
-def test_a_flipped_byte_a_missing_file_and_other_formats_are_named(tmp_path: Path) -> None:
-    save_entry(PatchCodec("VQ-8-8-8"), tmp_path)
-    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
-    good, text = weights.read_bytes(), config.read_text()
-    weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    with pytest.raises(InputError, match="sha256"):
-        load_pretrained(tmp_path)
-    weights.unlink()
-    with pytest.raises(InputError, match=r"model\.safetensors"):
-        load_pretrained(tmp_path)
-    weights.write_bytes(good)
-    config.write_text(text.replace('"format": 1', '"format": 2'))
-    with pytest.raises(InputError, match="format 2"):
-        load_pretrained(tmp_path)
-    config.write_text(text.replace("VQ-8-8-8", "PQ-16-8-8"))
-    with pytest.raises(InputError, match="does not fit"):
-        load_pretrained(tmp_path)
-    config.write_text("[]")
-    with pytest.raises(InputError, match="no readable entry"):
-        load_pretrained(tmp_path)
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        ("import lit_mbldm", HEAVY | {"torch", "numpy"}),
+        ("from lit_mbldm.zoo import load_pretrained; load_pretrained('opq-32-8-8')", HEAVY),
+    ],
+)
+def test_no_slow_package_is_imported_for_a_codec(code: str, heavy: set[str]) -> None:
+    tell = f"{code}\nimport sys, json\nprint(json.dumps(list(sys.modules)))"
+    child = subprocess.run([sys.executable, "-c", tell], capture_output=True, text=True, check=True)
+    assert heavy.intersection(json.loads(child.stdout)) == set()
 
 
 def test_unknown_names_and_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="opq-32-8-8"):
         load_pretrained("no-such-model")
-    (tmp_path / "model.ckpt").write_bytes(b"not a checkpoint")
-    with pytest.raises(InputError, match="no checkpoint"):
-        load_pretrained(tmp_path / "model.ckpt")
+    (tmp_path / "notes.txt").write_text("words")
+    with pytest.raises(InputError, match=r"notes\.txt is no checkpoint"):
+        load_pretrained(tmp_path / "notes.txt")
+    with pytest.raises(InputError, match=r"config\.json"):
+        load_pretrained(tmp_path)
 
 
-def test_a_pickle_is_never_run(tmp_path: Path) -> None:
-    marker = tmp_path / "ran"
+def test_a_revision_of_what_lies_here_is_refused(tmp_path: Path) -> None:
+    save_entry(tiny.codec(), tmp_path / "codec")
+    for name in ("opq-32-8-8", tmp_path / "codec", tmp_path / "codec" / "config.json"):
+        with pytest.raises(InputError, match="not on the Hub: leave the revision 'v1' out"):
+            load_pretrained(name, revision="v1")
 
-    class Payload:
-        def __reduce__(self) -> tuple[object, ...]:
-            return Path.touch, (marker,)
 
-    torch.save({"state_dict": Payload()}, tmp_path / "evil.ckpt")
-    with pytest.raises(InputError):
-        load_pretrained(tmp_path / "evil.ckpt")
-    assert not marker.exists()
+@pytest.mark.parametrize("device", ["cuda:4711", "nonsense", "cpu:x", 4711])
+def test_a_device_that_is_not_there_is_refused(device: str) -> None:
+    with pytest.raises(InputError, match=f"The device {device} cannot be used"):
+        load_pretrained("opq-32-8-8", device=device)
+
+
+def test_the_device_may_be_named_either_way() -> None:
+    for device in ("cpu", torch.device("cpu"), None):
+        assert load_pretrained("opq-32-8-8", device=device).codebooks()[0].device.type == "cpu"
+
+
+def test_a_model_in_place_of_a_codec_is_refused(tmp_path: Path) -> None:
+    save_entry(tiny.continuous(), tmp_path / "model")
+    with pytest.raises(InputError, match="is a ContinuousDiffusion, expected a codec"):
+        load_codec(tmp_path / "model")

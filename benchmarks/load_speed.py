@@ -1,0 +1,128 @@
+"""How long a codec and a model take to load, and what is imported for it.
+
+    python benchmarks/load_speed.py [--repetitions 9]
+
+A codec that ships is loaded in fresh processes, timed from behind `import torch`. The paper's model
+of 52 M parameters is loaded from a folder in turns with reading and hashing its bytes, which any
+check of them costs.
+"""
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from lit_mbldm.denoisers import UNet
+from lit_mbldm.processes import GaussianProcess
+from lit_mbldm.training import ContinuousDiffusion
+from lit_mbldm.zoo import load_pretrained
+from lit_mbldm.zoo.entry import save_entry
+
+CODEC, IMAGE_SIZE = "opq-32-8-8", 512
+CODEC_MARK, MODEL_MARK = 0.5, 1.5
+CODEC_CHILD = f"""
+import json, sys, time
+import torch
+before, start = set(sys.modules), time.perf_counter()
+from lit_mbldm.zoo import load_pretrained
+imported = time.perf_counter()
+load_pretrained({CODEC!r})
+end = time.perf_counter()
+print(json.dumps([imported - start, end - imported, sorted(set(sys.modules) - before)]))
+"""
+PACKAGE_CHILD = """
+import json, sys
+before = set(sys.modules)
+import lit_mbldm
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+SLOW = ("faiss", "huggingface_hub", "lightning", "torchmetrics", "torchvision", "webdataset")
+
+
+def fresh(code: str) -> list[object]:
+    """What a new process prints."""
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said: list[object] = json.loads(child.stdout)
+    return said
+
+
+def packages(modules: object) -> str:
+    """Top-level packages among modules, and how many modules there are."""
+    assert isinstance(modules, list)
+    tops = sorted({name.partition(".")[0] for name in modules} - sys.stdlib_module_names)
+    found = [name for name in SLOW if name in tops]
+    verdict = f"MISSED: {', '.join(found)}" if found else "met"
+    return f"{len(modules)} modules ({', '.join(tops)}); none of {', '.join(SLOW)}: {verdict}"
+
+
+def in_turns(tasks: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
+    """Median seconds of each task, run in turns so that all meet the same disturbances."""
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for repetition in range(repetitions + 1):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            kept = task()
+            if repetition:
+                times[name].append(time.perf_counter() - start)
+            del kept
+    return {name: median(values) for name, values in times.items()}
+
+
+def hash_files(folder: Path) -> list[str]:
+    """Read and hash an entry's files."""
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())]
+
+
+def codec_table(repetitions: int) -> None:
+    """Print how long a codec takes in fresh processes, and what was imported."""
+    runs = [fresh(CODEC_CHILD) for _ in range(repetitions)]
+    imports, loads = ([float(str(run[i])) for run in runs] for i in (0, 1))
+    total = median(a + b for a, b in zip(imports, loads, strict=True))
+    print(f"| import of lit_mbldm.zoo | {median(imports):.3f} s |")
+    print(f"| load of {CODEC} | {median(loads):.3f} s |")
+    verdict = "met" if total <= CODEC_MARK else "MISSED"
+    print(f"| both, after `import torch` | {total:.3f} s; mark {CODEC_MARK} s {verdict} |")
+    print(f"| imported for it | {packages(runs[0][2])} |")
+    print(f"| imported by `import lit_mbldm` | {packages(fresh(PACKAGE_CHILD))} |")
+
+
+def model_table(repetitions: int) -> None:
+    """Print how long a model takes, and reading and hashing its bytes."""
+    model = ContinuousDiffusion(CODEC, UNet(6, 6), GaussianProcess(), IMAGE_SIZE)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "model"
+        save_entry(model, folder)
+        size = sum(path.stat().st_size for path in folder.iterdir())
+        times = in_turns(
+            {"read": lambda: hash_files(folder), "load": lambda: load_pretrained(folder)},
+            repetitions,
+        )
+    ratio = times["load"] / times["read"]
+    print(f"| read and hash {size / 1e6:.0f} MB | {times['read']:.3f} s |")
+    print(f"| load the model, {count / 1e6:.1f} M parameters | {times['load']:.3f} s |")
+    verdict = "met" if ratio <= MODEL_MARK else "MISSED"
+    print(f"| ratio | {ratio:.2f}; mark {MODEL_MARK} {verdict} |")
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--repetitions", type=int, default=9)
+    options = parser.parse_args()
+    print(f"Medians of {options.repetitions}, torch {torch.__version__}\n")
+    print("| | |\n|---|---|")
+    codec_table(options.repetitions)
+    model_table(options.repetitions)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+import json
+from typing import Any
+
+import pytest
+from torch import nn
+
+from lit_mbldm.errors import InputError
+from lit_mbldm.zoo.about import About, Figure, about_module, read_figures
+
+FULL = About(
+    license="cc0-1.0",
+    data="3,500 photographs",
+    terms="CC0",
+    command="lightning fit --config ä.yaml",
+    steps=1000,
+    figures=(Figure("FID", 12.5, "5,000 samples", "lightning test"), Figure("PSNR (dB)", 27)),
+    sampling={"steps": 50, "temperature": 0.9, "sampler": "ddim", "refiner": False},
+)
+
+
+def test_facts_survive_json() -> None:
+    for about in (FULL, About(), About(steps=0), About(license="")):
+        assert About.read(json.loads(json.dumps(about.written()))) == about
+
+
+def test_only_what_is_known_is_written() -> None:
+    assert About().written() == {}
+    assert About(steps=3).written() == {"steps": 3}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        None,
+        [],
+        "text",
+        {"author": "x"},
+        {"license": 1},
+        {"license": None},
+        {"steps": "10"},
+        {"steps": 1.5},
+        {"steps": True},
+        {"figures": {}},
+        {"figures": ["FID 3"]},
+        {"figures": [{"metric": "FID"}]},
+        {"figures": [{"value": 3}]},
+        {"figures": [{"metric": "FID", "value": "3"}]},
+        {"figures": [{"metric": "FID", "value": True}]},
+        {"figures": [{"metric": "FID", "value": float("nan")}]},
+        {"figures": [{"metric": "FID", "value": float("inf")}]},
+        {"figures": [{"metric": "FID", "value": 3, "note": "x"}]},
+        {"figures": [{"metric": 3, "value": 3}]},
+        {"sampling": []},
+        {"sampling": {"steps": [1]}},
+        {"sampling": {"steps": None}},
+        {"sampling": {"eta": float("nan")}},
+    ],
+)
+def test_other_facts_are_refused(values: Any) -> None:
+    with pytest.raises(InputError, match="Expected"):
+        About.read(values)
+
+
+def test_figures_are_read_alone() -> None:
+    found = read_figures([{"metric": "KID x 1000", "value": 3.5, "command": "lightning test"}])
+    assert found == (Figure("KID x 1000", 3.5, "", "lightning test"),)
+
+
+def test_a_module_without_facts_has_empty_ones() -> None:
+    module = nn.Identity()
+    assert about_module(module) == About()
+    vars(module)["about"] = FULL
+    assert about_module(module) == FULL
+    vars(module)["about"] = "a text of another's"
+    assert about_module(module) == About()

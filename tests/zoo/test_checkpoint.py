@@ -1,0 +1,195 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import tiny
+import torch
+from torch.utils.data import DataLoader
+
+from lit_mbldm.errors import InputError
+from lit_mbldm.zoo import load_pretrained
+from lit_mbldm.zoo.checkpoint import CHECKPOINT_KEY
+from lit_mbldm.zoo.entry import save_entry
+from lit_mbldm.zoo.tree import describe
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of two steps of training."""
+    folder = tmp_path_factory.mktemp("run")
+    model = tiny.continuous()
+    model.command = "lightning fit --config tiny.yaml"
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    codes = torch.randint(0, 4, (4, *model.latent_shape), dtype=torch.uint8)
+    batches: list[Any] = [{"codes": code, "index": i} for i, code in enumerate(codes)]
+    trainer.fit(model, DataLoader(batches, batch_size=2))
+    trainer.save_checkpoint(folder / "last.ckpt")
+    return folder / "last.ckpt"
+
+
+def test_a_checkpoint_becomes_the_model_it_was_made_of(trained: Path) -> None:
+    expected = torch.load(trained, weights_only=True)
+    model = load_pretrained(trained)
+    assert describe(model) == expected[CHECKPOINT_KEY]["model"]
+    state = model.state_dict()
+    assert state.keys() == expected["state_dict"].keys()
+    assert all(torch.equal(state[name], value) for name, value in expected["state_dict"].items())
+    assert not any(part.training for part in model.modules())
+    assert model.about.command == "lightning fit --config tiny.yaml"
+    assert model.about.steps == 2
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_checkpoint_is_named(trained: Path, tmp_path: Path, share: float) -> None:
+    path, data = tmp_path / "cut.ckpt", trained.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(InputError, match=r"cut\.ckpt is no checkpoint") as caught:
+        load_pretrained(path)
+    assert "lightning fit" in str(caught.value)
+
+
+def test_pickled_code_is_never_run_and_no_advice_to_run_it_is_given(
+    trained: Path, tmp_path: Path
+) -> None:
+    marker, path = tmp_path / "ran", tmp_path / "evil.ckpt"
+
+    class Payload:
+        def __reduce__(self) -> tuple[object, ...]:
+            return Path.touch, (marker,)
+
+    good = torch.load(trained, weights_only=True)
+    for content in (
+        {"state_dict": Payload()},
+        {**good, "callbacks": Payload()},
+        {**good, CHECKPOINT_KEY: {**good[CHECKPOINT_KEY], "model": Payload()}},
+        Payload(),
+    ):
+        for zipped in (True, False):
+            torch.save(content, path, _use_new_zipfile_serialization=zipped)
+            with pytest.raises(InputError, match=r"evil\.ckpt.*never loaded") as caught:
+                load_pretrained(path)
+            assert "weights_only" not in str(caught.value)
+    assert not marker.exists()
+
+
+Change = Callable[[dict[str, Any]], object]
+HEAD = "denoiser.head.bias"
+
+
+def _kept(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    kept = checkpoint[CHECKPOINT_KEY]
+    assert isinstance(kept, dict)
+    return kept
+
+
+CHANGES: dict[str, tuple[Change, str]] = {
+    "no tree": (lambda c: c.pop(CHECKPOINT_KEY), "is no checkpoint of lit_mbldm"),
+    "no weights": (lambda c: c.pop("state_dict"), "is no checkpoint of lit_mbldm"),
+    "weights in a list": (
+        lambda c: c.update(state_dict=list(c["state_dict"].values())),
+        "is no checkpoint",
+    ),
+    "a weight that is none": (
+        lambda c: c["state_dict"].update({HEAD: [0.0] * 4}),
+        "is no checkpoint",
+    ),
+    "a weight with a number for a name": (
+        lambda c: c["state_dict"].update({7: torch.zeros(4)}),
+        "is no checkpoint",
+    ),
+    "a weight without memory": (
+        lambda c: c["state_dict"].update({HEAD: torch.zeros(4, device="meta")}),
+        "is no checkpoint",
+    ),
+    "a sparse weight": (
+        lambda c: c["state_dict"].update({HEAD: torch.zeros(4).to_sparse()}),
+        "is no checkpoint",
+    ),
+    "a tree that is a list": (lambda c: _kept(c).update(model=[1]), "is no checkpoint"),
+    "a tree with numbers for names": (
+        lambda c: _kept(c)["model"].update(init_args={1: 2}),
+        "cannot be built",
+    ),
+    "facts of another kind": (lambda c: _kept(c).update(command=["a"]), "is no checkpoint"),
+    "a class from elsewhere": (
+        lambda c: _kept(c)["model"].update(class_path="torch.nn.Linear"),
+        "Only classes inside lit_mbldm",
+    ),
+    "a class that reads files": (
+        lambda c: _kept(c)["model"]["init_args"].update(
+            denoiser={
+                "class_path": "lit_mbldm.features.InceptionFeatures",
+                "init_args": {"weights": "/etc/passwd"},
+            }
+        ),
+        "Only classes inside lit_mbldm",
+    ),
+    "a codec from the Hub": (
+        lambda c: _kept(c)["model"]["init_args"].update(codec="org/codec"),
+        "must hold its codec",
+    ),
+    "endless blocks": (
+        lambda c: _kept(c)["model"]["init_args"]["denoiser"]["init_args"].update(
+            blocks_per_level=10**9
+        ),
+        "more tensors than its file",
+    ),
+    "a tuple without end": (
+        lambda c: _kept(c)["model"]["init_args"]["denoiser"]["init_args"].update(
+            channel_multipliers=(1,) * 100_000
+        ),
+        "no list of 100000",
+    ),
+    "endless tables": (
+        lambda c: _kept(c)["model"]["init_args"]["process"]["init_args"].update(
+            num_timesteps=2**30
+        ),
+        "too large",
+    ),
+    "another shape": (
+        lambda c: c["state_dict"].update({HEAD: torch.zeros(5)}),
+        f"{HEAD}: expected .*(4,).*got .*(5,)",
+    ),
+    "another dtype": (
+        lambda c: c["state_dict"].update({HEAD: torch.zeros(4).bfloat16()}),
+        f"{HEAD}: expected .*float32.*got .*bfloat16",
+    ),
+    "a missing weight": (lambda c: c["state_dict"].pop(HEAD), f"lacks {HEAD}"),
+    "an unknown weight": (lambda c: c["state_dict"].update(more=torch.zeros(1)), "holds more"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_does_not_fit_is_named(trained: Path, tmp_path: Path, name: str) -> None:
+    alter, reason = CHANGES[name]
+    checkpoint = torch.load(trained, weights_only=True)
+    alter(checkpoint)
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match=reason) as caught:
+        load_pretrained(tmp_path / "other.ckpt")
+    assert str(tmp_path / "other.ckpt") in str(caught.value)
+
+
+def test_links_to_a_checkpoint_work(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.ckpt").symlink_to(trained)
+    load_pretrained(tmp_path / "link.ckpt")
+    (tmp_path / "loop.ckpt").symlink_to("loop.ckpt")
+    with pytest.raises(InputError):
+        load_pretrained(tmp_path / "loop.ckpt")
+
+
+def test_an_entry_s_weights_alone_are_no_checkpoint(tmp_path: Path) -> None:
+    save_entry(tiny.codec(), tmp_path)
+    for name in ("model.safetensors", "config.json"):
+        with pytest.raises(InputError, match=r"is no checkpoint.*or an entry's folder"):
+            load_pretrained(tmp_path / name)

@@ -1,0 +1,144 @@
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from lit_mbldm.denoisers import UNet
+from lit_mbldm.errors import InputError
+from lit_mbldm.processes import GaussianProcess
+from lit_mbldm.training import ContinuousDiffusion, Refiner
+from lit_mbldm.zoo import load_pretrained
+from lit_mbldm.zoo.about import About, Figure
+from lit_mbldm.zoo.entry import entry_files, read_files, save_entry, write_files
+from lit_mbldm.zoo.integrity import DamagedError
+from lit_mbldm.zoo.tree import describe
+
+PLAIN, REFINED = ["config.json", "model.safetensors"], ["refiner"]
+
+
+def assert_same(found: nn.Module, expected: nn.Module) -> None:
+    assert type(found) is type(expected)
+    assert json.dumps(describe(found)) == json.dumps(describe(expected))
+    state, other = found.state_dict(), expected.state_dict()
+    assert state.keys() == other.keys()
+    assert [name for name in state if not torch.equal(state[name], other[name])] == []
+    assert not any(part.training for part in found.modules())
+
+
+@pytest.mark.parametrize("name", tiny.MAKERS)
+def test_an_entry_survives_the_disk(tmp_path: Path, name: str) -> None:
+    module = tiny.MAKERS[name]()
+    about = About(license="cc0-1.0", steps=7, figures=(Figure("FID", 12.5),))
+    save_entry(module, tmp_path / "a" / "entry", about)
+    again = load_pretrained(tmp_path / "a" / "entry")
+    assert_same(again, module)
+    assert again.about == about
+    assert_same(again, load_pretrained(str(tmp_path / "a" / "entry")))
+    names = sorted(path.name for path in (tmp_path / "a" / "entry").iterdir())
+    assert names == PLAIN + (REFINED if name == "refined" else [])
+
+
+def test_codes_and_samples_survive_the_disk(tmp_path: Path) -> None:
+    codec, model = tiny.codec(), tiny.refined()
+    save_entry(codec, tmp_path / "codec")
+    save_entry(model, tmp_path / "model")
+    images = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
+    again = load_pretrained(tmp_path / "codec")
+    assert torch.equal(again.encode(images), codec.encode(images))
+    again = load_pretrained(tmp_path / "model")
+    assert again.refiner is not None
+    assert_same(again.refiner, model.refiner)
+    assert torch.equal(again.sample(2, 3, seed=1), model.sample(2, 3, seed=1))
+    plain = model.sample(2, 3, seed=1, refiner=False)
+    assert not torch.equal(again.sample(2, 3, seed=1), plain)
+
+
+def test_what_was_loaded_is_written_as_it_was(tmp_path: Path) -> None:
+    save_entry(tiny.refined(), tmp_path / "a", About(command="lightning fit", steps=3))
+    save_entry(load_pretrained(tmp_path / "a"), tmp_path / "b")
+    assert read_files(tmp_path / "a") == read_files(tmp_path / "b")
+
+
+def test_loaded_weights_can_be_trained(tmp_path: Path) -> None:
+    save_entry(tiny.continuous(), tmp_path / "model")
+    model = load_pretrained(tmp_path / "model").train()
+    batch = {"codes": torch.zeros(2, 4, 4, 4, dtype=torch.uint8), "index": torch.arange(2)}
+    optimizer = model.configure_optimizers()
+    before = model.denoiser.head.weight.clone()
+    model.loss(batch, (0,), model.train_by_time).backward()
+    optimizer.step()
+    assert not torch.equal(model.denoiser.head.weight, before)
+
+
+def test_an_entry_is_not_overwritten(tmp_path: Path) -> None:
+    save_entry(tiny.codec(), tmp_path)
+    with pytest.raises(InputError, match="already holds"):
+        save_entry(tiny.codec(), tmp_path)
+
+
+class Elsewhere(nn.Module):
+    in_channels = out_channels = 4
+
+
+def test_a_module_that_could_not_be_loaded_is_not_written(tmp_path: Path) -> None:
+    process = GaussianProcess(10, codebook_size=4)
+    own = ContinuousDiffusion(tiny.codec(), Elsewhere(), process, 8)
+    clamp = GaussianProcess(10, codebook_size=4, min_snr_gamma=float("inf"))
+    infinite = ContinuousDiffusion(tiny.codec(), UNet(4, 4, 4, (1,), 1), clamp, 8)
+    for module, reason in (
+        (own, "Only classes inside lit_mbldm are loaded.*Elsewhere"),
+        (infinite, "finite numbers"),
+        (tiny.continuous().half(), "cannot be published.*float32.*float16"),
+        (UNet(4, 4, 4, (1,), 1), "UNet is neither a codec nor a model"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            save_entry(module, tmp_path / "entry")
+    assert not (tmp_path / "entry").exists()
+
+
+def test_a_folder_that_was_linked_or_is_read_only_loads(tmp_path: Path) -> None:
+    """As the Hub's cache has it: links to blobs elsewhere."""
+    save_entry(tiny.refined(), tmp_path / "blobs")
+    for name in read_files(tmp_path / "blobs"):
+        link = tmp_path / "snapshot" / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(tmp_path / "blobs" / name, link.parent))
+        (tmp_path / "blobs" / name).chmod(0o444)
+    assert_same(load_pretrained(tmp_path / "snapshot"), tiny.refined())
+
+
+def test_the_config_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = entry_files(tiny.refined(), About())
+    replaced: list[str] = []
+    replace: Any = os.replace
+
+    def record(source: Path, target: Path) -> None:
+        replaced.append(str(Path(target).relative_to(tmp_path)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", record)
+    write_files(tmp_path, files)
+    assert replaced[-1] == "config.json"
+    assert sorted(replaced) == sorted(files)
+
+
+def test_the_files_of_an_entry_are_checked_as_they_are_read(tmp_path: Path) -> None:
+    files = entry_files(tiny.codec(), About(), {"README.md": b"# Codec\n"})
+    write_files(tmp_path, files)
+    assert read_files(tmp_path) == files
+    (tmp_path / "README.md").write_bytes(b"# Codec!\n")
+    with pytest.raises(DamagedError, match=r"README\.md"):
+        read_files(tmp_path)
+    load_pretrained(tmp_path)  # which does not read the card
+
+
+def test_a_refiner_of_another_codec_is_not_taken(tmp_path: Path) -> None:
+    refiner = tiny.refiner(codec_seed=9)
+    assert isinstance(refiner, Refiner)
+    with pytest.raises(InputError, match="another codec"):
+        tiny.continuous().use_refiner(refiner)

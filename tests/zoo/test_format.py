@@ -1,0 +1,158 @@
+"""Entries of every format that ever was load for ever.
+
+The folder `format_1` was written once, and is never written again, by
+
+    cd tests/zoo && python -c "import tiny, pathlib; tiny.freeze(pathlib.Path('format_1'))"
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.training import ContinuousDiffusion, Refiner
+from lit_mbldm.zoo import load_pretrained
+from lit_mbldm.zoo.about import About, Figure
+from lit_mbldm.zoo.entry import entry_files, read_files, write_files
+from lit_mbldm.zoo.entry_config import FORMAT, read_config
+from lit_mbldm.zoo.tree import describe
+
+HERE = Path(__file__).parent
+FROZEN = HERE / "format_1"
+FINGERPRINT = "8eced35426d49cf59c51b3fb40f6a64f9a6f6fc430dea5b673cd43c9c5bd7d78"
+# sha256 over the names and bytes of all tensors
+TENSORS = {
+    "codec": (4, "bee3d5a2046a971ffd55332b8be3c215b4db59f89daaa0d3ff52f8f7ed29ae60"),
+    "refined": (78, "8e1dfb4614f84aa9a2ac5f52d8285c11deba9d2a94ac3bf31b4a0ae4ba334572"),
+    "refiner": (58, "b8c2a9ea963cb040ba4b83e3afbb6bac648b2bad44a4c5141778620b60d20891"),
+}
+# sha256 of the image of the codes 0 1 2 3 0 1 … in (1, 4, 2, 2), as (1, 3, 4, 4) uint8
+DECODED = "5758be6f0f9ab9f22ad9252d75e96a48e6ba5e4593656ae4139a74fb62000d19"
+ABOUT = About(
+    license="cc0-1.0",
+    data="noise, 8×8",
+    terms="none",
+    command="lightning fit --config tiny.yaml",
+    steps=3,
+    figures=(Figure("PSNR (dB)", 7.5, "noise", "lit-mbldm codec report"),),
+    sampling={"steps": 2, "sampler": "ddim", "eta": 0.5},
+)
+CODEC = {
+    "class_path": "lit_mbldm.codecs.PatchCodec",
+    "init_args": {"quantizer": "OPQ-4-2-2", "patch_size": 2, "codebook_size": 4},
+}
+# What the frozen entry says; later versions may add arguments with defaults that mean the same.
+MODEL = {
+    "class_path": "lit_mbldm.training.ContinuousDiffusion",
+    "init_args": {
+        "codec": CODEC,
+        "denoiser": {
+            "class_path": "lit_mbldm.denoisers.UNet",
+            "init_args": {
+                "in_channels": 4,
+                "out_channels": 4,
+                "base_channels": 4,
+                "channel_multipliers": [1],
+                "blocks_per_level": 1,
+                "dropout": 0.0,
+            },
+        },
+        "process": {
+            "class_path": "lit_mbldm.processes.GaussianProcess",
+            "init_args": {
+                "num_timesteps": 10,
+                "schedule": "linear",
+                "objective": "eps",
+                "min_snr_gamma": 5.0,
+                "self_conditioning": True,
+                "codebook_size": 4,
+            },
+        },
+        "image_size": 8,
+        "learning_rate": 0.0001,
+        "betas": [0.9, 0.99],
+        "warmup_steps": 0,
+        "allow_residual": False,
+    },
+}
+REFINER = {
+    "class_path": "lit_mbldm.training.Refiner",
+    "init_args": {
+        "codec": CODEC,
+        "network": {
+            "class_path": "lit_mbldm.denoisers.RefinerUNet",
+            "init_args": {"base_channels": 4, "channel_multipliers": [1], "blocks_per_level": 1},
+        },
+        "noise_range": [0.0, 1.0],
+        "learning_rate": 0.002,
+        "betas": [0.9, 0.99],
+        "warmup_steps": 0,
+    },
+}
+
+
+def digest(module: nn.Module) -> tuple[int, str]:
+    state = sorted(module.state_dict().items())
+    total = hashlib.sha256()
+    for name, tensor in state:
+        total.update(name.encode() + tensor.numpy().astype("<f4").tobytes())
+    return len(state), total.hexdigest()
+
+
+def holds(expected: object, found: object) -> bool:
+    """Whether a tree says all that the expected one does."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        return all(holds(value, found.get(key)) for key, value in expected.items())
+    return expected == found
+
+
+def check_codec(codec: PatchCodec) -> None:
+    assert codec.fingerprint == FINGERPRINT
+    image = codec.decode((torch.arange(16) % 4).view(1, 4, 2, 2))
+    assert image.shape == (1, 3, 4, 4)
+    assert hashlib.sha256(image.numpy().tobytes()).hexdigest() == DECODED
+
+
+def test_a_codec_of_format_1_loads() -> None:
+    codec = load_pretrained(FROZEN / "codec")
+    assert type(codec) is PatchCodec
+    assert digest(codec) == TENSORS["codec"]
+    assert holds(CODEC, json.loads(json.dumps(describe(codec))))
+    assert codec.about == ABOUT
+    check_codec(codec)
+
+
+def test_a_model_of_format_1_loads_with_its_refiner() -> None:
+    model = load_pretrained(FROZEN / "refined")
+    assert type(model) is ContinuousDiffusion
+    assert type(model.refiner) is Refiner
+    for module, name, tree in ((model, "refined", MODEL), (model.refiner, "refiner", REFINER)):
+        assert digest(module) == TENSORS[name]
+        assert holds(tree, json.loads(json.dumps(describe(module))))
+        check_codec(module.codec)
+        assert not any(part.training for part in module.modules())
+    assert model.about == ABOUT
+    assert model.sample(2, steps=2, seed=0).shape == (2, 3, 8, 8)
+
+
+@pytest.mark.parametrize("name", ["codec", "refined"])
+def test_every_file_of_format_1_is_the_one_that_was_written(name: str, tmp_path: Path) -> None:
+    files = read_files(FROZEN / name)
+    assert {"config.json", "model.safetensors", "README.md", "samples.png"} <= files.keys()
+    config = read_config(FROZEN / name / "config.json")
+    assert (config.fingerprint, config.version, config.about) == (FINGERPRINT, "0.1.0", ABOUT)
+    # and what this version writes of it is whole as well
+    module = load_pretrained(FROZEN / name)
+    write_files(tmp_path, entry_files(module, module.about))
+    assert digest(load_pretrained(tmp_path)) == TENSORS[name]
+
+
+def test_there_is_a_frozen_entry_of_every_format() -> None:
+    """A new format needs a folder and tests like those above, which stay."""
+    for number in range(1, FORMAT + 1):
+        config = json.loads((HERE / f"format_{number}" / "codec" / "config.json").read_text())
+        assert config["format"] == number

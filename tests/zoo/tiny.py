@@ -1,0 +1,148 @@
+"""Entries of a few kilobytes, and what it takes to change one behind its checksums."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.denoisers import RefinerUNet, UNet
+from lit_mbldm.processes import CategoricalProcess, GaussianProcess
+from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, Refiner
+from lit_mbldm.zoo.about import About, Figure
+from lit_mbldm.zoo.card import write_card
+from lit_mbldm.zoo.entry import entry_files, write_files
+from lit_mbldm.zoo.entry_config import CARD, PICTURE
+from lit_mbldm.zoo.picture import draw_picture
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def codec(seed: int = 1) -> PatchCodec:
+    """4 codewords in each of 4 codebooks, patches of 2×2 pixels, one channel rotated."""
+    made = PatchCodec("OPQ-4-2-2", patch_size=2, codebook_size=4)
+    draw = torch.Generator().manual_seed(seed)
+    for book in made.codebooks():  # around grey
+        book.copy_((30 * 64 * torch.randn(book.shape, generator=draw)).round() / 64)
+    rotation = made.channels[0].rotation
+    rotation.copy_(rotation.roll(1, 0))
+    return made.eval()
+
+
+def _finished(module: nn.Module, seed: int = 2) -> Any:
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                # few bits, so that no machine rounds them in another way
+                numbers = torch.randint(-32, 33, parameter.shape, generator=draw)
+                parameter.copy_(numbers / 64)
+    return module.eval()
+
+
+def continuous() -> ContinuousDiffusion:
+    unet = UNet(4, 4, 4, (1,), 1)
+    process = GaussianProcess(10, codebook_size=4)
+    return _finished(ContinuousDiffusion(codec(), unet, process, 8))
+
+
+def categorical() -> CategoricalDiffusion:
+    unet = UNet(4, 24, 4, (1, 2), 1, dropout=0.1)
+    process = CategoricalProcess(10, "cosine", likelihood=True, gaussian_head=True, codebook_size=4)
+    return _finished(CategoricalDiffusion(codec(), unet, process, 8, betas=(0.8, 0.9)))
+
+
+def refiner(codec_seed: int = 1) -> Refiner:
+    return _finished(Refiner(codec(codec_seed), RefinerUNet(4, (1,), 1)))
+
+
+def refined() -> ContinuousDiffusion:
+    """A continuous model that brings a refiner."""
+    made = continuous()
+    made.use_refiner(refiner())
+    return made
+
+
+MAKERS: dict[str, Callable[[], Any]] = {
+    made.__name__: made for made in (codec, continuous, categorical, refiner, refined)
+}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The JSON of an entry's config."""
+    return json.loads((folder / CONFIG).read_text())
+
+
+def sha256(path: Path) -> str:
+    """Of a file, hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def sealed(values: dict[str, Any]) -> str:
+    """A config's text with the right sha256 of itself, whatever else it says."""
+    values["sha256"].pop(CONFIG, None)
+    text = json.dumps(
+        values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    values["sha256"][CONFIG] = hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps(values)
+
+
+def change(folder: Path, **changed: Any) -> None:
+    """Set top keys of a config, and all sha256 of the entry right again."""
+    values = {**read(folder), **changed}
+    (folder / CONFIG).write_text(sealed(values))
+    rehash(folder)
+
+
+def rehash(folder: Path) -> None:
+    """Set all sha256 of an entry right again."""
+    inner = folder / "refiner"
+    if inner.exists():
+        rehash(inner)
+    values = read(folder)
+    for name in values["sha256"]:
+        if name != CONFIG and (folder / name).is_file():
+            values["sha256"][name] = sha256(folder / name)
+    (folder / CONFIG).write_text(sealed(values))
+
+
+def names(folder: Path) -> list[str]:
+    """Paths of an entry's files, in order."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What is in an entry's files, by path."""
+    return {name: (folder / name).read_bytes() for name in names(folder)}
+
+
+def meaning(files: dict[str, bytes]) -> dict[str, Any]:
+    """Of the files, with what JSON says in place of how it says it."""
+    return {
+        name: json.loads(data) if name.endswith(CONFIG) else data for name, data in files.items()
+    }
+
+
+def freeze(folder: Path) -> None:
+    """Write a codec and a model with a refiner, each with a card and a picture."""
+    about = About(
+        license="cc0-1.0",
+        data="noise, 8×8",
+        terms="none",
+        command="lightning fit --config tiny.yaml",
+        steps=3,
+        figures=(Figure("PSNR (dB)", 7.5, "noise", "lit-mbldm codec report"),),
+        sampling={"steps": 2, "sampler": "ddim", "eta": 0.5},
+    )
+    model, drawn = refined(), io.BytesIO()
+    vars(model)["about"] = about
+    draw_picture(model).save(drawn, "PNG")
+    for name, module in {"codec": codec(), "refined": model}.items():
+        others = {CARD: write_card(module, about).encode(), PICTURE: drawn.getvalue()}
+        write_files(folder / name, entry_files(module, about, others))
