@@ -47,8 +47,11 @@ class SampleOptions:
             InputError: it was published with other options than these.
         """
         chosen = {name: value for name, value in given.items() if value is not None}
+        default: dict[str, Any] = {}
+        if isinstance(model, DiffusionModule):
+            default["steps"] = min(cls.steps, model.process.num_timesteps)
         try:
-            return cls(**{**about_module(model).sampling, **chosen})
+            return cls(**{**default, **about_module(model).sampling, **chosen})
         except TypeError as error:
             raise InputError(f"The model suggests unknown options of sampling: {error}.") from error
 
