@@ -38,7 +38,7 @@ def _export(options: argparse.Namespace) -> None:
     facts: dict[str, Any] = {
         name: getattr(options, name)
         for name in ("license", "data", "terms", "command")
-        if getattr(options, name) is not None
+        if getattr(options, name)
     }
     if options.figures is not None:
         facts["figures"] = read_figures_file(options.figures)

@@ -92,9 +92,13 @@ def read_figures(values: object) -> tuple[Figure, ...]:
     for value in values:
         names = value.keys() if isinstance(value, Mapping) else ()
         fits = {"metric", "value"} <= set(names) <= {"metric", "value", "data", "command"}
-        if not fits or not all(
-            _finite(text) if name == "value" else isinstance(text, str)
-            for name, text in value.items()
+        if (
+            not fits
+            or value["metric"] == ""
+            or not all(
+                _finite(text) if name == "value" else isinstance(text, str)
+                for name, text in value.items()
+            )
         ):
             raise InputError(
                 'Expected each figure as {"metric": "PSNR (dB)", "value": 27.3, "data": "…",'

@@ -1,5 +1,6 @@
 """`README.md`: what the Hub indexes of a model, and what people want to know of it."""
 
+import json
 import re
 from dataclasses import dataclass
 
@@ -99,7 +100,7 @@ def _kind_of(module: nn.Module, about: About) -> _Kind:
 
 def _diffusion(model: DiffusionModule, about: About) -> _Kind:
     size, codec = model.image_size, model.codec
-    options = "".join(f", {name}={value!r}" for name, value in about.sampling.items())
+    options = "".join(f", {name}={json.dumps(value)}" for name, value in about.sampling.items())
     S, h, w = model.latent_shape
     facts = {
         "Images": f"{size}×{size}",
@@ -196,12 +197,21 @@ def _metric(name: str) -> str:
 
 
 def _list(facts: dict[str, str]) -> str:
-    return "\n".join(f"- {name}: {fact}" for name, fact in facts.items())
+    return "\n".join(f"- {name}: {_line(fact)}" for name, fact in facts.items())
 
 
 def _table(about: About) -> str:
     rows = [
-        f"| {figure.metric} | {figure.value:g} | {figure.data} | `{figure.command}` |"
+        f"| {_cell(figure.metric)} | {figure.value:g} | {_cell(figure.data)}"
+        f" | `{_cell(figure.command)}` |"
         for figure in about.figures
     ]
     return "\n".join(["| figure | | measured on | by |", "|---|---|---|---|", *rows])
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _cell(text: str) -> str:
+    return _line(text).replace("|", "\\|")

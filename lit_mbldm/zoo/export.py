@@ -13,7 +13,7 @@ from lit_mbldm.zoo.about import about_module
 from lit_mbldm.zoo.card import address_card, write_card
 from lit_mbldm.zoo.entry import TakesRefiner, entry_files, refuse_existing_entry, write_files
 from lit_mbldm.zoo.entry_config import CARD, PICTURE
-from lit_mbldm.zoo.load import find_folder, load_pretrained
+from lit_mbldm.zoo.load import load_pretrained
 from lit_mbldm.zoo.picture import draw_picture
 
 
@@ -43,38 +43,39 @@ def export(
             raise InputError(f"A {type(module).__name__} has no samples to refine.")
         module.use_refiner(load_refiner(refiner))
     vars(module)["about"] = replace(about_module(module), **facts)
-    files = whole_entry(module, name)
+    files = whole_entry(module, name=name)
     out.mkdir(parents=True, exist_ok=True)
     write_files(out, files)
 
 
-def whole_entry(model: nn.Module | str | Path, name: str | None = None) -> dict[str, bytes]:
-    """The contents of all files of a model's entry, by path.
-
-    The card and the picture of a folder stay as they are, edited by hand perhaps; where there are
-    none they are made, and samples show their progress.
+def whole_entry(
+    module: nn.Module, folder: Path | None = None, name: str | None = None
+) -> dict[str, bytes]:
+    """The contents of all files of a module's entry, by path; samples show their progress.
 
     Args:
-        model: a codec, diffusion model or refiner, or whatever `load_pretrained` takes.
+        module: a codec, diffusion model or refiner.
+        folder: its entry, whose card and picture stay as they are, edited by hand perhaps; where
+            there are none they are made.
         name: by which it is loaded, for a card that does not say it yet.
 
     Raises:
-        InputError: as `load_pretrained`, or another kind of module.
+        InputError: another kind of module, options of sampling that do not fit it, or a card that
+            is no text.
     """
-    module = model if isinstance(model, nn.Module) else load_pretrained(model)
-    folder = None if isinstance(model, nn.Module) else find_folder(model)
     about = about_module(module)
-    others = _kept(folder) if folder else {}
-    card = others[CARD].decode() if CARD in others else write_card(module, about)
-    others[CARD] = (address_card(card, name) if name else card).encode()
-    if PICTURE not in others:
-        others[PICTURE] = _png(module)
-    return entry_files(module, about, others)
+    card, picture = (folder / file if folder else None for file in (CARD, PICTURE))
+    text = _read(card) if card and card.exists() else write_card(module, about)
+    drawn = picture.read_bytes() if picture and picture.exists() else _png(module)
+    addressed = address_card(text, name) if name else text
+    return entry_files(module, about, {CARD: addressed.encode(), PICTURE: drawn})
 
 
-def _kept(folder: Path) -> dict[str, bytes]:
-    paths = [folder / name for name in (CARD, PICTURE)]
-    return {path.name: path.read_bytes() for path in paths if path.exists()}
+def _read(card: Path) -> str:
+    try:
+        return card.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{card} must be a text in UTF-8: {error}.") from error
 
 
 def _png(module: nn.Module) -> bytes:

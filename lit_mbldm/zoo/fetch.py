@@ -2,19 +2,20 @@
 
 import hashlib
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, hf_hub_download
-from huggingface_hub.errors import RemoteEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
 from torch import nn
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.full_disk import full_disk_explained
 from lit_mbldm.zoo.entry import load_entry, read_files, refuse_existing_entry, write_files
 from lit_mbldm.zoo.entry_config import CONFIG, REFINER, WEIGHTS, EntryConfig, read_config
-from lit_mbldm.zoo.hub_errors import hub_errors_explained
+from lit_mbldm.zoo.hub_errors import PAUSES, hub_errors_explained, may_pass
 from lit_mbldm.zoo.integrity import DamagedError
 from lit_mbldm.zoo.load import PICKLES
 
@@ -135,13 +136,23 @@ class _Fetch:
 
     def _file(self, name: str, revision: str | None) -> Path:
         with hub_errors_explained(self._repository, revision), full_disk_explained(self._cache):
-            path = hf_hub_download(
-                self._repository,
-                name,
-                revision=revision,
-                cache_dir=self._cache,
-                local_files_only=self._offline,
-            )
+            for pause in PAUSES:
+                try:
+                    return self._download(name, revision)
+                except HfHubHTTPError as error:  # the client does not fetch a body again
+                    if pause is None or not may_pass(error):
+                        raise
+                    time.sleep(pause)
+        raise AssertionError
+
+    def _download(self, name: str, revision: str | None) -> Path:
+        path = hf_hub_download(
+            self._repository,
+            name,
+            revision=revision,
+            cache_dir=self._cache,
+            local_files_only=self._offline,
+        )
         return Path(path)
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from json import JSONDecodeError
 
 from huggingface_hub import constants
 from huggingface_hub.errors import (
+    BadRequestError,
     EntryNotFoundError,
     FileMetadataError,
     GatedRepoError,
@@ -21,6 +23,7 @@ from huggingface_hub.errors import (
 from lit_mbldm.errors import InputError
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
+PAUSES = (1.0, 4.0, None)  # seconds to wait after what failed each time, and then no more
 
 
 @contextmanager
@@ -33,11 +36,19 @@ def hub_errors_explained(repository: str, revision: str | None = None) -> Iterat
     """
     try:
         yield
-    except (InputError, HTTPError, OSError, EntryNotFoundError, HFValidationError) as error:
+    except (HTTPError, OSError, EntryNotFoundError, RuntimeError, ValueError) as error:
         explained = _explain(error, repository, revision or "its default branch")
         if explained is None:
             raise
         raise explained from error
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether what failed may succeed a moment later; the client tries uploads again itself."""
+    if not isinstance(error, HfHubHTTPError):
+        return isinstance(error, HTTPError)
+    status = error.response.status_code
+    return status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _explain(error: Exception, repository: str, revision: str) -> Exception | None:
@@ -62,18 +73,22 @@ def _explain(error: Exception, repository: str, revision: str) -> Exception | No
                 return _explain(cause, repository, revision) or _unreachable(cause)
             return _not_cached(repository, revision)
         case OfflineModeIsEnabled():
-            return _not_cached(repository, revision)
+            return InputError("This needs the network, but HF_HUB_OFFLINE is set: unset it.")
         case EntryNotFoundError():
             text = f"{repository} at {revision} lacks a file of its entry: {_last(error)}."
             return InputError(text)
         case HFValidationError():
             return InputError(f"{repository} is no name of a repository: {error}")
-        case FileMetadataError():
+        case FileMetadataError() | JSONDecodeError():
             return OSError(f"{hub} does not answer as the Hub does: {error}")
         case HfHubHTTPError():
             return _answered(error, repository)
         case HTTPError():
             return _unreachable(error)
+        case RuntimeError() if isinstance(error.__cause__, HTTPError):  # in an upload
+            return _explain(error.__cause__, repository, revision)
+        case ValueError() if isinstance(error.__cause__, BadRequestError):
+            return InputError(f"The Hub does not take the model's card: {error}")
     return None
 
 
@@ -85,7 +100,7 @@ def _answered(error: HfHubHTTPError, repository: str) -> Exception:
             " do this."
         )
     reason = f"{constants.ENDPOINT} answers {status} for {repository}"
-    if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if may_pass(error):
         return OSError(f"{reason}. Try again later.")
     return InputError(f"{reason}: {error.server_message or error.response.reason_phrase}.")
 

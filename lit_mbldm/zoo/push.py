@@ -4,20 +4,20 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
     constants,
+    get_token,
     hf_hub_download,
 )
 from huggingface_hub.errors import (
-    HfHubHTTPError,
     HTTPError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -29,10 +29,8 @@ from lit_mbldm.zoo.card import LIBRARY, unstated
 from lit_mbldm.zoo.entry_config import CARD, CONFIG
 from lit_mbldm.zoo.export import whole_entry
 from lit_mbldm.zoo.fetch import blob_id
-from lit_mbldm.zoo.hub_errors import hub_errors_explained
-from lit_mbldm.zoo.load import parse_repository
-
-_PAUSES = (1.0, 4.0, None)  # seconds, after a commit that failed
+from lit_mbldm.zoo.hub_errors import LOG_IN, PAUSES, hub_errors_explained, may_pass
+from lit_mbldm.zoo.load import PICKLES, find_folder, load_pretrained, parse_repository
 
 
 @dataclass(frozen=True)
@@ -83,19 +81,27 @@ def push_pretrained(
     """
     if parse_repository(repo_id) != (repo_id, None):
         raise InputError(f"Expected org/repo, got {repo_id!r}: name a branch as the revision.")
-    files = whole_entry(model_or_path, repo_id)
-    sizes = {name: len(data) for name, data in files.items()}
+    if not dry_run and get_token() is None:
+        raise InputError(f"A push needs a login: {LOG_IN}.")
+    folder: Path | None = None
+    if isinstance(model_or_path, nn.Module):
+        module = model_or_path
+    else:
+        module, folder = load_pretrained(model_or_path), find_folder(model_or_path)
     branch = _Branch(repo_id, revision)
     with hub_errors_explained(repo_id, revision):
         found = branch.look()
         if private and found.public:
             raise InputError(f"{repo_id} is public: make it private in its settings on the Hub.")
+        files = whole_entry(module, folder, repo_id)
         if not dry_run:
             found = branch.prepare(found, private)
         changes = found.compare(files)
         commit = found.head if set(changes.values()) == {"same"} else None
         if commit is None and not dry_run:
             commit = branch.commit(found, files, changes, message or f"Push with {LIBRARY}")
+            _check_whole(repo_id, commit, files)
+    sizes = {name: len(data) for name, data in files.items()}
     missing = unstated(files[CARD].decode())
     return Push(f"{constants.ENDPOINT}/{repo_id}", changes, sizes, commit, missing)
 
@@ -151,22 +157,28 @@ class _Branch:
         except RepositoryNotFoundError:
             return _Found()
         ids = {f.rfilename: str(f.lfs.sha256 if f.lfs else f.blob_id) for f in info.siblings or []}
-        entry = self._read_entry(info.sha) if CONFIG in ids else frozenset()
-        return _Found(True, not info.private, info.sha, ids, entry & ids.keys())
+        entry = self._read_entry(info.sha, ids.keys())
+        return _Found(True, not info.private, info.sha, ids, entry)
 
-    def _read_entry(self, commit: str | None) -> frozenset[str]:
+    def _read_entry(self, commit: str | None, names: Set[str]) -> frozenset[str]:
+        config = self._read_config(commit) if CONFIG in names else {}
+        if config.get("library") == LIBRARY:
+            return frozenset(config.get("sha256", {})) & names
+        if any(name == CONFIG or name.endswith((".safetensors", *PICKLES)) for name in names):
+            raise InputError(
+                f"{self._repository} holds another kind of model, which a push would overwrite:"
+                " choose another name."
+            )
+        return frozenset()
+
+    def _read_config(self, commit: str | None) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             path = hf_hub_download(self._repository, CONFIG, revision=commit, cache_dir=folder)
             try:
                 config = json.loads(Path(path).read_bytes())
             except ValueError:
-                config = None
-        if not isinstance(config, dict) or config.get("library") != LIBRARY:
-            raise InputError(
-                f"{self._repository} holds another kind of model, which a push would overwrite:"
-                " choose another name."
-            )
-        return frozenset(config.get("sha256", {}))
+                return {}
+        return config if isinstance(config, dict) else {}
 
     def prepare(self, found: _Found, private: bool) -> _Found:
         """Make the repository and the branch where they are missing."""
@@ -189,7 +201,7 @@ class _Branch:
         Raises:
             InputError: somebody else moved the branch.
         """
-        for pause in _PAUSES:
+        for pause in PAUSES:
             try:
                 return self._api.create_commit(
                     self._repository,
@@ -198,7 +210,7 @@ class _Branch:
                     revision=self._revision,
                     parent_commit=found.head,
                 ).oid
-            except (HTTPError, OSError) as error:
+            except (HTTPError, OSError, RuntimeError, ValueError) as error:
                 now = self.look()
                 if now.head is not None and set(now.compare(files).values()) == {"same"}:
                     return now.head
@@ -207,10 +219,21 @@ class _Branch:
                         f"Somebody else moved {self._repository} from {found.head} to {now.head}"
                         " meanwhile. Nothing was sent: look at it, and push again."
                     ) from error
-                if pause is None or not _passes(error):
+                if pause is None or not may_pass(error):
                     raise
                 time.sleep(pause)
         raise AssertionError
+
+
+def _check_whole(repository: str, commit: str, files: Mapping[str, bytes]) -> None:
+    """See that the Hub took every file: it leaves out what a repository's .gitignore names."""
+    changes = _Branch(repository, commit).look().compare(files)
+    lacking = [name for name, change in changes.items() if change != "same"]
+    if lacking:
+        raise InputError(
+            f"{repository} did not take {', '.join(lacking)}, so that its entry is broken. Remove"
+            " them from its .gitignore, and push again."
+        )
 
 
 def _operations(
@@ -223,11 +246,3 @@ def _operations(
         for name, change in changes.items()
         if change != "same"
     ]
-
-
-def _passes(error: Exception) -> bool:
-    """Whether the same request may succeed a moment later."""
-    if not isinstance(error, HfHubHTTPError):
-        return isinstance(error, HTTPError)
-    status = error.response.status_code
-    return status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR

@@ -55,14 +55,15 @@ def folders(
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that a client would have waited before it asked again; it does not wait."""
+    from huggingface_hub import file_download
     from huggingface_hub.utils import _http
 
-    from lit_mbldm.zoo import push
+    from lit_mbldm.zoo import fetch, push
 
     waited: list[float] = []
     clock = SimpleNamespace(**{**vars(time), "sleep": waited.append})
-    monkeypatch.setattr(_http, "time", clock)
-    monkeypatch.setattr(push, "time", clock)
+    for module in (_http, file_download, fetch, push):
+        monkeypatch.setattr(module, "time", clock)
     return waited
 
 

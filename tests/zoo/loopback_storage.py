@@ -96,6 +96,11 @@ class Commit:
             for depth in range(1, path.count("/") + 1)
         }
 
+    def ignores(self, path: str) -> bool:
+        """Whether .gitignore names the file."""
+        ignored = self.files[".gitignore"].content if ".gitignore" in self.files else b""
+        return any(fnmatch(path, pattern) for pattern in ignored.decode().split())
+
     def kept_by_lfs(self, path: str, size: int, sample: bytes) -> bool:
         """Whether the Hub takes such a file as an LFS object."""
         attributes = self.files[".gitattributes"].content if ".gitattributes" in self.files else b""

@@ -34,7 +34,7 @@ class Writing(Store):
         for sent in exchange.json()["files"]:
             path, sample = sent["path"], base64.b64decode(sent["sample"])
             mode = "lfs" if commit.kept_by_lfs(path, sent["size"], sample) else "regular"
-            one = {"path": path, "uploadMode": mode, "shouldIgnore": False}
+            one = {"path": path, "uploadMode": mode, "shouldIgnore": commit.ignores(path)}
             if old := commit.files.get(path):
                 one["oid"] = old.sha256 if old.lfs else old.blob_oid
             told.append(one)

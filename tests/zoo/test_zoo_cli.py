@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from entries import categorical
 from loopback_hub import Hub
+from tiny import categorical
 
 from lit_mbldm.cli import main
 from lit_mbldm.zoo import load_pretrained

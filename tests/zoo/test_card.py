@@ -1,0 +1,114 @@
+"""The card: what the Hub reads of it, and what people do."""
+
+import re
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from entries import ABOUT, KINDS
+from huggingface_hub import ModelCard
+from torch import nn
+
+from lit_mbldm.errors import InputError
+from lit_mbldm.zoo.about import About, Figure
+from lit_mbldm.zoo.card import address_card, unstated, write_card
+
+Modules = dict[str, nn.Module]
+
+
+def metadata(card: str) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return ModelCard(card).data.to_dict()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_card_tells_all_that_is_known(modules: Modules, kind: str) -> None:
+    module = modules[kind]
+    card = write_card(module, ABOUT)
+    for fact in (
+        f"Class: `{type(module).__name__}`",
+        "Data: org/photographs",
+        "Terms of the data: CC0",
+        "Licence of the weights: apache-2.0",
+        "Training steps: 1,234",
+        "```bash\nlightning fit --config small.yaml\n```",
+        "| FID | 12.5 | 5000 samples | `lightning test` |",
+        "| PSNR (dB) | 27.25 | held-out photographs | `lit-mbldm codec report` |",
+        "(samples.png)",
+        f"{getattr(module, 'codec', module).fingerprint[:16]}",
+    ):
+        assert fact in card, fact
+    assert unstated(card) == ()
+    assert ("`refiner/`" in card) == (kind == "refined")
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    assert kind == "codec" or f"Parameters: {trained:,}" in card
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_card_of_a_model_of_which_nothing_is_known_says_so(modules: Modules, kind: str) -> None:
+    card = write_card(modules[kind], About())
+    assert unstated(card) == ("Data", "Terms of the data", "Licence of the weights")
+    assert "Figures" not in card
+    assert not {"license", "datasets", "metrics", "model-index"} & metadata(card).keys()
+    assert metadata(card)["library_name"] == "lit_mbldm"
+
+
+@pytest.mark.parametrize(
+    ("data", "listed"),
+    [
+        ("org/photographs", ["org/photographs"]),
+        ("cifar10", ["cifar10"]),
+        ("18 photographs of flowers", None),
+        ("https://example.org/photographs", None),
+        ("org/photographs, and some of mine", None),
+    ],
+)
+def test_only_data_of_the_hub_is_listed_as_such(
+    modules: Modules, data: str, listed: list[str] | None
+) -> None:
+    card = write_card(modules["codec"], replace(ABOUT, data=data))
+    assert metadata(card).get("datasets") == listed
+    assert f"Data: {data}" in card
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: b # c",
+        "'\"",
+        "---",
+        "- x",
+        "{{ a }}",
+        "first\n\nsecond\n---\nthird",
+        "a | b",
+        "Ω 写真 🖼",
+    ],
+)
+def test_no_fact_breaks_the_header_or_the_table(modules: Modules, text: str) -> None:
+    figure = Figure(f"FID {text}", 1.5, text, text)
+    about = replace(ABOUT, license=text, data=text, terms=text, figures=(figure,))
+    card = write_card(modules["continuous"], about)
+    read = ModelCard(card)
+    assert read.data.license == text
+    (result,) = read.data.eval_results
+    assert (result.metric_type, result.metric_name) == ("fid", figure.metric)
+    assert result.dataset_name == text
+    rows = [line for line in read.text.splitlines() if line.startswith("|")]
+    assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [5, 5, 5]
+    assert f"- Terms of the data: {' '.join(text.split())}\n" in read.text
+    assert read.text.lstrip().startswith("# ")
+
+
+def test_a_card_is_addressed_once(modules: Modules) -> None:
+    card = write_card(modules["codec"], ABOUT)
+    mine = address_card(card, "me/mine")
+    assert 'load_pretrained("me/mine")' in mine
+    assert "org/repo" not in mine
+    assert address_card(mine, "you/yours") == mine
+
+
+def test_another_module_has_no_card() -> None:
+    with pytest.raises(InputError, match="got a Linear"):
+        write_card(nn.Linear(1, 1), ABOUT)

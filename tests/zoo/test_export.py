@@ -1,0 +1,135 @@
+"""From a checkpoint to a folder that can be pushed, and what people change there."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from entries import FILES, KINDS, REFINED, REPO, assert_same, train
+from loopback_hub import Hub
+from PIL import Image
+from torch import nn
+
+from lit_mbldm.errors import InputError
+from lit_mbldm.zoo import load_pretrained, push_pretrained
+from lit_mbldm.zoo.about import About, Figure
+from lit_mbldm.zoo.entry import save_entry
+from lit_mbldm.zoo.export import export, whole_entry
+from lit_mbldm.zoo.picture import draw_picture
+
+FACTS: dict[str, Any] = {
+    "license": "cc0-1.0",
+    "data": "org/shirts",
+    "terms": "CC0",
+    "figures": (Figure("FID", 12.5, "500 samples", "lightning test"),),
+    "sampling": {"steps": 3, "temperature": 0.5},
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "last.ckpt"
+    model = tiny.categorical()
+    model.command = "lightning fit --config shirts.yaml"
+    train(model, path)
+    return path
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_checkpoint_becomes_a_folder_with_all_facts(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "entry"
+    export(checkpoint, folder, FACTS)
+    assert names(folder) == FILES
+    module = load_pretrained(folder)
+    assert_same(module, load_pretrained(checkpoint))
+    command = "lightning fit --config shirts.yaml"
+    assert module.about == About(**FACTS, command=command, steps=2)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for fact in ("cc0-1.0", "org/shirts", "CC0", "| FID | 12.5 | 500 samples", "shirts.yaml"):
+        assert fact in card
+    assert "model.sample(16, seed=0, steps=3, temperature=0.5)" in card
+    grid = Image.open(folder / "samples.png").convert("RGB")
+    assert grid.size == (4 * 10 + 2, 4 * 10 + 2)
+    first = module.sample(16, seed=0, steps=3, temperature=0.5)[0]
+    assert grid.crop((2, 2, 10, 10)).tobytes() == first.permute(1, 2, 0).numpy().tobytes()
+
+
+def test_a_refiner_goes_into_the_folder(
+    checkpoint: Path, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "entry"
+    export(checkpoint, folder, FACTS, refiner=folders["refiner"])
+    assert names(folder) == REFINED
+    assert_same(load_pretrained(folder).refiner, load_pretrained(folders["refiner"]))
+    with pytest.raises(InputError, match="no samples to refine"):
+        export(folders["codec"], tmp_path / "codec", {}, refiner=folders["refiner"])
+    save_entry(tiny.refiner(codec_seed=9), tmp_path / "other")
+    with pytest.raises(InputError, match="another codec"):
+        export(checkpoint, tmp_path / "unfit", FACTS, refiner=tmp_path / "other")
+    assert not (tmp_path / "codec").exists()
+    assert not (tmp_path / "unfit").exists()
+
+
+def test_nothing_is_overwritten_or_left_half_done(
+    checkpoint: Path, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    before = {name: (folders["codec"] / name).read_bytes() for name in FILES}
+    with pytest.raises(InputError, match="already holds an entry"):
+        export(checkpoint, folders["codec"], FACTS)
+    assert {name: (folders["codec"] / name).read_bytes() for name in FILES} == before
+    for sampling in ({"steps": 1000}, {"steps": 3, "temperature": -1.0}, {"stairs": 3}):
+        with pytest.raises(InputError):
+            export(checkpoint, tmp_path / "entry", {"sampling": sampling})
+        assert not (tmp_path / "entry").exists()
+
+
+def test_a_card_and_a_picture_made_by_hand_are_pushed_as_they_are(
+    hub: Hub, checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "entry"
+    export(checkpoint, folder, FACTS)
+    card = "---\nlicense: mit\nlibrary_name: lit_mbldm\n---\n\n# Shirts\r\n\nBy me, Ω.\n".encode()
+    stream = io.BytesIO()
+    Image.new("RGB", (3, 2), "red").save(stream, "PNG")
+    (folder / "README.md").write_bytes(card)
+    (folder / "samples.png").write_bytes(stream.getvalue())
+    push_pretrained(folder, REPO)
+    files = hub.files(REPO)
+    assert files["README.md"] == card
+    assert files["samples.png"] == stream.getvalue()
+    loaded = load_pretrained(REPO)
+    assert loaded.about.license == "cc0-1.0"  # what was stated, whatever the card says
+    (folder / "README.md").write_bytes("# Chemises de l'été".encode("latin-1"))
+    with pytest.raises(InputError, match=r"README\.md must be a text in UTF-8"):
+        push_pretrained(folder, REPO)
+
+
+def test_a_folder_without_card_and_picture_gets_them(
+    hub: Hub, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    save_entry(load_pretrained(folders["refined"]), tmp_path / "bare")
+    push_pretrained(tmp_path / "bare", REPO)
+    assert set(hub.files(REPO)) == REFINED | {".gitattributes"}
+    assert f'load_pretrained("{REPO}")' in hub.files(REPO)["README.md"].decode()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_module_makes_the_same_files(modules: dict[str, nn.Module], kind: str) -> None:
+    """So that pushing it again is no commit."""
+    torch.manual_seed(0)
+    first = whole_entry(modules[kind])
+    torch.manual_seed(1)
+    assert whole_entry(modules[kind]) == first
+    picture = Image.open(io.BytesIO(first["samples.png"]))
+    assert picture.mode == "RGB"
+    assert len(set(picture.getdata())) > 10
+
+
+def test_another_module_has_no_picture() -> None:
+    with pytest.raises(InputError, match="got a Linear"):
+        draw_picture(nn.Linear(1, 1))

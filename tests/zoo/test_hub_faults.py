@@ -1,0 +1,354 @@
+"""What goes wrong between a client and the Hub, and what is left of it."""
+
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from entries import FILES, REPO, assert_same, loads
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
+from loopback_http import Response
+from loopback_hub import Hub
+from torch import nn
+
+from lit_mbldm.errors import InputError
+from lit_mbldm.zoo import load_pretrained, push_pretrained
+from lit_mbldm.zoo.fetch import pull
+
+Modules = dict[str, nn.Module]
+Folders = dict[str, Path]
+COMMIT = "POST .*/commit/"
+UPLOAD = "PUT .*/objects/"
+LOAD = "import sys; from lit_mbldm.zoo import load_pretrained; load_pretrained(sys.argv[1])"
+
+
+@pytest.fixture
+def pushed(hub: Hub, folders: Folders) -> Hub:
+    """A Hub that holds the model with the refiner, and has been asked nothing since."""
+    push_pretrained(folders["refined"], REPO)
+    hub.requests.clear()
+    return hub
+
+
+# pushing
+
+
+def assert_pushed_once(hub: Hub, before: str) -> None:
+    commit = hub.repository(REPO).at("main")
+    assert commit.parent == before
+    assert set(commit.files) == FILES | {".gitattributes"}
+
+
+def test_a_branch_that_moves_meanwhile_is_left_as_it_is(hub: Hub, folders: Folders) -> None:
+    push_pretrained(folders["codec"], REPO)
+    theirs = {"README.md": b"theirs", "notes.txt": b"theirs"}
+    hub.faults.hook(COMMIT, lambda: hub.commit(REPO, theirs))
+    hub.requests.clear()
+    with pytest.raises(InputError, match=r"Somebody else moved.*push again") as error:
+        push_pretrained(folders["continuous"], REPO)
+    now = hub.repository(REPO).at("main")
+    assert now.title == "edit"
+    assert now.oid in str(error.value)
+    assert str(now.parent) in str(error.value)
+    assert len(hub.asked(COMMIT)) == 1
+    push_pretrained(folders["continuous"], REPO)
+    assert hub.repository(REPO).at("main").parent == now.oid
+    assert hub.files(REPO)["notes.txt"] == b"theirs"
+
+
+def test_a_refusal_for_no_reason_is_told(hub: Hub, folders: Folders) -> None:
+    head = hub.add_repo(REPO)
+    hub.faults.status(COMMIT, 412)
+    with pytest.raises(InputError, match="412"):
+        push_pretrained(folders["codec"], REPO)
+    assert hub.head(REPO) == head
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("fault", ["500", "503", "429", "dropped"])
+def test_a_commit_whose_answer_is_lost_is_made_once(
+    hub: Hub, modules: Modules, folders: Folders, hasty: list[float], fault: str, when: str
+) -> None:
+    head = hub.add_repo(REPO)
+    if fault == "dropped":
+        (hub.faults.drop_after if when == "after" else hub.faults.drop_before)(COMMIT)
+    else:
+        hub.faults.status(COMMIT, int(fault), after=when == "after")
+    push = push_pretrained(folders["codec"], REPO)
+    assert push.commit == hub.head(REPO)
+    assert_pushed_once(hub, head)
+    assert len(hub.asked(COMMIT)) == (1 if when == "after" else 2)
+    loads(REPO, modules["codec"])
+
+
+def test_a_commit_that_came_through_is_seen_though_every_answer_is_lost(
+    hub: Hub, folders: Folders, hasty: list[float]
+) -> None:
+    head = hub.add_repo(REPO)
+    hub.faults.drop_after(COMMIT, times=None)
+    assert push_pretrained(folders["codec"], REPO).commit == hub.head(REPO)
+    assert_pushed_once(hub, head)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        f"GET .*/api/models/{REPO}",
+        "POST .*/preupload/",
+        "POST .*/objects/batch",
+        UPLOAD,
+        "POST .*/objects/verify",
+        COMMIT,
+        "POST .*/validate-yaml",
+    ],
+)
+def test_a_push_to_a_hub_that_keeps_failing_leaves_the_branch(
+    hub: Hub, folders: Folders, hasty: list[float], request_: str
+) -> None:
+    head = hub.add_repo(REPO)
+    fault = hub.faults.status(request_, 503, times=None)
+    with pytest.raises(OSError, match=r"answers 503 for org/model\. Try again later"):
+        push_pretrained(folders["codec"], REPO)
+    assert hub.head(REPO) == head
+    assert sum(hasty) < 90
+    fault.times = 0
+    push_pretrained(folders["codec"], REPO)
+    assert_pushed_once(hub, head)
+
+
+@pytest.mark.parametrize("request_", ["POST .*/validate-yaml", "GET .*/api/models/", COMMIT])
+def test_an_answer_that_is_not_the_hub_s_is_told(
+    hub: Hub, folders: Folders, hasty: list[float], request_: str
+) -> None:
+    """A proxy's page, for example."""
+    head = hub.add_repo(REPO)
+    page = Response(200, b"<html>Log in to the wireless network</html>")
+    hub.faults.add(request_, lambda _: page, times=None)
+    with pytest.raises(OSError, match=f"{hub.url} does not answer as the Hub does"):
+        push_pretrained(folders["codec"], REPO)
+    assert hub.head(REPO) == head
+
+
+@pytest.mark.parametrize("request_", ["POST .*/preupload/", UPLOAD, "POST .*/objects/batch"])
+def test_an_upload_that_fails_once_is_tried_again(
+    hub: Hub, folders: Folders, hasty: list[float], request_: str
+) -> None:
+    head = hub.add_repo(REPO)
+    hub.faults.drop_before(request_)
+    push_pretrained(folders["codec"], REPO)
+    assert_pushed_once(hub, head)
+
+
+def test_a_repository_that_was_made_though_the_answer_was_lost_is_taken(
+    hub: Hub, folders: Folders
+) -> None:
+    hub.faults.drop_after("POST .*/repos/create")
+    with pytest.raises(OSError, match="cannot be reached"):
+        push_pretrained(folders["codec"], REPO)
+    push_pretrained(folders["codec"], REPO)
+    assert set(hub.files(REPO)) == FILES | {".gitattributes"}
+
+
+def test_a_hub_that_is_down_is_told(hub: Hub, folders: Folders, hasty: list[float]) -> None:
+    for listener in hub.listeners:
+        listener.close()
+    for dry_run in (True, False):
+        with pytest.raises(OSError, match=f"{hub.url} cannot be reached"):
+            push_pretrained(folders["codec"], REPO, dry_run=dry_run)
+
+
+def test_a_push_while_offline_says_why_not(
+    hub: Hub, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    close_session()
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE is set"):
+        push_pretrained(folders["codec"], REPO)
+    assert not hub.requests
+
+
+# pulling
+
+
+@pytest.mark.parametrize(
+    ("name", "request_"),
+    [
+        ("config.json", "GET .*/resolve/.*/config.json"),
+        ("model.safetensors", "GET .*/objects/"),
+        ("refiner/config.json", "GET .*/resolve/.*/refiner(%2F|/)config.json"),
+    ],
+)
+def test_wrong_bytes_of_the_right_size_are_named_and_do_not_stay(
+    pushed: Hub, modules: Modules, name: str, request_: str
+) -> None:
+    pushed.faults.corrupt(request_)
+    with pytest.raises(InputError, match=f"{name} was damaged.*the same again fetches it anew"):
+        load_pretrained(REPO)
+    loads(REPO, modules["refined"])
+
+
+@pytest.mark.parametrize("request_", ["GET .*/config.json", "GET .*/objects/"])
+def test_a_body_that_breaks_off_is_taken_up_again(
+    pushed: Hub, modules: Modules, hasty: list[float], request_: str
+) -> None:
+    pushed.faults.truncate(request_, times=2)
+    loads(REPO, modules["refined"])
+
+
+@pytest.mark.parametrize("request_", ["GET .*/config.json", "GET .*/objects/"])
+def test_a_body_that_always_breaks_off_is_told(
+    pushed: Hub, modules: Modules, hasty: list[float], request_: str
+) -> None:
+    fault = pushed.faults.drop_before(request_, times=None)
+    with pytest.raises(OSError, match="cannot be reached"):
+        load_pretrained(REPO)
+    fault.times = 0
+    loads(REPO, modules["refined"])
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+@pytest.mark.parametrize("request_", ["HEAD .*/resolve/", "GET .*/(resolve|objects)/"])
+def test_a_hub_that_fails_once_is_asked_again(
+    pushed: Hub, modules: Modules, hasty: list[float], request_: str, status: int
+) -> None:
+    pushed.faults.status(request_, status)
+    loads(REPO, modules["refined"])
+
+
+@pytest.mark.parametrize("request_", ["HEAD .*/resolve/", "GET .*/(resolve|objects)/"])
+def test_a_hub_that_keeps_failing_is_told(
+    pushed: Hub, modules: Modules, hasty: list[float], request_: str
+) -> None:
+    fault = pushed.faults.status(request_, 503, times=None)
+    with pytest.raises(OSError, match=r"answers 503 for org/model\. Try again later"):
+        load_pretrained(REPO)
+    assert sum(hasty) < 90
+    fault.times = 0
+    loads(REPO, modules["refined"])
+
+
+def test_a_redirect_to_a_stranger_takes_no_token_along(hub: Hub, folders: Folders) -> None:
+    push_pretrained(folders["refined"], REPO, private=True)
+    hub.requests.clear()
+    hub.faults.redirect("(HEAD|GET) .*/(resolve|objects)/", times=None)
+    loads(REPO, load_pretrained(folders["refined"]))
+    asked = hub.asked(f"GET {hub.elsewhere_url}")
+    assert asked
+    assert not [
+        one for one in hub.requests if one not in hub.asked(hub.url) and hub.token in str(one)
+    ]
+
+
+def test_a_stranger_s_bytes_are_checked_as_any(pushed: Hub, modules: Modules) -> None:
+    pushed.faults.corrupt(f"GET {pushed.elsewhere_url}")
+    pushed.faults.redirect("(HEAD|GET) .*/resolve/.*/model.safetensors")
+    with pytest.raises(InputError, match="was damaged"):
+        load_pretrained(REPO)
+    loads(REPO, modules["refined"])
+
+
+def test_a_slow_hub_is_waited_for(pushed: Hub, modules: Modules) -> None:
+    pushed.faults.slow("GET .*/objects/", seconds=0.5)
+    began = time.monotonic()
+    loads(REPO, modules["refined"])
+    assert time.monotonic() - began >= 0.5
+
+
+# a full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system that cannot take the weights."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48k", "none", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"mounting a small file system is not permitted: {error}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_cache_is_named_and_goes_on_once_there_is_room(
+    pushed: Hub, modules: Modules, small_disk: Path
+) -> None:
+    with pytest.raises(OSError, match=r"No space left.*make room") as error:
+        load_pretrained(REPO, cache_dir=small_disk)
+    assert str(small_disk) in str(error.value)
+    subprocess.run(["mount", "-o", "remount,size=10m", str(small_disk)], check=True)
+    loads(REPO, modules["refined"], cache_dir=small_disk)
+
+
+def test_a_full_disk_leaves_no_half_a_copy(pushed: Hub, modules: Modules, small_disk: Path) -> None:
+    with pytest.raises(OSError, match=r"No space left.*make room"):
+        pull(REPO, out=small_disk / "copy")
+    assert not (small_disk / "copy" / "config.json").exists()
+    assert not list(small_disk.rglob("*.tmp*"))
+    subprocess.run(["mount", "-o", "remount,size=10m", str(small_disk)], check=True)
+    loads(pull(REPO, out=small_disk / "copy"), modules["refined"])
+
+
+def test_a_file_that_may_not_grow_that_large_is_a_full_disk(
+    pushed: Hub, modules: Modules, tmp_path: Path
+) -> None:
+    """Where no small disk can be mounted: a limit on the size of files."""
+    largest = 20_000
+    assert largest < len(pushed.files(REPO)["model.safetensors"])
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+
+    ran = subprocess.run(
+        [sys.executable, "-c", LOAD, REPO],
+        env=pushed.environment(tmp_path / "huggingface"),
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 1
+    assert "make room" in ran.stderr.splitlines()[-1]
+    loads(REPO, modules["refined"])
+
+
+# several at once
+
+
+def start(hub: Hub, home: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", LOAD, REPO], env=hub.environment(home))
+
+
+def test_processes_that_pull_at_once_fetch_a_file_once(hub: Hub, tmp_path: Path) -> None:
+    push_pretrained("opq-32-8-8", REPO)
+    hub.requests.clear()
+    hub.faults.slow("GET .*/objects/", seconds=1.0, times=None)
+    both = [start(hub, tmp_path / "huggingface") for _ in range(2)]
+    assert [one.wait(timeout=120) for one in both] == [0, 0]
+    assert len(hub.asked("GET .*/objects/")) == 1
+    assert len(hub.asked("HEAD .*/config.json")) == 2
+
+
+def test_a_process_that_is_killed_while_it_fetches_leaves_nothing_broken(
+    hub: Hub, tmp_path: Path
+) -> None:
+    push_pretrained("opq-32-8-8", REPO)
+    fault = hub.faults.slow("GET .*/objects/", seconds=20.0, times=None)
+    hub.requests.clear()
+    child = start(hub, tmp_path / "huggingface")
+    end = time.monotonic() + 60
+    while not hub.asked("GET .*/objects/") and time.monotonic() < end:
+        time.sleep(0.02)
+    time.sleep(0.3)  # so that it has a part
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert list((tmp_path / "huggingface").rglob("*.incomplete"))
+    fault.times = 0
+    assert_same(load_pretrained(REPO), load_pretrained("opq-32-8-8"))

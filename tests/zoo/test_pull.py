@@ -1,0 +1,344 @@
+"""What is pushed comes back the same, by whatever name; offline; and what is never read."""
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from entries import FILES, KINDS, REFINED, REPO, assert_same, loads, outcome, train
+from huggingface_hub.utils import close_session
+from loopback_hub import Hub
+from torch import nn
+
+from lit_mbldm.denoisers import UNet
+from lit_mbldm.errors import InputError
+from lit_mbldm.processes import CategoricalProcess, GaussianProcess
+from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion
+from lit_mbldm.zoo import load_pretrained, push_pretrained
+from lit_mbldm.zoo.fetch import pull
+
+Modules = dict[str, nn.Module]
+Folders = dict[str, Path]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_module_that_is_pushed_comes_back_the_same(hub: Hub, modules: Modules, kind: str) -> None:
+    push_pretrained(modules[kind], REPO)
+    again = load_pretrained(REPO)
+    assert_same(again, modules[kind])
+    assert again.about == modules[kind].about
+    assert len(outcome(again).unique(dim=0)) > 1
+    assert set(hub.files(REPO)) - {".gitattributes"} == (REFINED if kind == "refined" else FILES)
+
+
+def test_a_model_brings_its_refiner(hub: Hub, modules: Modules, folders: Folders) -> None:
+    push_pretrained(folders["refined"], REPO)
+    model = load_pretrained(REPO)
+    assert_same(model.refiner, modules["refiner"])
+    plain = model.sample(3, steps=3, seed=11, refiner=False)
+    assert torch.equal(plain, outcome(modules["continuous"]))
+    assert torch.equal(outcome(model), modules["refiner"].refine(plain))
+    assert not torch.equal(outcome(model), plain)
+
+
+def test_a_checkpoint_that_is_pushed_comes_back_the_same(hub: Hub, tmp_path: Path) -> None:
+    process = CategoricalProcess(60, codebook_size=4)
+    model = CategoricalDiffusion(tiny.codec(), UNet(4, 16, 4, (1,), 1), process, 8)
+    model.command = "lightning fit --config mine.yaml"
+    train(model, tmp_path / "last.ckpt")
+    push_pretrained(tmp_path / "last.ckpt", REPO)
+    again = load_pretrained(REPO)
+    assert_same(again, model.eval())
+    assert (again.about.command, again.about.steps) == (model.command, 2)
+
+
+@pytest.mark.parametrize("kind", ["codec", "refined"])
+def test_a_folder_that_is_pushed_comes_back_byte_for_byte(
+    hub: Hub, modules: Modules, folders: Folders, kind: str, tmp_path: Path
+) -> None:
+    push_pretrained(folders[kind], REPO)
+    assert pull(REPO, out=tmp_path / "copy") == tmp_path / "copy"
+    sent = {name: hub.files(REPO)[name] for name in (REFINED if kind == "refined" else FILES)}
+    assert {n: (tmp_path / "copy" / n).read_bytes() for n in sent} == sent
+    loads(tmp_path / "copy", modules[kind])
+    with pytest.raises(InputError, match="already holds an entry"):
+        pull(REPO, out=tmp_path / "copy")
+    # pushed under another name, all but the name is the same
+    push_pretrained(tmp_path / "copy", "org/again")
+    assert hub.files("org/again") == hub.files(REPO)
+
+
+def test_branches_and_commits_are_told_apart(hub: Hub, modules: Modules, folders: Folders) -> None:
+    first = push_pretrained(folders["codec"], REPO).commit
+    second = push_pretrained(folders["continuous"], REPO, revision="model").commit
+    assert {first, second} == {hub.head(REPO), hub.head(REPO, "model")}
+    for name, revision, kind in [
+        (REPO, None, "codec"),
+        (f"{REPO}@main", None, "codec"),
+        (f"{REPO}@{first}", None, "codec"),
+        (REPO, first, "codec"),
+        (f"{REPO}@model", None, "continuous"),
+        (REPO, "model", "continuous"),
+        (f"{REPO}@model", "model", "continuous"),
+        (f"{REPO}@{second}", None, "continuous"),
+    ]:
+        loads(name, modules[kind], revision=revision)
+    with pytest.raises(InputError, match="another revision"):
+        load_pretrained(f"{REPO}@model", revision="main")
+
+
+def test_a_branch_that_moved_on_is_followed_and_a_commit_stays(
+    hub: Hub, modules: Modules, folders: Folders
+) -> None:
+    commit = push_pretrained(folders["codec"], REPO).commit
+    loads(REPO, modules["codec"])
+    push_pretrained(folders["refiner"], REPO)
+    loads(REPO, modules["refiner"])
+    hub.requests.clear()
+    loads(REPO, modules["codec"], revision=commit)
+    assert not hub.requests  # a commit that is in the cache needs no network
+
+
+def test_loading_fetches_what_it_needs_and_nothing_twice(
+    hub: Hub, modules: Modules, folders: Folders, tmp_path: Path
+) -> None:
+    push_pretrained(folders["refined"], REPO)
+    hub.requests.clear()
+    loads(REPO, modules["refined"], cache_dir=tmp_path / "cache")
+    assert len(hub.asked("GET .*/objects/")) == 2
+    assert not hub.asked(r"README\.md|samples\.png")
+    assert not (tmp_path / "huggingface" / "hub").exists()
+    hub.requests.clear()
+    loads(REPO, modules["refined"], cache_dir=tmp_path / "cache")
+    assert not hub.asked("GET .*/(objects|resolve)/")
+
+
+def test_the_device_is_taken(hub: Hub, folders: Folders) -> None:
+    push_pretrained(folders["codec"], REPO)
+    assert {book.device.type for book in load_pretrained(REPO, device="cpu").codebooks()} == {"cpu"}
+    with pytest.raises(InputError, match="nonsense"):
+        load_pretrained(REPO, device="nonsense")
+
+
+def test_a_model_may_name_a_codec_of_the_hub(hub: Hub, folders: Folders) -> None:
+    push_pretrained("opq-32-8-8", REPO)
+    model = ContinuousDiffusion(f"{REPO}@main", UNet(6, 6, 8, (1,), 1), GaussianProcess(), 32)
+    assert model.codec.fingerprint == load_pretrained("opq-32-8-8").fingerprint
+
+
+# what there is not, and what is never read
+
+
+def test_what_is_not_there_is_named(hub: Hub, folders: Folders) -> None:
+    push_pretrained(folders["codec"], REPO)
+    hub.add_repo("org/empty")
+    for name, words in [
+        ("org/none", "no repository org/none"),
+        (f"{REPO}@none", "no revision none"),
+        (f"{REPO}@{'0' * 40}", f"no revision {'0' * 40}"),
+        ("org/empty", r"org/empty is no entry.*lit-mbldm push"),
+        ("org/-bad-", "no name of a repository"),
+        ("no-such-model", "no codec or model"),
+        ("a/b/c", "no codec or model"),
+        (f"{hub.url}/{REPO}", "no codec or model"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            load_pretrained(name)
+
+
+@pytest.mark.parametrize("token", [None, "hf_unknown"])
+def test_a_private_repository_needs_a_login(
+    hub: Hub, folders: Folders, monkeypatch: pytest.MonkeyPatch, token: str | None
+) -> None:
+    push_pretrained(folders["codec"], REPO, private=True)
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    else:
+        monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(InputError, match="hf auth login") as error:
+        load_pretrained(REPO)
+    assert "hf_unknown" not in "".join(traceback.format_exception(error.value))
+
+
+def test_a_gated_repository_asks_for_consent(hub: Hub, folders: Folders) -> None:
+    push_pretrained(folders["codec"], REPO)
+    hub.faults.status("HEAD .*/resolve/", 403, times=None, X_Error_Code="GatedRepo")
+    with pytest.raises(InputError, match="consent") as error:
+        load_pretrained(REPO)
+    assert f"{hub.url}/{REPO}" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.ckpt", "weights/model.pt"])
+def test_pickled_files_are_refused_and_never_fetched(hub: Hub, name: str) -> None:
+    hub.add_repo(REPO)
+    hub.commit(REPO, {name: b"\x80\x04evil", "README.md": b"# A model\n"})
+    with pytest.raises(InputError, match=f"{name} is pickled") as error:
+        load_pretrained(REPO)
+    assert "lit-mbldm push" in str(error.value)
+    with pytest.raises(InputError):
+        load_pretrained(f"{REPO}/{name}")
+    assert not hub.asked(f"{name}|/objects/")
+
+
+def test_the_config_of_another_library_is_refused(hub: Hub, tmp_path: Path) -> None:
+    hub.add_repo(REPO)
+    theirs = {"architectures": ["BertModel"], "model_type": "bert", "hidden_size": 768}
+    files = {"pytorch_model.bin": b"\x80", "model.safetensors": b"\0" * 64}
+    hub.commit(REPO, {"config.json": json.dumps(theirs).encode(), **files})
+    with pytest.raises(InputError, match="no entry of lit_mbldm"):
+        load_pretrained(REPO)
+    assert not hub.asked("/objects/")
+    # it is whole, and another library's to use
+    assert len(list((tmp_path / "huggingface").rglob("snapshots/*/config.json"))) == 1
+
+
+# without the network
+
+
+def test_the_cache_alone_serves_without_one_connection(
+    hub: Hub, modules: Modules, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = push_pretrained(folders["refined"], REPO).commit
+    load_pretrained(REPO)
+    hub.requests.clear()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    for name in (REPO, f"{REPO}@main", f"{REPO}@{commit}"):
+        loads(name, modules["refined"], local_files_only=True)
+    for name in ("org/other", f"{REPO}@other"):
+        with pytest.raises(InputError, match=r"not in the Hub's cache.*lit-mbldm pull"):
+            load_pretrained(name, local_files_only=True)
+    assert not hub.requests
+
+
+OFFLINE = """
+import socket
+import sys
+
+def refuse(*_):
+    raise AssertionError("network")
+
+socket.socket.connect = socket.getaddrinfo = refuse
+from lit_mbldm.zoo import load_pretrained
+print(load_pretrained(sys.argv[1]).fingerprint)
+load_pretrained("org/other")
+"""
+
+
+def test_an_offline_process_makes_no_connection(
+    hub: Hub, modules: Modules, folders: Folders, tmp_path: Path
+) -> None:
+    push_pretrained(folders["codec"], REPO)
+    load_pretrained(REPO)
+    hub.requests.clear()
+    ran = subprocess.run(
+        [sys.executable, "-c", OFFLINE, REPO],
+        env=hub.environment(tmp_path / "huggingface") | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.stdout.split() == [modules["codec"].fingerprint]
+    assert "InputError: org/other at its default branch is not in the Hub's cache" in ran.stderr
+    assert not hub.requests
+
+
+def test_a_hub_that_cannot_be_reached_leaves_what_is_in_the_cache(
+    hub: Hub, modules: Modules, folders: Folders, hasty: list[float]
+) -> None:
+    push_pretrained(folders["codec"], REPO)
+    load_pretrained(REPO)
+    for listener in hub.listeners:
+        listener.close()
+    close_session()  # which would keep its connections
+    loads(REPO, modules["codec"])
+    with pytest.raises(OSError, match=r"cannot be reached.*HF_HUB_OFFLINE=1"):
+        load_pretrained("org/other")
+    assert sum(hasty) < 60
+
+
+# damage that the client does not see
+
+
+def blob(home: Path, name: str) -> Path:
+    """The file in the cache."""
+    (found,) = home.glob(f"huggingface/hub/models--*/snapshots/*/{name}")
+    return found.resolve()
+
+
+def flip(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 2
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "refiner/config.json"])
+def test_damage_in_the_cache_is_named_and_mended(
+    hub: Hub, modules: Modules, folders: Folders, tmp_path: Path, name: str
+) -> None:
+    push_pretrained(folders["refined"], REPO)
+    load_pretrained(REPO)
+    path = blob(tmp_path, name)
+    good = path.read_bytes()
+    for damaged in (good[:-3], good[: len(good) // 2], b"", good + b"\n{", None):
+        if damaged is None:
+            flip(path, len(good) // 3)
+        else:
+            path.write_bytes(damaged)
+        with pytest.raises(InputError, match=f"{name} is damaged.*with the network"):
+            load_pretrained(REPO, local_files_only=True)
+        assert path.exists()
+        with pytest.raises(InputError, match=f"{name} was damaged.*fetches it anew"):
+            load_pretrained(REPO)
+        assert not path.exists()
+        loads(REPO, modules["refined"])
+        assert path.read_bytes() == good
+
+
+def test_no_flipped_byte_of_a_config_stays_in_the_cache(
+    hub: Hub, modules: Modules, folders: Folders, tmp_path: Path
+) -> None:
+    push_pretrained(folders["codec"], REPO)
+    load_pretrained(REPO)
+    path = blob(tmp_path, "config.json")
+    good = path.read_bytes()
+    draw = torch.Generator().manual_seed(0)
+    # a key, the format and a file's name, after which it seems to be no damage, and any others
+    chosen = [good.index(text) for text in (b"format", b'1,\n  "library', b"README")]
+    for position in [*chosen, *torch.randint(len(good), (40,), generator=draw).tolist()]:
+        path.write_bytes(good)
+        flip(path, position)
+        with contextlib.suppress(InputError):  # a byte between the values does not matter
+            assert load_pretrained(REPO).fingerprint == modules["codec"].fingerprint
+        assert load_pretrained(REPO).fingerprint == modules["codec"].fingerprint, position
+
+
+def test_a_pull_checks_every_file(hub: Hub, folders: Folders, tmp_path: Path) -> None:
+    push_pretrained(folders["refined"], REPO)
+    folder = pull(REPO)
+    assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == REFINED
+    for name in ("README.md", "samples.png", "refiner/model.safetensors"):
+        flip(blob(tmp_path, name), 20)
+        with pytest.raises(InputError, match=f"{name} was damaged"):
+            pull(REPO, out=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    assert pull(REPO) == folder
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    hub: Hub, folders: Folders, tmp_path: Path
+) -> None:
+    push_pretrained(folders["codec"], REPO)
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match="file"):
+        load_pretrained(REPO, cache_dir=tmp_path / "file")

@@ -1,0 +1,347 @@
+"""What a push sends, what it leaves alone, and whom it refuses."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import pytest
+import torch
+from entries import ABOUT, FILES, KINDS, REFINED, REPO, loads
+from huggingface_hub import HfApi, ModelCard
+from loopback_hub import Hub
+from torch import nn
+
+from lit_mbldm.cli import main
+from lit_mbldm.errors import InputError
+from lit_mbldm.zoo import push_pretrained
+from lit_mbldm.zoo.push import Push
+
+Modules = dict[str, nn.Module]
+Folders = dict[str, Path]
+CHANGES = "(POST|PUT|DELETE) "
+UPLOADS = "PUT .*/objects/"
+
+
+def history(hub: Hub, branch: str = "main") -> list[str]:
+    """Titles of a branch's commits, the last first."""
+    return [commit.title for commit in hub.repository(REPO).history(branch)]
+
+
+def entry(hub: Hub, branch: str = "main") -> set[str]:
+    return set(hub.files(REPO, branch)) - {".gitattributes"}
+
+
+@pytest.mark.parametrize("kind", ["codec", "refined"])
+def test_an_entry_goes_in_one_commit(hub: Hub, folders: Folders, kind: str) -> None:
+    names = REFINED if kind == "refined" else FILES
+    push = push_pretrained(folders[kind], REPO, message="Epoch 90")
+    assert history(hub) == ["Epoch 90", "initial commit"]
+    assert entry(hub) == names
+    files = hub.files(REPO)
+    assert push == Push(
+        url=f"{hub.url}/{REPO}",
+        changes=dict.fromkeys(sorted(names), "new"),
+        sizes={name: len(files[name]) for name in names},
+        commit=hub.head(REPO),
+    )
+    config = json.loads(files["config.json"])
+    others = {n: hashlib.sha256(files[n]).hexdigest() for n in names - {"config.json"}}
+    assert {n: d for n, d in config["sha256"].items() if n != "config.json"} == others
+    assert (config["format"], config["library"]) == (1, "lit_mbldm")
+    (sent,) = hub.asked("POST .*/commit/")
+    assert "lit_mbldm" in sent.headers["user-agent"]
+    kept = hub.repository(REPO).at("main").files
+    assert {name for name, file in kept.items() if file.lfs} == {
+        name for name in names if name.endswith(".safetensors")
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_hub_indexes_the_card(hub: Hub, folders: Folders, kind: str) -> None:
+    push_pretrained(folders[kind], REPO)
+    tasks = {"codec": "image-feature-extraction", "refiner": "image-to-image"}
+    task = tasks.get(kind, "unconditional-image-generation")
+    card = ModelCard(hub.files(REPO)["README.md"].decode())
+    assert card.data.license == ABOUT.license
+    assert card.data.library_name == "lit_mbldm"
+    assert card.data.pipeline_tag == task
+    assert card.data.datasets == [ABOUT.data]
+    assert card.data.metrics == ["fid", "psnr"]
+    assert {"lit-mbldm", "vector-quantization"} < set(card.data.tags)
+    assert [(r.metric_type, r.metric_value) for r in card.data.eval_results] == [
+        ("fid", 12.5),
+        ("psnr", 27.25),
+    ]
+    (found,) = HfApi().list_models(filter=["lit_mbldm", task, f"license:{ABOUT.license}"])
+    assert found.id == REPO
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_lines_that_a_card_tells_to_type_do_what_they_say(
+    hub: Hub, modules: Modules, folders: Folders, kind: str
+) -> None:
+    push_pretrained(folders[kind], REPO)
+    card = hub.files(REPO)["README.md"].decode()
+    (lines,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    known = {"images": images}
+    exec(lines, known)
+    made, module = known["images"], modules[kind]
+    if kind == "codec":
+        assert torch.equal(known["codes"], module.encode(images))
+        assert torch.equal(made, module.decode(known["codes"]))
+    elif kind == "refiner":
+        assert torch.equal(made, module.refine(images))
+    else:
+        assert torch.equal(made, module.sample(16, steps=2, seed=0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_again_sends_nothing(hub: Hub, modules: Modules, kind: str) -> None:
+    first = push_pretrained(modules[kind], REPO)
+    hub.requests.clear()
+    again = push_pretrained(modules[kind], REPO)
+    assert again.commit == first.commit == hub.head(REPO)
+    assert set(again.changes.values()) == {"same"}
+    assert not hub.asked(CHANGES)
+
+
+def test_what_changed_is_all_that_is_sent(hub: Hub, folders: Folders, tmp_path: Path) -> None:
+    from lit_mbldm.zoo.fetch import pull
+
+    push_pretrained(folders["refined"], REPO)
+    folder = pull(REPO, out=tmp_path / "copy")
+    card = folder / "README.md"
+    card.write_text(card.read_text() + "\nSeen by a person.\n")
+    hub.requests.clear()
+    push = push_pretrained(folder, REPO)
+    changed = {name for name, change in push.changes.items() if change != "same"}
+    assert changed == {"README.md", "config.json"}
+    assert hub.files(REPO)["README.md"] == card.read_bytes()
+    assert not hub.asked(UPLOADS)
+    assert len(history(hub)) == 3
+
+
+def test_files_of_the_entry_before_go_and_all_others_stay(
+    hub: Hub, modules: Modules, folders: Folders
+) -> None:
+    push_pretrained(folders["refined"], REPO)
+    others = {"notes.txt": b"mine", "refiner/notes.txt": b"mine too", "extra.safetensors": b"\0"}
+    hub.commit(REPO, others)
+    push = push_pretrained(folders["continuous"], REPO)
+    assert {n for n, change in push.changes.items() if change == "removed"} == REFINED - FILES
+    assert entry(hub) == FILES | set(others)
+    assert {name: hub.files(REPO)[name] for name in others} == others
+    loads(REPO, modules["continuous"])
+
+
+def test_a_repository_made_by_hand_is_taken(hub: Hub, folders: Folders) -> None:
+    """The Hub's own page makes a card with a licence."""
+    hub.add_repo(REPO)
+    hub.commit(REPO, {"README.md": b"---\nlicense: mit\n---\n"})
+    push = push_pretrained(folders["codec"], REPO)
+    assert push.changes["README.md"] == "changed"
+    assert entry(hub) == FILES
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        {"config.json": b'{"model_type": "bert"}', "model.safetensors": b"\0"},
+        {"config.json": b"no JSON"},
+        {"config.json": b"[]"},
+        {"model.safetensors": b"\0"},
+        {"pytorch_model.bin": b"\0"},
+        {"model_index.json": b"{}", "unet/diffusion_pytorch_model.safetensors": b"\0"},
+    ],
+    ids=lambda theirs: "+".join(theirs),
+)
+def test_another_kind_of_model_is_left_alone(
+    hub: Hub, folders: Folders, theirs: dict[str, bytes]
+) -> None:
+    hub.add_repo(REPO)
+    head = hub.commit(REPO, theirs)
+    hub.requests.clear()
+    for dry_run in (True, False):
+        with pytest.raises(InputError, match="another kind of model"):
+            push_pretrained(folders["codec"], REPO, dry_run=dry_run)
+    assert hub.head(REPO) == head
+    assert not hub.asked(CHANGES)
+
+
+def test_a_private_repository_is_made_and_a_public_one_refused(
+    hub: Hub, modules: Modules, folders: Folders
+) -> None:
+    push_pretrained(folders["codec"], REPO, private=True)
+    assert hub.repository(REPO).private
+    push_pretrained(folders["refiner"], REPO)
+    assert hub.repository(REPO).private  # it stays so
+    loads(REPO, modules["refiner"])
+    head = hub.add_repo("org/public")
+    for dry_run in (True, False):
+        with pytest.raises(InputError, match="org/public is public"):
+            push_pretrained(folders["codec"], "org/public", private=True, dry_run=dry_run)
+    assert hub.head("org/public") == head
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_branch_is_made_where_it_is_missing(
+    hub: Hub, modules: Modules, folders: Folders, exists: bool
+) -> None:
+    if exists:
+        push_pretrained(folders["codec"], REPO)
+    push = push_pretrained(folders["continuous"], REPO, revision="trial/one")
+    assert push.commit == hub.head(REPO, "trial/one")
+    assert entry(hub) == (FILES if exists else set())
+    loads(f"{REPO}@trial/one", modules["continuous"])
+    again = push_pretrained(folders["continuous"], REPO, revision="trial/one")
+    assert again.commit == push.commit
+
+
+def test_a_dry_run_lists_and_changes_nothing(hub: Hub, folders: Folders) -> None:
+    push = push_pretrained(folders["refined"], REPO, dry_run=True)
+    assert push.changes == dict.fromkeys(sorted(REFINED), "new")
+    assert push.commit is None
+    assert REPO not in hub.api.repositories
+    push_pretrained(folders["refined"], REPO)
+    head = hub.head(REPO)
+    hub.requests.clear()
+    push = push_pretrained(folders["continuous"], REPO, dry_run=True)
+    assert push.changes == {
+        "README.md": "changed",
+        "config.json": "changed",
+        "model.safetensors": "same",
+        "refiner/config.json": "removed",
+        "refiner/model.safetensors": "removed",
+        "samples.png": "changed",
+    }
+    assert push.commit is None
+    push = push_pretrained(folders["continuous"], REPO, revision="trial", dry_run=True)
+    assert set(push.changes.values()) == {"new"}
+    assert push_pretrained(folders["refined"], REPO, dry_run=True).commit == head
+    assert (hub.head(REPO), set(hub.repository(REPO).branches)) == (head, {"main"})
+    assert not hub.asked(CHANGES)
+
+
+@pytest.mark.parametrize("name", ["model", "org/model@main", "a/b/c", "org/", "../model"])
+def test_a_name_that_is_none_is_refused(hub: Hub, folders: Folders, name: str) -> None:
+    with pytest.raises(InputError):
+        push_pretrained(folders["codec"], name)
+    assert not hub.asked(CHANGES)
+
+
+def test_a_card_that_the_hub_does_not_take_is_named(
+    hub: Hub, folders: Folders, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for name in FILES:
+        (folder / name).write_bytes((folders["codec"] / name).read_bytes())
+    card = (folder / "README.md").read_text()
+    (folder / "README.md").write_text(card.replace("license: apache-2.0", "license: My Own"))
+    with pytest.raises(InputError, match=r"(?s)README\.md.*license"):
+        push_pretrained(folder, REPO)
+    assert entry(hub) == set()
+    assert not hub.asked(UPLOADS)
+
+
+# tokens
+
+
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize("token", [None, "hf_unknownTokenOfNobody"])
+def test_without_a_valid_token_nothing_is_pushed(
+    hub: Hub,
+    folders: Folders,
+    monkeypatch: pytest.MonkeyPatch,
+    token: str | None,
+    exists: bool,
+) -> None:
+    if exists:
+        hub.add_repo(REPO)
+    monkeypatch.delenv("HF_TOKEN")
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(InputError, match="hf auth login"):
+        push_pretrained(folders["codec"], REPO)
+    assert exists == (REPO in hub.api.repositories)
+    assert not exists or entry(hub) == set()
+
+
+def test_a_token_that_may_only_read_is_told_so(hub: Hub, folders: Folders) -> None:
+    hub.faults.status("POST .*/(create|preupload|commit|branch)", 403, times=None)
+    with pytest.raises(InputError, match=r"hf auth login.*may do this"):
+        push_pretrained(folders["codec"], REPO)
+    head = hub.add_repo(REPO)
+    for revision in (None, "trial"):
+        with pytest.raises(InputError, match=r"hf auth login.*may do this"):
+            push_pretrained(folders["codec"], REPO, revision=revision)
+    assert hub.head(REPO) == head
+
+
+def test_a_token_goes_to_the_hub_alone(
+    hub: Hub,
+    folders: Folders,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Not to its storage, and into no file, line or message, whatever goes wrong."""
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("DEBUG")
+    hub.faults.drop_after("POST .*/commit/")
+    main(["push", str(folders["codec"]), REPO, "--private"])
+    main(["pull", REPO, "copy"])
+    hub.faults.corrupt("GET .*/objects/")
+    hub.faults.status("(GET|HEAD) .*/org/refused", 403, times=None)
+    for words in (["pull", "org/none"], ["pull", "org/refused"], ["push", "copy", "org/refused"]):
+        with pytest.raises(SystemExit) as error:
+            main(words)
+        assert hub.token not in "".join(traceback.format_exception(error.value))
+    printed = capfd.readouterr()
+    assert hub.token not in printed.out + printed.err + caplog.text
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in written if hub.token.encode() in path.read_bytes()]
+    assert not [n for n, data in hub.files(REPO).items() if hub.token.encode() in data]
+    stored = hub.asked(f" {hub.storage_url}/")
+    assert {one.method for one in stored} == {"GET", "PUT"}
+    assert not [one for one in stored if hub.token in str(one)]
+    assert hub.asked("POST .*/commit/")[0].headers["authorization"] == f"Bearer {hub.token}"
+
+
+DEBUGGED = """
+import sys
+from lit_mbldm.zoo import load_pretrained
+load_pretrained(sys.argv[1])
+"""
+
+
+def test_a_traceback_of_a_process_that_logs_all_has_no_token(
+    hub: Hub, folders: Folders, tmp_path: Path
+) -> None:
+    push_pretrained(folders["codec"], REPO, private=True)
+    hub.faults.corrupt("GET .*/objects/")
+    ran = subprocess.run(
+        [sys.executable, "-c", DEBUGGED, REPO],
+        env=hub.environment(tmp_path / "child") | {"HF_DEBUG": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "was damaged" in ran.stderr
+    assert "authorization" in ran.stderr.lower()  # it does log what it sends
+    assert hub.token not in ran.stdout + ran.stderr
+
+
+def test_a_file_that_the_repository_ignores_is_missed(
+    hub: Hub, modules: dict[str, nn.Module]
+) -> None:
+    hub.add_repo(REPO)
+    hub.commit(REPO, {".gitignore": b"*.png"})
+    with pytest.raises(InputError, match=r"did not take samples\.png.*\.gitignore"):
+        push_pretrained(modules["codec"], REPO)
