@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.data.reference import ReferenceSet
 from lit_mbldm.errors import InputError
 from lit_mbldm.features import features_identity
@@ -49,7 +49,7 @@ def default_cache() -> Path:
 
 def measure_reference(
     data: ReferenceSet,
-    codec: PatchCodec,
+    codec: ImageCodec,
     features: nn.Module,
     cache: Path,
     device: torch.device,
@@ -85,7 +85,7 @@ def measure_reference(
 
 
 def _paths(
-    data: ReferenceSet, codec: PatchCodec, features: nn.Module, cache: Path
+    data: ReferenceSet, codec: ImageCodec, features: nn.Module, cache: Path
 ) -> dict[str, Path]:
     key: dict[str, Any] = {
         "format": _FORMAT,
@@ -107,7 +107,7 @@ def _path(cache: Path, key: dict[str, Any]) -> Path:
 def _compute(
     names: list[str],
     data: ReferenceSet,
-    codec: PatchCodec,
+    codec: ImageCodec,
     features: nn.Module,
     device: torch.device,
 ) -> dict[str, FeatureSet]:
@@ -122,7 +122,7 @@ def _compute(
     return {name: part.over_ranks(device) for name, part in sums.items()}
 
 
-def _images(data: ReferenceSet, codec: PatchCodec, device: torch.device) -> Iterator[Tensor]:
+def _images(data: ReferenceSet, codec: ImageCodec, device: torch.device) -> Iterator[Tensor]:
     batches = tqdm(data.batches, desc="reference", unit="batch", disable=not is_first())
     for batch in batches:
         for part in batch[data.kind].split(_CHUNK):

@@ -1,4 +1,4 @@
-"""Codebooks of one image channel in torch: vectors to codes and back.
+"""Codebooks in torch: vectors to codes and back.
 
 N vectors of D numbers, M sub-codebooks of K codewords of d numbers each.
 """
@@ -71,14 +71,23 @@ class ProductCodebook(Codebook):
         num_codebooks: sub-codebooks M.
         codebook_size: codewords K in each.
         rotated: whether a rotation comes first (OPQ; Ge et al. 2013).
+        sub_dim: numbers d a codeword, by default D/M rounded up; with fewer, the rotation must
+            bring what counts into the first M·d numbers, for the others are lost.
     """
 
-    rotation: Tensor | None  # (M·d, D), orthonormal columns
+    rotation: Tensor | None  # (M·d, D), orthonormal rows or columns, whichever are fewer
 
-    def __init__(self, dim: int, num_codebooks: int, codebook_size: int, rotated: bool) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_codebooks: int,
+        codebook_size: int,
+        rotated: bool,
+        sub_dim: int | None = None,
+    ) -> None:
         super().__init__()
         self.dim = dim
-        sub_dim = -(-dim // num_codebooks)
+        sub_dim = sub_dim or -(-dim // num_codebooks)
         self.register_buffer("codewords", torch.zeros(num_codebooks, codebook_size, sub_dim))
         rotation = torch.eye(num_codebooks * sub_dim, dim) if rotated else None
         self.register_buffer("rotation", rotation)

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lit_mbldm.codecs.codebooks import ProductCodebook, ResidualCodebook
+from lit_mbldm.codecs.drawing import draw_patches
+from lit_mbldm.codecs.image_codec import ImageCodec
+from lit_mbldm.codecs.joint_codec import JointCodec
 from lit_mbldm.codecs.patch_codec import PatchCodec
 from lit_mbldm.codecs.patches import overlapping_patches, rgb_to_ycbcr
-from lit_mbldm.errors import InputError
 
 Array = NDArray[np.float32]
 OPQ_ITERATIONS = 50
@@ -51,12 +53,11 @@ def fit_patch_codec(
         InputError: fewer patches than codewords, or a bad quantiser name.
     """
     codec = PatchCodec(quantizer, patch_size, codebook_size)
-    patches = _sample_patches(images, patch_size, max_patches, seed)  # (3, N, s²)
-    if patches.shape[1] < codebook_size:
-        raise InputError(
-            f"Fitting {codebook_size} codewords needs at least as many patches, the images hold"
-            f" {patches.shape[1]}. Give more or larger images."
-        )
+    draws = draw_patches(images, patch_size, max_patches, codebook_size, seed)
+    patches = torch.cat(
+        [overlapping_patches(rgb_to_ycbcr(image[None]), patch_size, own) for image, own in draws],
+        dim=1,
+    )  # (3, N, s²)
     for channel, x in zip(codec.channels, patches.numpy(), strict=True):
         if isinstance(channel, ResidualCodebook):
             _fit_residual(channel, x, seed)
@@ -64,8 +65,7 @@ def fit_patch_codec(
             assert isinstance(channel, ProductCodebook)
             _fit_product(channel, x, seed)
         if sort:
-            for codewords in channel.codewords:
-                codewords.copy_(codewords[pseudo_ordinal_order(codewords)])
+            sort_codebooks(channel.codewords)
     return codec
 
 
@@ -87,8 +87,36 @@ def pseudo_ordinal_order(codewords: Tensor) -> Tensor:
     return torch.argsort(centred @ direction, descending=True, stable=True)
 
 
-def to_faiss(codec: PatchCodec) -> list[faiss.Index]:
-    """Build the three trained faiss indexes (Y, Cb, Cr) that compute the same codes."""
+def sort_codebooks(codewords: Tensor) -> None:
+    """Bring each of M codebooks (M, K, d) into pseudo-ordinal order, in place."""
+    for codebook in codewords:
+        codebook.copy_(codebook[pseudo_ordinal_order(codebook)])
+
+
+def product_codewords(x: Tensor, num_codebooks: int, codebook_size: int, seed: int) -> Tensor:
+    """k-means in each of M slices of the vectors, on all of them.
+
+    Args:
+        x: (N, M·d) float32.
+        num_codebooks: M.
+        codebook_size: K.
+        seed: of k-means.
+
+    Returns:
+        (M, K, d) codewords.
+    """
+    array = x.numpy()
+    return _train(_untrained(array, num_codebooks, codebook_size, seed), array)
+
+
+def to_faiss(codec: ImageCodec) -> list[faiss.Index]:
+    """Build the trained faiss indexes that compute the same codes.
+
+    One for each of the channels Y, Cb and Cr of a `PatchCodec`, one for a `JointCodec`.
+    """
+    if isinstance(codec, JointCodec):
+        return [_product_to_faiss(codec.codebook)]
+    assert isinstance(codec, PatchCodec)
     return [
         _residual_to_faiss(channel)
         if isinstance(channel, ResidualCodebook)
@@ -97,48 +125,27 @@ def to_faiss(codec: PatchCodec) -> list[faiss.Index]:
     ]
 
 
-def _sample_patches(
-    images: Sequence[Tensor], patch_size: int, max_patches: int, seed: int
-) -> Tensor:
-    """Draw patches uniformly from all overlapping ones of images and vertical flips."""
-    flipped = ((image, flip) for image in images for flip in (False, True))
-    counts = [_num_positions(image, patch_size) for image in images for _ in range(2)]
-    total = sum(counts)
-    if total == 0:
-        raise InputError(
-            f"No image is as large as one {patch_size}×{patch_size} patch, so there is nothing to"
-            " fit. Give larger images."
-        )
-    rng = np.random.default_rng(seed)
-    drawn = np.sort(rng.choice(total, size=min(max_patches, total), replace=False, shuffle=False))
-    starts = np.cumsum([0, *counts])
-    parts = []
-    for (image, flip), own, start in zip(
-        flipped, np.split(drawn, np.searchsorted(drawn, starts[1:-1])), starts, strict=False
-    ):
-        positions = torch.from_numpy(own - start)
-        ycbcr = rgb_to_ycbcr((image.flip(1) if flip else image)[None])
-        parts.append(overlapping_patches(ycbcr, patch_size, positions))
-    return torch.cat(parts, dim=1)
-
-
-def _num_positions(image: Tensor, patch_size: int) -> int:
-    """Overlapping patches of one image (3, H, W)."""
-    height, width = image.shape[1:]
-    return max(height - patch_size + 1, 0) * max(width - patch_size + 1, 0)
-
-
 def _use_all_points(clustering: faiss.ClusteringParameters, num_points: int, seed: int) -> None:
     clustering.seed = seed + 1
     clustering.max_points_per_centroid = num_points
     clustering.min_points_per_centroid = 1  # else faiss warns below 39
 
 
+def _untrained(x: Array, M: int, K: int, seed: int) -> faiss.ProductQuantizer:
+    pq = faiss.ProductQuantizer(x.shape[1], M, K.bit_length() - 1)
+    _use_all_points(pq.cp, len(x), seed)
+    return pq
+
+
+def _train(pq: faiss.ProductQuantizer, x: Array) -> Tensor:
+    pq.train(x)
+    return torch.from_numpy(faiss.vector_to_array(pq.centroids).reshape(pq.M, pq.ksub, pq.dsub))
+
+
 def _fit_product(channel: ProductCodebook, x: Array, seed: int) -> None:
     M, K, d = channel.codewords.shape
     x = np.pad(x, ((0, 0), (0, M * d - x.shape[1])))
-    pq = faiss.ProductQuantizer(M * d, M, K.bit_length() - 1)
-    _use_all_points(pq.cp, len(x), seed)
+    pq = _untrained(x, M, K, seed)
     if channel.rotation is not None:
         opq = faiss.OPQMatrix(M * d, M)
         opq.max_train_points, opq.niter = len(x), OPQ_ITERATIONS
@@ -147,9 +154,7 @@ def _fit_product(channel: ProductCodebook, x: Array, seed: int) -> None:
         rotation = faiss.vector_to_array(opq.A).reshape(M * d, M * d)
         channel.rotation.copy_(torch.from_numpy(rotation[:, : channel.dim].copy()))
         x = opq.apply(x)
-    pq.train(x)
-    centroids = faiss.vector_to_array(pq.centroids).reshape(M, K, d)
-    channel.codewords.copy_(torch.from_numpy(centroids))
+    channel.codewords.copy_(_train(pq, x))
 
 
 def _fit_residual(channel: ResidualCodebook, x: Array, seed: int) -> None:

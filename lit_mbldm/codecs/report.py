@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from lit_mbldm.codecs.patch_codec import PatchCodec
+from lit_mbldm.codecs.image_codec import ImageCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics import ORDINALITY_DISTANCES, codebook_usage, ordinality, psnr, ssim
 from lit_mbldm.pictures import save, to_pil
@@ -27,7 +27,7 @@ class CodebookReport:
     """Figures of one codebook.
 
     Attributes:
-        name: channel, with a number where a channel has several: `Y0`, `Cb`.
+        name: of the code channel: `Y0`, `Cb`, `P3`.
         used: part of its codewords that occur, in [0, 1].
         perplexity: of its codes, in [1, K].
         ordinality: distance of codewords 1, 2, 4, 8 and 16 apart, relative to a random pair.
@@ -77,7 +77,7 @@ class CodecReport:
         return "\n".join(lines)
 
 
-def codec_report(codec: PatchCodec, images: Iterable[Tensor], picture: Path) -> CodecReport:
+def codec_report(codec: ImageCodec, images: Iterable[Tensor], picture: Path) -> CodecReport:
     """Measure a codec and draw the first image as original, decoded and with shifted indices.
 
     Images whose sides are no multiples of the patch size are cropped around their centre.
@@ -113,7 +113,7 @@ def codec_report(codec: PatchCodec, images: Iterable[Tensor], picture: Path) -> 
     )
 
 
-def order_panels(codec: PatchCodec, image: Tensor, seed: int = 0) -> dict[str, Tensor]:
+def order_panels(codec: ImageCodec, image: Tensor, seed: int = 0) -> dict[str, Tensor]:
     """Decode an image after adding 1 to every index, before and after pseudo-ordinal sorting.
 
     A random permutation of each codebook stands for its order before sorting: k-means leaves
@@ -161,17 +161,12 @@ def _crop(image: Tensor, patch_size: int, largest: int | None = None) -> Tensor:
     return image[:, top : top + sides[0], left : left + sides[1]]
 
 
-def _codebook_reports(codec: PatchCodec, codes: Tensor) -> list[CodebookReport]:
-    names = [
-        f"{channel}{m}" if count > 1 else channel
-        for channel, count in zip(("Y", "Cb", "Cr"), codec.splits, strict=True)
-        for m in range(count)
-    ]
+def _codebook_reports(codec: ImageCodec, codes: Tensor) -> list[CodebookReport]:
     usage = codebook_usage(codes, codec.codebook_size)
     return [
         CodebookReport(name, float(used), float(perplexity), ordinality(codewords).tolist())
         for name, used, perplexity, codewords in zip(
-            names, usage.fraction, usage.perplexity, codec.codebooks(), strict=True
+            codec.code_names, usage.fraction, usage.perplexity, codec.codebooks(), strict=True
         )
     ]
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Codec(Protocol):
-    """What the data needs of a codec; `lit_mbldm.codecs.PatchCodec` is one."""
+    """What the data needs of a codec; every `lit_mbldm.codecs.ImageCodec` is one."""
 
     @property
     def fingerprint(self) -> str:

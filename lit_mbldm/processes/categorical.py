@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.categories import draw_categories, expectation, gumbel_scores
 from lit_mbldm.processes.forward import Denoiser, GaussianForward, Prediction, Time
-from lit_mbldm.processes.image_error import image_error, original_patches
 from lit_mbldm.processes.outputs import Outputs
 from lit_mbldm.processes.schedules import Schedule
 from lit_mbldm.randomness import SampleStreams
@@ -173,7 +172,7 @@ class CategoricalProcess(GaussianForward):
         z0: Tensor,
         t: Tensor,
         generator: SampleStreams,
-        codec: PatchCodec,
+        codec: ImageCodec,
         images: Tensor | None = None,
     ) -> Tensor:
         """The weighted loss of the class's docstring.
@@ -245,7 +244,7 @@ class CategoricalProcess(GaussianForward):
         terms: dict[str, list[Tensor]],
         z0: Tensor,
         t: Tensor,
-        codec: PatchCodec,
+        codec: ImageCodec,
         codes: Tensor,
         images: Tensor | None,
     ) -> Tensor:
@@ -262,8 +261,8 @@ class CategoricalProcess(GaussianForward):
             if self.image_target == "decoded":
                 target = codec.look_up(codes)
             else:
-                target = original_patches(codec, images)
-            error = image_error(codec, codewords, target)
+                target = codec.to_vectors(_photographs(images))
+            error = codec.image_error(codewords, target)
             loss = loss + self.image_weight * clamped * error
         if self.cross_entropy_weight:
             loss = loss + self.cross_entropy_weight * torch.stack(terms["nats"]).mean(0)
@@ -297,3 +296,12 @@ class CategoricalProcess(GaussianForward):
         """Draw z̃_0 from softmax(logits/γ): (B, S, h, w), exact levels."""
         assert prediction.logits is not None
         return self.levels[draw_categories(prediction.logits, temperature, generator)]
+
+
+def _photographs(images: Tensor | None) -> Tensor:
+    if images is None:
+        raise InputError(
+            "image_target: original compares with the photographs, but the batches hold codes"
+            " alone. Train on image shards, or use image_target: decoded."
+        )
+    return images

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.forward import GaussianForward
 from lit_mbldm.randomness import SampleStreams
@@ -41,7 +41,7 @@ class DiffusionModule(CodecModule):
 
     def __init__(
         self,
-        codec: str | PatchCodec,
+        codec: str | ImageCodec,
         denoiser: nn.Module,
         process: GaussianForward,
         image_size: int,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.randomness import SampleStreams
 from lit_mbldm.ranks import all_equal, from_first
@@ -30,7 +30,7 @@ class CodecModule(L.LightningModule):
 
     def __init__(
         self,
-        codec: str | PatchCodec,
+        codec: str | ImageCodec,
         learning_rate: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.99),
         warmup_steps: int = 0,

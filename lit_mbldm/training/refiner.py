@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.codecs.patches import check_images
 from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError
@@ -40,7 +40,7 @@ class Refiner(CodecModule):
 
     def __init__(
         self,
-        codec: str | PatchCodec,
+        codec: str | ImageCodec,
         network: nn.Module,
         noise_range: tuple[float, float] = (0.0, 1.0),
         learning_rate: float = 2e-3,

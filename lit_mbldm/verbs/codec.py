@@ -16,7 +16,7 @@ def add_codec(verbs: Verbs) -> None:
         metavar="ACTION", required=True
     )
     fit = actions.add_parser("fit", help="fit a codec on images")
-    fit.add_argument("quantizer", help="{VQ|PQ|OPQ|RQ}-{Y-Cb-Cr bits}, such as OPQ-32-8-8")
+    fit.add_argument("quantizer", help="JPQ-{bits a patch}, such as JPQ-48, or {VQ|PQ|OPQ|RQ}-{Y-Cb-Cr bits}, such as OPQ-32-8-8")
     fit.add_argument("images", help="folder of images, zip, or tar shards")
     fit.add_argument("out", type=Path, help="folder to write")
     fit.add_argument("--max-patches", type=positive, default=65_536, help="patches drawn to fit on")
@@ -34,12 +34,12 @@ def add_codec(verbs: Verbs) -> None:
 
 
 def _codec_fit(options: argparse.Namespace) -> None:
-    from lit_mbldm.codecs.quantizers import fit_patch_codec
+    from lit_mbldm.codecs.fit import fit_codec
     from lit_mbldm.zoo.about import About
     from lit_mbldm.zoo.entry import refuse_existing_entry, save_entry
 
     refuse_existing_entry(options.out)
-    codec = fit_patch_codec(
+    codec = fit_codec(
         _read_tensors(options),
         options.quantizer,
         max_patches=options.max_patches,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
-from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.training import Refiner
 from lit_mbldm.training.diffusion import DiffusionModule
@@ -91,7 +91,7 @@ def _kind_of(module: nn.Module, about: About) -> _Kind:
             return _diffusion(module, about)
         case Refiner():
             return _refiner(module)
-        case PatchCodec():
+        case ImageCodec():
             return _codec(module)
     raise InputError(
         f"Expected a codec, a diffusion model or a refiner, got a {type(module).__name__}."
@@ -138,7 +138,7 @@ def _refiner(refiner: Refiner) -> _Kind:
     )
 
 
-def _codec(codec: PatchCodec) -> _Kind:
+def _codec(codec: ImageCodec) -> _Kind:
     S = codec.num_codes
     return _Kind(
         f"{codec.quantizer}, a codec of {codec.patch_size}×{codec.patch_size} patches",
@@ -155,7 +155,7 @@ def _codec(codec: PatchCodec) -> _Kind:
     )
 
 
-def _of_codec(codec: PatchCodec) -> str:
+def _of_codec(codec: ImageCodec) -> str:
     return (
         f"{codec.quantizer}, {codec.bits_per_pixel:g} bits a pixel, fingerprint"
         f" `{codec.fingerprint[:16]}`"

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo.checkpoint import load_checkpoint
 from lit_mbldm.zoo.entry import load_entry
@@ -44,7 +44,7 @@ def load_pretrained(
         local_files_only: take the Hub's files from the cache, without the network.
 
     Returns:
-        A `PatchCodec`, `DiffusionModule` or `Refiner`.
+        An `ImageCodec`, `DiffusionModule` or `Refiner`.
 
     Raises:
         InputError: nothing of that name, an entry that is damaged or does not fit, or a device
@@ -100,14 +100,14 @@ def parse_repository(name: str, revision: str | None = None) -> tuple[str, str |
     return match[1], match[2] or revision
 
 
-def load_codec(name: str | Path) -> PatchCodec:
+def load_codec(name: str | Path) -> ImageCodec:
     """Load a codec as `load_pretrained` does.
 
     Raises:
         InputError: as `load_pretrained`, or a model in place of a codec.
     """
     codec = load_pretrained(name)
-    if not isinstance(codec, PatchCodec):
+    if not isinstance(codec, ImageCodec):
         raise InputError(
             f"{name} is a {type(codec).__name__}, expected a codec such as opq-32-8-8."
         )

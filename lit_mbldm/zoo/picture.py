@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.data.images import resize_square, to_array
 from lit_mbldm.data.read_images import read_images
 from lit_mbldm.errors import InputError
@@ -36,7 +36,7 @@ def draw_picture(module: nn.Module) -> Image.Image:
             photos = _photos(math.lcm(module.codec.patch_size, factor))
             decoded = module.codec.decode(module.codec.encode(photos))
             return _rows({"photo": photos, "decoded": decoded, "refined": module.refine(decoded)})
-        case PatchCodec():
+        case ImageCodec():
             photos = _photos(module.patch_size)
             return _rows({"photo": photos, "decoded": module.decode(module.encode(photos))})
     raise InputError(

@@ -10,7 +10,6 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.processes import CategoricalProcess
 from lit_mbldm.processes.categories import draw_categories, expectation, gumbel_scores
 from lit_mbldm.processes.forward import Prediction
-from lit_mbldm.processes.image_error import image_error
 from lit_mbldm.randomness import SampleStreams
 from lit_mbldm.zoo import load_pretrained
 
@@ -126,7 +125,7 @@ def test_image_error_is_the_distance_of_decoded_images(codec: PatchCodec) -> Non
     codes = torch.randint(0, 256, (2, 6, 3, 4))
     difference = (codec.decode_soft(weights) - codec.reconstruct(codes)) / 127.5
     expected = difference.square().mean((1, 2, 3))
-    found = image_error(codec, codec.soft_codewords(weights), codec.look_up(codes))
+    found = codec.image_error(codec.soft_codewords(weights), codec.look_up(codes))
     assert torch.allclose(found, expected, rtol=1e-4)
 
 

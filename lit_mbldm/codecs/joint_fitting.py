@@ -1,0 +1,151 @@
+"""Fitting joint product quantisation: lapped transform, rotation and codebooks.
+
+N vectors of D numbers, M sub-codebooks of K codewords of d numbers each.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lit_mbldm.codecs.codebooks import ProductCodebook, nearest_codewords
+from lit_mbldm.codecs.drawing import draw_patches
+from lit_mbldm.codecs.joint_codec import JointCodec
+from lit_mbldm.codecs.lapping import overlapped_basis
+from lit_mbldm.codecs.lapping_fit import fit_lapping
+from lit_mbldm.codecs.patches import LEVEL, overlapping_patches
+from lit_mbldm.codecs.quantizers import product_codewords, sort_codebooks
+
+ALTERNATIONS = 20
+LAPPING_PATCHES = 20_000
+
+
+def fit_joint_codec(
+    images: Sequence[Tensor],
+    quantizer: str = "JPQ-48",
+    *,
+    patch_size: int = 8,
+    codebook_size: int = 256,
+    sub_dim: int | None = None,
+    lapped: bool = True,
+    max_patches: int = 65_536,
+    seed: int = 0,
+    sort: bool = True,
+) -> JointCodec:
+    """Fit a codec on overlapping patches of images and of their vertical flips.
+
+    The principal directions of patches are dealt out to sub-codebooks of equal volume (Ge et al.
+    2013, the parametric solution of OPQ); rotation and codewords then improve each other in turns
+    (the non-parametric one). The same arguments give the same codec on the same machine.
+
+    Args:
+        images: uint8 RGB tensors (3, H, W), sizes may differ.
+        quantizer: `JPQ-{bits}`.
+        patch_size: side s of a patch in pixels.
+        codebook_size: codewords a codebook.
+        sub_dim: numbers a codeword, as for `JointCodec`.
+        lapped: whether patches overlap; images must then be 2s pixels large.
+        max_patches: patches drawn at random, without repetition, from all of them.
+        seed: of the draw and of k-means.
+        sort: put codewords in pseudo-ordinal order.
+
+    Raises:
+        InputError: fewer patches than codewords, or arguments that `JointCodec` refuses.
+    """
+    codec = JointCodec(quantizer, patch_size, codebook_size, sub_dim, lapped)
+    if codec.lapping is not None:
+        drawn = _windows(images, codec, min(max_patches, LAPPING_PATCHES), seed)
+        windows = torch.cat([part.transpose(0, 1).flatten(1) for part in drawn])
+        bits = codec.num_codes * math.log2(codebook_size)
+        codec.lapping.copy_(fit_lapping(torch.cov(windows.t()), bits))
+    x = _vectors(images, codec, max_patches, seed)
+    fit_rotated(codec.codebook, x, seed)
+    if sort:
+        sort_codebooks(codec.codebook.codewords)
+    return codec
+
+
+def fit_rotated(codebook: ProductCodebook, x: Tensor, seed: int) -> None:
+    """Fit a product codebook with its rotation, from balanced principal directions.
+
+    Args:
+        codebook: to fill.
+        x: (N, D) float32.
+        seed: of k-means.
+    """
+    M, K, d = codebook.codewords.shape
+    R = balanced_directions(x, M, d)
+    C = product_codewords(x @ R.t(), M, K, seed)
+    for _ in tqdm(range(ALTERNATIONS), desc="codebooks", unit="turn"):
+        C, products = _update(x, R, C)
+        R = _nearest_rotation(products)
+    codebook.rotation.copy_(R)
+    codebook.codewords.copy_(_update(x, R, C)[0])
+
+
+def balanced_directions(x: Tensor, num_codebooks: int, sub_dim: int) -> Tensor:
+    """Deal the first M·d principal directions out, so that products of variances are equal.
+
+    In descending order each goes to the sub-space of the smallest product that has room.
+
+    Source: Ge, He, Ke, Sun, Optimized Product Quantization, CVPR 2013, section 3.2.
+
+    Args:
+        x: (N, D) float32.
+        num_codebooks: M.
+        sub_dim: d.
+
+    Returns:
+        (M·d, D) with orthonormal rows, sub-space by sub-space.
+    """
+    variances, directions = torch.linalg.eigh(torch.cov(x.t()).double())  # ascending
+    dealt: list[list[int]] = [[] for _ in range(num_codebooks)]
+    logs = [0.0] * num_codebooks
+    for i in range(len(variances) - 1, len(variances) - 1 - num_codebooks * sub_dim, -1):
+        m = min((m for m in range(num_codebooks) if len(dealt[m]) < sub_dim), key=logs.__getitem__)
+        dealt[m].append(i)
+        logs[m] += math.log(max(float(variances[i]), 1e-6))
+    return directions.t()[[i for own in dealt for i in own]].to(x.dtype)
+
+
+def _update(x: Tensor, R: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+    """Move codewords to the means of their vectors; Σ ẑ xᵀ of what these then decode to."""
+    M, K, d = C.shape
+    z = (x @ R.t()).view(-1, M, d)
+    codes = nearest_codewords(z, C).long()
+    means, products = C.clone(), []
+    for m in range(M):
+        counts = codes[:, m].bincount(minlength=K)
+        sums = torch.zeros_like(C[m]).index_add_(0, codes[:, m], z[:, m])
+        means[m, counts > 0] = (sums / counts[:, None])[counts > 0]
+        products.append(means[m][codes[:, m]].t() @ x)  # (d, D)
+    return means, torch.cat(products)
+
+
+def _nearest_rotation(products: Tensor) -> Tensor:
+    """The R (M·d, D) of orthonormal rows with the least ‖x - Rᵀẑ‖², from Σ ẑ xᵀ."""
+    left, _, right = torch.linalg.svd(products.double(), full_matrices=False)
+    return (left @ right).to(products.dtype)
+
+
+def _windows(
+    images: Sequence[Tensor], codec: JointCodec, max_patches: int, seed: int
+) -> Iterator[Tensor]:
+    """What a patch is made of: pixels around zero, (3, n, side, side) of each image."""
+    side = codec.patch_size * (2 if codec.lapped else 1)
+    for image, own in draw_patches(images, side, max_patches, codec.codebook_size, seed):
+        centred = image[None].to(torch.float32) - LEVEL
+        yield overlapping_patches(centred, side, own).unflatten(2, (side, side))
+
+
+def _vectors(images: Sequence[Tensor], codec: JointCodec, max_patches: int, seed: int) -> Tensor:
+    """The codec's vectors (N, D) of patches inside images."""
+    parts = []
+    for windows in _windows(images, codec, max_patches, seed):
+        if codec.lapping is not None:
+            basis = overlapped_basis(codec.lapping)
+            windows = basis @ windows @ basis.t()  # (3, n, s, s)
+        parts.append(windows.transpose(0, 1).flatten(1))
+    return torch.cat(parts)
