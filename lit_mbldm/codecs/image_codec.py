@@ -74,8 +74,6 @@ class ImageCodec(nn.Module):
     def image_error(self, codewords: list[Tensor], target: Tensor) -> Tensor:
         """Mean squared RGB error of softly decoded images, x in [-1, 1], unclipped.
 
-        Measured on vectors, which costs less than decoding.
-
         Args:
             codewords: S soft codewords (B, h, w, d).
             target: vectors, of `look_up` or `to_vectors`.
@@ -83,7 +81,8 @@ class ImageCodec(nn.Module):
         Returns:
             (B,) float32.
         """
-        raise NotImplementedError
+        difference = self.to_images(self.assemble(codewords)) - self.to_images(target)
+        return (difference / 127.5).square().mean(dim=(1, 2, 3))
 
     @property
     def num_codes(self) -> int:

@@ -8,12 +8,11 @@ import re
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lit_mbldm.codecs.codebooks import ProductCodebook
 from lit_mbldm.codecs.image_codec import ImageCodec, bits_a_code
 from lit_mbldm.codecs.lapping import lap, unlap
-from lit_mbldm.codecs.patches import LEVEL
+from lit_mbldm.codecs.patches import LEVEL, from_joint_patches, to_joint_patches
 from lit_mbldm.errors import InputError
 
 
@@ -41,23 +40,24 @@ class JointCodec(ImageCodec):
     """Joint product quantisation: RGB patches as vectors of 3s² numbers, turned, cut and quantised.
 
     A lapped transform lets patches overlap; a rotation decorrelates their numbers and deals them
-    out to S sub-codebooks of equal volume. Both are orthonormal, so that the squared error of
-    codewords is the squared RGB error. Filled by `lit_mbldm.codecs.joint_fitting.fit_joint_codec`
-    or by `lit_mbldm.zoo.load_pretrained`. Its vectors are (B, h, w, 3s²).
+    out to S sub-codebooks of equal volume. The squared error of codewords is the squared RGB error,
+    exactly where patches do not overlap and nearly where they do (see `lapping`). Filled by
+    `lit_mbldm.codecs.joint_fitting.fit_joint_codec` or by `lit_mbldm.zoo.load_pretrained`. Its
+    vectors are (B, h, w, 3s²).
 
     Args:
         quantizer: `JPQ-{bits}`, bits a patch.
         patch_size: side s of a patch in pixels, even where patches overlap.
         codebook_size: codewords K in every codebook, a power of two up to 256.
         sub_dim: numbers d a codeword; those of a patch that find no place in S·d, the weakest,
-            decode to zero. By default as many as fit.
+            decode to zero. By default half of a patch's numbers are kept.
         lapped: whether patches overlap.
 
     Raises:
         InputError: sizes that do not fit each other.
     """
 
-    lapping: Tensor | None  # V of the lapped transform, (s/2, s/2) orthogonal
+    lapping: Tensor | None  # V of the lapped transform, (s/2, s/2)
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class JointCodec(ImageCodec):
     ) -> None:
         num, dim = num_joint_codes(quantizer, codebook_size), 3 * patch_size**2
         super().__init__(quantizer, patch_size, codebook_size)
-        self.sub_dim = dim // num if sub_dim is None else sub_dim
+        self.sub_dim = max(dim // (2 * num), 1) if sub_dim is None else sub_dim
         self.lapped = lapped
         if not 1 <= self.sub_dim <= dim // num:
             raise InputError(
@@ -101,7 +101,7 @@ class JointCodec(ImageCodec):
         centred = images.to(torch.float32) - LEVEL
         if self.lapping is not None:
             centred = lap(centred, self.lapping)
-        return F.pixel_unshuffle(centred, self.patch_size).permute(0, 2, 3, 1)
+        return to_joint_patches(centred, self.patch_size)
 
     def quantize(self, vectors: Tensor) -> Tensor:
         """Find the codes (Bhw, S) uint8 of vectors (B, h, w, 3s²)."""
@@ -113,14 +113,7 @@ class JointCodec(ImageCodec):
 
     def to_images(self, vectors: Tensor) -> Tensor:
         """Turn vectors (B, h, w, 3s²) into images (B, 3, H, W) float RGB."""
-        centred = F.pixel_shuffle(vectors.permute(0, 3, 1, 2), self.patch_size)
+        centred = from_joint_patches(vectors, self.patch_size)
         if self.lapping is not None:
             centred = unlap(centred, self.lapping)
         return centred + LEVEL
-
-    def image_error(self, codewords: list[Tensor], target: Tensor) -> Tensor:
-        """Mean squared RGB error (B,) of codewords from vectors (B, h, w, 3s²), x in [-1, 1].
-
-        Equal to the distance of images, for all transforms are orthonormal.
-        """
-        return ((self.assemble(codewords) - target) / 127.5).square().mean(dim=(1, 2, 3))

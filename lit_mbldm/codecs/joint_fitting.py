@@ -4,7 +4,7 @@ N vectors of D numbers, M sub-codebooks of K codewords of d numbers each.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -56,11 +56,11 @@ def fit_joint_codec(
     """
     codec = JointCodec(quantizer, patch_size, codebook_size, sub_dim, lapped)
     if codec.lapping is not None:
-        drawn = _windows(images, codec, min(max_patches, LAPPING_PATCHES), seed)
-        windows = torch.cat([part.transpose(0, 1).flatten(1) for part in drawn])
-        bits = codec.num_codes * math.log2(codebook_size)
-        codec.lapping.copy_(fit_lapping(torch.cov(windows.t()), bits))
-    x = _vectors(images, codec, max_patches, seed)
+        windows = _windows(images, codec, min(max_patches, LAPPING_PATCHES), seed)
+        covariance = torch.cov(_join(windows).t())
+        bits = codec.bits_per_pixel * patch_size**2
+        codec.lapping.copy_(fit_lapping(covariance, channels=3, bits=bits))
+    x = _join(_vectors(images, codec, max_patches, seed))
     fit_rotated(codec.codebook, x, seed)
     if sort:
         sort_codebooks(codec.codebook.codewords)
@@ -81,6 +81,7 @@ def fit_rotated(codebook: ProductCodebook, x: Tensor, seed: int) -> None:
     for _ in tqdm(range(ALTERNATIONS), desc="codebooks", unit="turn"):
         C, products = _update(x, R, C)
         R = _nearest_rotation(products)
+    assert codebook.rotation is not None
     codebook.rotation.copy_(R)
     codebook.codewords.copy_(_update(x, R, C)[0])
 
@@ -140,12 +141,17 @@ def _windows(
         yield overlapping_patches(centred, side, own).unflatten(2, (side, side))
 
 
-def _vectors(images: Sequence[Tensor], codec: JointCodec, max_patches: int, seed: int) -> Tensor:
-    """The codec's vectors (N, D) of patches inside images."""
-    parts = []
+def _vectors(
+    images: Sequence[Tensor], codec: JointCodec, max_patches: int, seed: int
+) -> Iterator[Tensor]:
+    """The codec's vectors of patches inside images, (3, n, s, s) of each image."""
+    basis = (
+        torch.eye(codec.patch_size) if codec.lapping is None else overlapped_basis(codec.lapping)
+    )
     for windows in _windows(images, codec, max_patches, seed):
-        if codec.lapping is not None:
-            basis = overlapped_basis(codec.lapping)
-            windows = basis @ windows @ basis.t()  # (3, n, s, s)
-        parts.append(windows.transpose(0, 1).flatten(1))
-    return torch.cat(parts)
+        yield basis @ windows @ basis.t()
+
+
+def _join(parts: Iterable[Tensor]) -> Tensor:
+    """Vectors (N, 3·side²) of what was drawn from each image."""
+    return torch.cat([part.transpose(0, 1).flatten(1) for part in parts])

@@ -1,28 +1,24 @@
-"""The lapped transform: an orthonormal filter across the borders of patches, and its inverse.
+"""The lapped transform: a filter across the borders of patches, and its inverse.
 
 B images, C channels, H×W pixels, s pixels a patch side.
 
-The s pixels that straddle a border in one direction, mirrored halves a and b, pass through
-P = W diag(I, V) W with W = [[I, J], [J, -I]]/√2: their even part stays, V turns their odd part.
-Patches then overlap by half a side on each side, so that neighbours share what they have in common
-and errors fade into each other. P is orthonormal, so squared errors before and after are equal.
-The outer half patch of an image stays as it is, which is what P does to a mirrored border.
+The s pixels that straddle a border in one direction, two mirrored halves, pass through
+P = W diag(I, V) W with W = [[I, J], [J, -I]]/√2: what is even about the border stays, V turns and
+stretches what is odd. Patches then overlap by half a side on each side: neighbours share what they
+have in common, and errors fade into each other. The outer half patch of an image stays as it is,
+which is what P does to a mirrored border.
+
+An error of the filtered numbers costs more in some than in others, where V is not orthogonal. Each
+patch is therefore multiplied by Lᵀ, where L Lᵀ is the Gram matrix of the pixels that its numbers
+stand for: equal errors then cost the same. A patch's squared error is that of its pixels, exactly;
+an image's is it up to the correlation of the errors of neighbouring patches.
 
 Source: Tran, Liang, Tu, Lapped transform via time-domain pre- and post-filtering, IEEE Trans.
-Signal Processing 51 (6), 2003; here with an orthogonal V.
+Signal Processing 51 (6), 2003.
 """
 
 import torch
 from torch import Tensor
-
-
-def border_filter(odd: Tensor) -> Tensor:
-    """Build P (s, s) from the orthogonal V (s/2, s/2) of the odd part."""
-    half = len(odd)
-    same = torch.eye(half).to(odd)
-    mirrored = same.flip(0)
-    W = torch.cat([torch.cat([same, mirrored], 1), torch.cat([mirrored, -same], 1)]) / 2**0.5
-    return W @ torch.block_diag(same, odd) @ W
 
 
 def lap(images: Tensor, odd: Tensor) -> Tensor:
@@ -30,41 +26,55 @@ def lap(images: Tensor, odd: Tensor) -> Tensor:
 
     Args:
         images: (B, C, H, W) float, H and W positive multiples of s.
-        odd: V, (s/2, s/2) orthogonal.
+        odd: V, (s/2, s/2) invertible.
 
     Returns:
         (B, C, H, W).
     """
-    return _filter(images, border_filter(odd))
+    filtered = _multiply(images, border_filter(odd), start=len(odd))
+    return _multiply(filtered, _costs(odd), start=0)
 
 
-def unlap(images: Tensor, odd: Tensor) -> Tensor:
+def unlap(lapped: Tensor, odd: Tensor) -> Tensor:
     """Invert `lap`; differentiable."""
-    return _filter(images, border_filter(odd).t())
+    filtered = _multiply(lapped, torch.linalg.inv(_costs(odd)), start=0)
+    return _multiply(filtered, torch.linalg.inv(border_filter(odd)), start=len(odd))
 
 
 def overlapped_basis(odd: Tensor) -> Tensor:
-    """What `lap` does in one direction to a patch inside an image: (s, 2s).
+    """What `lap` does in one direction to a patch inside an image.
 
     Args:
-        odd: V, (s/2, s/2).
+        odd: V, (s/2, s/2) invertible.
 
     Returns:
-        The weights of the 2s pixels around the patch in each of its s numbers.
+        (s, 2s): the weights of the pixels around the patch in each of its numbers.
     """
-    P = border_filter(odd)
-    half = len(odd)
-    return torch.block_diag(P, P)[half : 3 * half]
+    P, half = border_filter(odd), len(odd)
+    return _costs(odd) @ torch.block_diag(P, P)[half : 3 * half]
 
 
-def _filter(images: Tensor, P: Tensor) -> Tensor:
-    (H, W), s = images.shape[2:], len(P)
-    half = s // 2
-    rows = images[:, :, half : H - half].unflatten(2, (H // s - 1, s))  # (B, C, n, s, W)
-    images = torch.cat(
-        [images[:, :, :half], (P @ rows).flatten(2, 3), images[:, :, H - half :]], dim=2
-    )
-    columns = images[..., half : W - half].unflatten(3, (W // s - 1, s))  # (B, C, H, n, s)
-    return torch.cat(
-        [images[..., :half], (columns @ P.t()).flatten(3), images[..., W - half :]], dim=3
-    )
+def border_filter(odd: Tensor) -> Tensor:
+    """Build P (s, s) from V (s/2, s/2)."""
+    same = torch.eye(len(odd)).to(odd)
+    mirrored = same.flip(0)
+    W = torch.cat([torch.cat([same, mirrored], 1), torch.cat([mirrored, -same], 1)]) / 2**0.5
+    return W @ torch.block_diag(same, odd) @ W
+
+
+def _costs(odd: Tensor) -> Tensor:
+    """Lᵀ (s, s), from the pixels (2s) that a unit of each of a patch's numbers stands for."""
+    inverse, half = torch.linalg.inv(border_filter(odd)), len(odd)
+    pixels = torch.block_diag(inverse, inverse)[:, half : 3 * half]  # (2s, s)
+    return torch.linalg.cholesky(pixels.t() @ pixels).t()
+
+
+def _multiply(images: Tensor, matrix: Tensor, start: int) -> Tensor:
+    """Multiply runs of s rows, then of s columns; `start` at both ends stay as they are."""
+    (H, W), s = images.shape[2:], len(matrix)
+    rows = images[:, :, start : H - start].unflatten(2, ((H - 2 * start) // s, s))
+    inner = (matrix @ rows).flatten(2, 3)  # (B, C, n, s, W)
+    images = torch.cat([images[:, :, :start], inner, images[:, :, H - start :]], dim=2)
+    columns = images[..., start : W - start].unflatten(3, ((W - 2 * start) // s, s))
+    inner = (columns @ matrix.t()).flatten(3)  # (B, C, H, n, s)
+    return torch.cat([images[..., :start], inner, images[..., W - start :]], dim=3)

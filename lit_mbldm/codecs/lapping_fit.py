@@ -1,6 +1,6 @@
 """Fitting the lapped transform to photographs.
 
-D numbers a patch, s pixels a patch side.
+C channels, D numbers a patch, s pixels a patch side.
 """
 
 import torch
@@ -9,36 +9,36 @@ from torch import Tensor
 from lit_mbldm.codecs.lapping import overlapped_basis
 
 
-def fit_lapping(covariance: Tensor, bits: float) -> Tensor:
-    """Find the transform whose patches a Gaussian source would lose least of at a rate.
+def fit_lapping(covariance: Tensor, channels: int, bits: float) -> Tensor:
+    """Find the transform with which a Gaussian source loses least at a rate.
 
     Args:
-        covariance: (C·(2s)², C·(2s)²) of the pixels around a patch, channel, row, column.
+        covariance: (C·(2s)², C·(2s)²) of the pixels around a patch: channel, row, column.
+        channels: C.
         bits: a patch.
 
     Returns:
-        V of `lap`, (s/2, s/2) float64 orthogonal.
+        V of `lap`, (s/2, s/2) float64.
     """
-    C, s = 3, round((len(covariance) / 3) ** 0.5) // 2
-    window = covariance.double().view(C, 4 * s * s, C, 4 * s * s)
-    free = torch.zeros(s // 2, s // 2, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([free], max_iter=100, line_search_fn="strong_wolfe")
+    side = round((len(covariance) / channels) ** 0.5)  # 2s
+    pixels = covariance.double().view(channels, side**2, channels, side**2)
+    odd = torch.eye(side // 4, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([odd], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        basis = overlapped_basis(torch.linalg.matrix_exp(free - free.t()))
+        basis = overlapped_basis(odd)
         T = torch.kron(basis, basis)  # (s², 4s²)
-        patch = torch.einsum("pi,cidj,qj->cpdq", T, window, T).reshape(C * s * s, C * s * s)
-        value = distortion(torch.linalg.eigvalsh(patch), bits).log()
+        patch = torch.einsum("pi,cidj,qj->cpdq", T, pixels, T).flatten(0, 1).flatten(1)
+        value = least_distortion(torch.linalg.eigvalsh(patch), bits).log()
         value.backward()
         return value
 
     optimizer.step(loss)
-    with torch.no_grad():
-        return torch.linalg.matrix_exp(free - free.t())
+    return odd.detach()
 
 
-def distortion(variances: Tensor, bits: float) -> Tensor:
+def least_distortion(variances: Tensor, bits: float) -> Tensor:
     """Least squared error of independent Gaussians at a rate, by reverse water-filling.
 
     Source: Cover and Thomas, Elements of Information Theory, theorem 10.3.3.
@@ -48,7 +48,7 @@ def distortion(variances: Tensor, bits: float) -> Tensor:
         bits: for all of them together.
 
     Returns:
-        A number: the sum of all errors.
+        The sum of their errors, a number.
     """
     logs = variances.clamp(min=1e-12).flip(0).log2()
     counts = torch.arange(1, len(logs) + 1).to(logs)

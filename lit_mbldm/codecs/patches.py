@@ -1,4 +1,4 @@
-"""RGB images to 8×8 patches of Y, Cb and Cr, and back.
+"""Colours and patches: images to patches, and back.
 
 B images, H×W pixels, s pixels a patch side, h = H/s, w = W/s, D = s² numbers a patch.
 """
@@ -81,6 +81,35 @@ def from_patches(patches: Tensor, patch_size: int) -> Tensor:
     C, B, h, w, D = patches.shape
     channels = patches.permute(1, 0, 4, 2, 3).reshape(B, C * D, h, w)
     return F.pixel_shuffle(channels, patch_size)  # (B, C, hs, ws)
+
+
+def to_joint_patches(images: Tensor, patch_size: int) -> Tensor:
+    """Cut images into non-overlapping square patches of all channels together.
+
+    Args:
+        images: (B, C, H, W), H and W multiples of `patch_size`.
+        patch_size: side s of a patch in pixels.
+
+    Returns:
+        (B, h, w, C·s²), channel by channel, rows one after another.
+    """
+    B, C, H, W = images.shape
+    h, w = H // patch_size, W // patch_size
+    cut = images.reshape(B, C, h, patch_size, w, patch_size)
+    return cut.permute(0, 2, 4, 1, 3, 5).reshape(B, h, w, C * patch_size**2)
+
+
+def from_joint_patches(patches: Tensor, patch_size: int) -> Tensor:
+    """Invert `to_joint_patches`.
+
+    Args:
+        patches: (B, h, w, C·s²).
+        patch_size: side s of a patch in pixels.
+
+    Returns:
+        (B, C, h·s, w·s).
+    """
+    return F.pixel_shuffle(patches.permute(0, 3, 1, 2), patch_size)
 
 
 def overlapping_patches(images: Tensor, patch_size: int, positions: Tensor) -> Tensor:

@@ -16,7 +16,10 @@ def add_codec(verbs: Verbs) -> None:
         metavar="ACTION", required=True
     )
     fit = actions.add_parser("fit", help="fit a codec on images")
-    fit.add_argument("quantizer", help="JPQ-{bits a patch}, such as JPQ-48, or {VQ|PQ|OPQ|RQ}-{Y-Cb-Cr bits}, such as OPQ-32-8-8")
+    fit.add_argument(
+        "quantizer",
+        help="JPQ-{bits a patch}, such as JPQ-48, or {VQ|PQ|OPQ|RQ}-{Y-Cb-Cr bits}",
+    )
     fit.add_argument("images", help="folder of images, zip, or tar shards")
     fit.add_argument("out", type=Path, help="folder to write")
     fit.add_argument("--max-patches", type=positive, default=65_536, help="patches drawn to fit on")
