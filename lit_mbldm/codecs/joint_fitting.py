@@ -3,7 +3,6 @@
 N vectors of D numbers, M sub-codebooks of K codewords of d numbers each.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -102,13 +101,15 @@ def balanced_directions(x: Tensor, num_codebooks: int, sub_dim: int) -> Tensor:
         (M·d, D) with orthonormal rows, sub-space by sub-space.
     """
     variances, directions = torch.linalg.eigh(torch.cov(x.t()).double())  # ascending
+    kept = variances.flip(0)[: num_codebooks * sub_dim].clamp(min=1e-6).log()
     dealt: list[list[int]] = [[] for _ in range(num_codebooks)]
-    logs = [0.0] * num_codebooks
-    for i in range(len(variances) - 1, len(variances) - 1 - num_codebooks * sub_dim, -1):
-        m = min((m for m in range(num_codebooks) if len(dealt[m]) < sub_dim), key=logs.__getitem__)
-        dealt[m].append(i)
-        logs[m] += math.log(max(float(variances[i]), 1e-6))
-    return directions.t()[[i for own in dealt for i in own]].to(x.dtype)
+    products = [0.0] * num_codebooks  # as logarithms
+    for i, size in enumerate((kept - kept[-1]).tolist()):  # none negative: products grow
+        room = [m for m in range(num_codebooks) if len(dealt[m]) < sub_dim]
+        smallest = min(room, key=products.__getitem__)
+        dealt[smallest].append(i)
+        products[smallest] += size
+    return directions.t().flip(0)[[i for own in dealt for i in own]].to(x.dtype)
 
 
 def _update(x: Tensor, R: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:

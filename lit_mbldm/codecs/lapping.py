@@ -31,14 +31,18 @@ def lap(images: Tensor, odd: Tensor) -> Tensor:
     Returns:
         (B, C, H, W).
     """
-    filtered = _multiply(images, border_filter(odd), start=len(odd))
-    return _multiply(filtered, _costs(odd), start=0)
+    lapped = images.clone()
+    _multiply(lapped, border_filter(odd), start=len(odd))
+    _multiply(lapped, _costs(odd), start=0)
+    return lapped
 
 
 def unlap(lapped: Tensor, odd: Tensor) -> Tensor:
     """Invert `lap`; differentiable."""
-    filtered = _multiply(lapped, torch.linalg.inv(_costs(odd)), start=0)
-    return _multiply(filtered, torch.linalg.inv(border_filter(odd)), start=len(odd))
+    images = lapped.clone()
+    _multiply(images, torch.linalg.inv(_costs(odd)), start=0)
+    _multiply(images, torch.linalg.inv(border_filter(odd)), start=len(odd))
+    return images
 
 
 def overlapped_basis(odd: Tensor) -> Tensor:
@@ -69,12 +73,10 @@ def _costs(odd: Tensor) -> Tensor:
     return torch.linalg.cholesky(pixels.t() @ pixels).t()
 
 
-def _multiply(images: Tensor, matrix: Tensor, start: int) -> Tensor:
-    """Multiply runs of s rows, then of s columns; `start` at both ends stay as they are."""
+def _multiply(images: Tensor, matrix: Tensor, start: int) -> None:
+    """Multiply runs of s rows, then of s columns, in place; `start` at both ends stay."""
     (H, W), s = images.shape[2:], len(matrix)
     rows = images[:, :, start : H - start].unflatten(2, ((H - 2 * start) // s, s))
-    inner = (matrix @ rows).flatten(2, 3)  # (B, C, n, s, W)
-    images = torch.cat([images[:, :, :start], inner, images[:, :, H - start :]], dim=2)
+    rows.copy_(matrix @ rows)  # (B, C, n, s, W)
     columns = images[..., start : W - start].unflatten(3, ((W - 2 * start) // s, s))
-    inner = (columns @ matrix.t()).flatten(3)  # (B, C, H, n, s)
-    return torch.cat([images[..., :start], inner, images[..., W - start :]], dim=3)
+    columns.copy_(columns @ matrix.t())  # (B, C, H, n, s)
