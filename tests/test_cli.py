@@ -116,13 +116,17 @@ def test_folder_to_codes_to_model_to_grid(
     assert np.array_equal(*grids)
 
 
-def test_codec_fit_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("quantizer", "last"), [("PQ-16-8-8", "Cr"), ("JPQ-32", "P3")])
+def test_codec_fit_and_report(
+    quantizer: str, last: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     photos = make_photos(tmp_path / "photos", 2, side=64)
     codec = tmp_path / "codec"
-    main(["codec", "fit", "PQ-16-8-8", str(photos), str(codec), "--max-patches", "2000"])
+    main(["codec", "fit", quantizer, str(photos), str(codec), "--max-patches", "2000"])
     main(["codec", "report", str(codec), str(photos), "--picture", str(tmp_path / "p.png")])
     printed = capsys.readouterr().out
-    assert "PQ-16-8-8 on 2 images: 0.5 bits a pixel (1:48), PSNR" in printed
+    assert f"{quantizer} on 2 images: 0.5 bits a pixel (1:48), PSNR" in printed
+    assert printed.splitlines()[-2].startswith(last)  # before the picture's name
     with Image.open(tmp_path / "p.png") as picture:
         assert picture.width > 200
     names = {path.suffix for path in codec.iterdir()}

@@ -41,7 +41,7 @@ def test_the_shipped_codec_agrees_with_faiss_on_kodak(shared_data):
         image = torch.from_numpy(to_array(load_rgb(path.read_bytes())).copy())[None]
         found = compare_with_faiss(codec, image)
         differ, total = differ + found[0], total + found[1]
-    assert 0 < total
+    assert total > 0
     assert differ <= 1e-3 * total
 
 

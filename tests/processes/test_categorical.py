@@ -83,11 +83,11 @@ def test_gumbel_softmax_has_the_right_gradient_and_approaches_a_draw() -> None:
     assert sharp.mean() > 0.99
 
 
+@pytest.mark.parametrize("name", ["opq-32-8-8", "jpq-48"])
 @pytest.mark.parametrize("image_target", ["decoded", "original"])
-def test_the_paper_s_loss_has_the_gradient_of_its_differences(
-    codec: PatchCodec, image_target: str
-) -> None:
+def test_the_paper_s_loss_has_the_gradient_of_its_differences(image_target: str, name: str) -> None:
     """Along the gradient itself, through Gumbel-softmax, codewords and colours."""
+    codec = load_pretrained(name)
     process = CategoricalProcess(
         gumbel_temperature=0.5, image_target=image_target, self_conditioning=False
     )
