@@ -8,6 +8,10 @@ from torch import Tensor
 
 from lit_mbldm.codecs.lapping import overlapped_basis
 
+# Variance of what rounding to uint8 adds: without it, images of a few pure shapes would ask for
+# filters without bounds.
+_ROUNDING = 1 / 12
+
 
 def fit_lapping(covariance: Tensor, channels: int, bits: float) -> Tensor:
     """Find the transform with which a Gaussian source loses least at a rate.
@@ -21,7 +25,8 @@ def fit_lapping(covariance: Tensor, channels: int, bits: float) -> Tensor:
         V of `lap`, (s/2, s/2) float64.
     """
     side = round((len(covariance) / channels) ** 0.5)  # 2s
-    pixels = covariance.double().view(channels, side**2, channels, side**2)
+    rounded = covariance.double() + _ROUNDING * torch.eye(len(covariance))
+    pixels = rounded.view(channels, side**2, channels, side**2)
     odd = torch.eye(side // 4, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([odd], max_iter=200, line_search_fn="strong_wolfe")
 

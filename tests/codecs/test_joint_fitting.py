@@ -137,10 +137,16 @@ def test_too_few_patches(images):
         fit_joint_codec([images[0][:, :7]], lapped=False)
 
 
-def test_flat_images_fit_as_well():
-    grey = torch.full((3, 40, 40), 100, dtype=torch.uint8)
-    codec = fit_joint_codec([grey], "JPQ-8", patch_size=4, codebook_size=4, max_patches=500)
-    assert torch.equal(codec.decode(codec.encode(grey[None]))[0], grey)
+@pytest.mark.parametrize(
+    "row",
+    [torch.full((40,), 100), 6 * torch.arange(40), 255 * (torch.arange(40) % 2)],
+    ids=["grey", "ramp", "stripes"],
+)
+def test_images_of_pure_shapes_fit_as_well(row):
+    image = row.expand(3, 40, 40).to(torch.uint8)
+    codec = fit_joint_codec([image], "JPQ-16", patch_size=4, codebook_size=16, max_patches=500)
+    assert psnr(image, codec.decode(codec.encode(image[None]))[0]) > 25
+    assert torch.linalg.cond(codec.lapping) < 10
 
 
 def test_fit_codec_goes_by_the_name(images):

@@ -92,7 +92,7 @@ def test_least_distortion_is_that_of_water_filling():
 
 
 def test_fitting_finds_a_transform_that_gains_on_correlated_pixels():
-    near = 0.95 ** (torch.arange(8.0)[:, None] - torch.arange(8.0)).abs().double()
+    near = 50 * 0.95 ** (torch.arange(8.0)[:, None] - torch.arange(8.0)).abs().double()
     covariance = torch.kron(near, near)  # windows of 8×8 around patches of 4×4
     odd = fit_lapping(covariance, channels=1, bits=16.0)
 
