@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_mbldm.cores import cores
+from lit_mbldm.doctor.missing import named_in
 from lit_mbldm.doctor.section import Problem, Section, gigabytes
 from lit_mbldm.doctor.torch_findings import TorchFindings
 
@@ -20,13 +21,13 @@ _REINSTALL = (
 
 def examine_devices(findings: TorchFindings) -> Section:
     """Cores, memory, GPUs, and whether torch and torchvision work."""
-    section = Section("Devices")
+    section = Section()
     section.row("CPU", f"{cores()} cores")
     section.row("Memory", _memory())
     error = findings.error("torch") if findings.tried("torch") else findings.ended
     if error:
         what = f"torch does not load: {error}. Nothing can be trained, encoded or sampled."
-        section.row("torch", "does not load", Problem(what, _REINSTALL))
+        section.row("torch", "does not load", named_in(error) or Problem(what, _REINSTALL))
         return section
     _cuda(section, findings)
     for index, gpu in enumerate(findings.value("gpus") or []):
@@ -38,7 +39,7 @@ def examine_devices(findings: TorchFindings) -> Section:
         section.row("MPS", "usable" if findings.value("mps") else "not available")
     if error := findings.error("torchvision"):
         what = f"torchvision does not work with this torch: {error}. Scores (FID, KID) need it."
-        section.row("torchvision", "does not load", Problem(what, _REINSTALL))
+        section.row("torchvision", "does not load", named_in(error) or Problem(what, _REINSTALL))
     elif findings.tried("torchvision"):
         section.row("torchvision", "loads with this torch")
     return section

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from lit_mbldm.doctor.missing import named_in
 from lit_mbldm.doctor.section import Problem, Section, gigabytes
 from lit_mbldm.doctor.torch_findings import TorchFindings
 
@@ -13,6 +14,7 @@ _LEAST_FREE = 1e9  # bytes
 _STRAY = ("Repo path is not", "Repo type must be")
 _SETTINGS = {
     "Hub cache": "HF_HOME",
+    "Xet cache": "HF_XET_CACHE",
     "Reference features": "XDG_CACHE_HOME",
     "FID weights": "TORCH_HOME",
     "Temporary files": "TMPDIR",
@@ -21,19 +23,29 @@ _SETTINGS = {
 
 def examine_disk(findings: TorchFindings) -> Section:
     """The caches' places and sizes, whether they can be written, and free space."""
-    section = Section("Disk")
-    hub = _hub_cache(section)
+    section = Section()
+    try:
+        hub = _hub_cache(section)
+        _xet_cache(section)
+    except ImportError as reason:
+        hub = None
+        what = f"The Hub cache cannot be examined: {reason}."
+        remedy = "`pip install --force-reinstall huggingface_hub`"
+        section.row("Hub cache", "unknown", named_in(str(reason)) or Problem(what, remedy))
     if error := findings.error("caches"):
         what = f"lit_mbldm does not load: {error}."
         remedy = "Mend what is wrong above, or install lit-mbldm anew in a fresh environment."
-        section.row("Other caches", "unknown", Problem(what, remedy))
+        section.row("Other caches", "unknown", named_in(error) or Problem(what, remedy))
     for name, place in (findings.value("caches") or {}).items():
-        folder = Path(place)
-        size = gigabytes(_size(folder)) if os.path.isdir(folder) else "empty"
-        section.row(name, f"{size:<10} {folder}", _unwritable(name, folder))
+        _cache(section, name, Path(place))
     temporary = _temporary(section)
     _free(section, {"here": _here(), "Hub cache": hub, "temporary files": temporary})
     return section
+
+
+def _cache(section: Section, name: str, folder: Path) -> None:
+    size = gigabytes(_size(folder)) if os.path.isdir(folder) else "empty"
+    section.row(name, f"{size:<10} {folder}", _unwritable(name, folder))
 
 
 def _hub_cache(section: Section) -> Path:
@@ -63,6 +75,14 @@ def _hub_cache(section: Section) -> Path:
         what = f"The Hub cache holds a damaged repository: {text.rstrip('.')}."
         section.row(name, "a damaged repository", Problem(what, remedy))
     return folder
+
+
+def _xet_cache(section: Section) -> None:
+    """What the Hub's client keeps of downloads beside the Hub cache."""
+    from huggingface_hub.constants import HF_XET_CACHE
+
+    if os.path.isdir(HF_XET_CACHE):
+        _cache(section, "Xet cache", Path(HF_XET_CACHE))
 
 
 def _size(folder: Path) -> int:

@@ -39,7 +39,7 @@ def examine_hub() -> Section:
     """Endpoint, offline mode, reachability and login."""
     from huggingface_hub import constants
 
-    section = Section("Hub")
+    section = Section()
     if not is_http(constants.ENDPOINT):
         what = "HF_ENDPOINT is no URL: expected https:// and a host."
         section.row("Endpoint", "no URL", Problem(what, "Correct or unset HF_ENDPOINT."))

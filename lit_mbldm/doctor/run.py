@@ -6,6 +6,7 @@ from collections.abc import Callable
 from lit_mbldm.doctor.devices import examine_devices
 from lit_mbldm.doctor.disk import examine_disk
 from lit_mbldm.doctor.hub import examine_hub
+from lit_mbldm.doctor.missing import merged, named_in
 from lit_mbldm.doctor.scripts import examine_scripts
 from lit_mbldm.doctor.section import Problem, Section, verdict
 from lit_mbldm.doctor.torch_findings import TorchFindings, find
@@ -32,11 +33,13 @@ def run_doctor() -> int:
         "Hub": examine_hub,
         "Disk": lambda: examine_disk(findings),
     }
-    problems = []
+    found = []
     for title, examine in parts.items():
+        _print(title)  # before the work, which may take long
         section = _examined(title, examine)
-        problems += section.problems
+        found += section.problems
         _print(section.text())
+    problems = merged(found)
     _print(verdict(problems))
     return 1 if problems else 0
 
@@ -45,10 +48,11 @@ def _examined(title: str, examine: Callable[[], Section]) -> Section:
     try:
         return examine()
     except Exception as error:  # a broken installation raises nearly anything
-        section = Section(title)
+        section = Section()
         what = f"{title} cannot be examined: {type(error).__name__}: {error}."
         remedy = "Install lit-mbldm anew in a fresh environment, and run this again."
-        section.row("unknown", "cannot be examined", Problem(what, remedy))
+        problem = named_in(str(error)) or Problem(what, remedy)
+        section.row("unknown", "cannot be examined", problem)
         return section
 
 

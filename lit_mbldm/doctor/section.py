@@ -11,24 +11,29 @@ _NAME_WIDTH = 20
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is wrong, in plain words, and what to do about it."""
+    """Something that is wrong, in plain words, and what to do about it.
+
+    Attributes:
+        what: the fault.
+        remedy: what to do.
+        missing: the distribution whose absence it is, empty where it is another fault.
+    """
 
     what: str
     remedy: str
+    missing: str = ""
 
 
 @dataclass
 class Section:
-    """Facts under a heading.
+    """Facts that stand under one heading.
 
     Attributes:
-        title: the heading.
         rows: name, value, and whether it is wrong.
         notes: things that are no fault but have a consequence, which they tell.
         problems: what is wrong.
     """
 
-    title: str
     rows: list[tuple[str, str, bool]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -40,8 +45,8 @@ class Section:
             self.problems.append(problem)
 
     def text(self) -> str:
-        """The section as it is printed; a wrong row begins with an exclamation mark."""
-        lines = [self.title]
+        """What is printed under the heading; a wrong row begins with an exclamation mark."""
+        lines = []
         for name, value, wrong in self.rows:
             start = f"{'! ' if wrong else '  '}{name:<{_NAME_WIDTH}} "
             lines.append(_wrapped(value, start))

@@ -1,22 +1,25 @@
 """Which versions are installed, and whether they fit this package and each other."""
 
 import importlib.metadata
+import importlib.util
 import platform
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from lit_mbldm.doctor.missing import not_installed
 from lit_mbldm.doctor.section import Problem, Section
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 _NAME = "lit-mbldm"
+_FOR_USERS = "eval"  # the other extras are for who works on this package
 
 
 def examine_versions() -> Section:
     """Python, this package, what it requires, and its extras."""
-    section = Section("Versions")
+    section = Section()
     try:
         metadata = importlib.metadata.metadata(_NAME)
     except importlib.metadata.PackageNotFoundError:
@@ -26,6 +29,12 @@ def examine_versions() -> Section:
             "lit_mbldm runs from its source folder, so its requirements are unknown here; in that"
             " folder, `pip install -e .` makes them known."
         )
+        return section
+    if importlib.util.find_spec("packaging") is None:
+        section.row("Python", _python())
+        section.row(_NAME, metadata["Version"])
+        section.row("packaging", "not installed", not_installed("packaging"))
+        section.notes.append("Without packaging, no versions can be compared with what is needed.")
         return section
     section.row("Python", _python(), _python_misfit(metadata["Requires-Python"] or ""))
     section.row(_NAME, metadata["Version"])
@@ -96,8 +105,7 @@ def _distribution(section: Section, name: str, needs: list[tuple[str, "Requireme
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        what = f"{name} is not installed, and {needs[0][0]} needs it."
-        section.row(name, "not installed", Problem(what, f"`pip install '{name}{own}'`"))
+        section.row(name, "not installed", not_installed(name, needs[0][0], own))
         return
     unmet = [
         (dependent, str(requirement.specifier))
@@ -123,9 +131,11 @@ def _mismatch(name: str, version: str, unmet: list[tuple[str, str]]) -> Problem:
 
 def _extras(section: Section, extras: list[str]) -> None:
     for extra in extras:
-        whole = all(_satisfied(requirement) for _, requirement in _required(_NAME, extra))
-        told = "installed" if whole else f"optional, incomplete: `pip install '{_NAME}[{extra}]'`"
-        section.row(f"{_NAME}[{extra}]", told)
+        if all(_satisfied(requirement) for _, requirement in _required(_NAME, extra)):
+            section.row(f"{_NAME}[{extra}]", "installed")
+        elif extra == _FOR_USERS:
+            told = f"optional, incomplete: `pip install '{_NAME}[{extra}]'`"
+            section.row(f"{_NAME}[{extra}]", told)
 
 
 def _satisfied(requirement: "Requirement") -> bool:

@@ -89,6 +89,7 @@ class CodecModule(L.LightningModule):
                 "The processes have different codecs: their names stand for different files. Name a"
                 " commit (org/repo@commit), or see that the machines' folders agree."
             )
+        vars(self).pop("about", None)  # of the weights that it was loaded with
         if self.trainer.ckpt_path is None:
             self.noise_seed = from_first(torch.initial_seed(), self.device)
 
@@ -111,3 +112,4 @@ class CodecModule(L.LightningModule):
                 f" {self.codec.fingerprint}, got {found}. Name the codec it was trained with."
             )
         self.noise_seed = kept.get("noise_seed", self.noise_seed)
+        self.command = kept.get("command") or self.command  # a resumed run's is the first one

@@ -115,8 +115,7 @@ def add_zoo(verbs: Verbs) -> None:
     parser = verbs.add_parser("zoo", help="the entries that ship, and those on the Hub")
     parser.add_argument(
         "--search",
-        nargs="?",
-        const="",
+        nargs="*",
         metavar="WORDS",
         help="those on the Hub",
     )
@@ -126,7 +125,7 @@ def add_zoo(verbs: Verbs) -> None:
 def _zoo(options: argparse.Namespace) -> None:
     from lit_mbldm.zoo.listing import list_hub, list_shipped
 
-    print(list_shipped() if options.search is None else list_hub(options.search))
+    print(list_shipped() if options.search is None else list_hub(" ".join(options.search)))
 
 
 def add_doctor(verbs: Verbs) -> None:

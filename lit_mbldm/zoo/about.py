@@ -1,6 +1,6 @@
 """What people want to know of a model besides its weights."""
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -94,7 +94,7 @@ def read_figures(values: object) -> tuple[Figure, ...]:
         fits = {"metric", "value"} <= set(names) <= {"metric", "value", "data", "command"}
         if (
             not fits
-            or value["metric"] == ""
+            or not str(value["metric"]).strip()
             or not all(
                 _finite(text) if name == "value" else isinstance(text, str)
                 for name, text in value.items()
@@ -108,10 +108,19 @@ def read_figures(values: object) -> tuple[Figure, ...]:
 
 
 def _read_sampling(values: object) -> dict[str, Any]:
+    checks = {
+        "steps": lambda value: _whole(value) and value >= 1,
+        "sampler": lambda value: isinstance(value, str),
+        "eta": _finite,
+        "temperature": _finite,
+    }
     if not isinstance(values, Mapping) or not all(
-        isinstance(value, str | bool) or _finite(value) for value in values.values()
+        name in checks and checks[name](value) for name, value in values.items()
     ):
-        raise InputError(f"Expected options of sampling by name, got {values!r:.80}.")
+        raise InputError(
+            f"Expected options of sampling, {', '.join(checks)}, with a number each or the"
+            f" sampler's name, got {values!r:.80}."
+        )
     return dict(values)
 
 
@@ -120,4 +129,6 @@ def _whole(value: object) -> bool:
 
 
 def _finite(value: object) -> bool:
-    return _whole(value) or (isinstance(value, float) and math.isfinite(value))
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max

@@ -12,9 +12,8 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.training import Refiner
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.zoo.about import About
-from lit_mbldm.zoo.entry_config import PICTURE
+from lit_mbldm.zoo.entry_config import LIBRARY, PICTURE
 
-LIBRARY = "lit_mbldm"
 _ANY_REPOSITORY = "org/repo"  # in the card of an entry that has no repository yet
 _NOT_STATED = "not stated"
 _DATASET = re.compile(r"[\w.-]+(/[\w.-]+)?")  # as the Hub names them
@@ -50,8 +49,8 @@ def write_card(module: nn.Module, about: About) -> str:
         f"```python\nfrom lit_mbldm.zoo import load_pretrained\n\n{kind.use}\n```",
         "## What it is",
         _list(facts),
-        "Weights are safetensors; `config.json` holds the sha256 of every file, which loading"
-        " compares.",
+        "Weights are safetensors. `config.json` holds the sha256 of every file: pulling compares"
+        " all of them, loading those that it reads.",
         "## Where it comes from",
         _list(origin),
     ]
@@ -63,8 +62,8 @@ def write_card(module: nn.Module, about: About) -> str:
 
 
 def address_card(card: str, name: str) -> str:
-    """Say by which name the model is loaded, in a card that does not yet."""
-    return card.replace(f'load_pretrained("{_ANY_REPOSITORY}")', f'load_pretrained("{name}")')
+    """Say by which name the model is loaded, where the card first says it."""
+    return re.sub(r'load_pretrained\("[^"]*"\)', f'load_pretrained("{name}")', card, count=1)
 
 
 def unstated(card: str) -> tuple[str, ...]:

@@ -7,6 +7,10 @@ from collections.abc import Sequence
 
 from lit_mbldm.storage.urls import public
 
+_WORD = r"[\w.-]*(?:token|secret|password|api_?key|credential)\w*"
+_SECRET_OPTION = re.compile(f"--{_WORD}", re.IGNORECASE)
+_NAMED_SECRET = re.compile(rf"(--{_WORD}|\b\w*{_WORD})=.*", re.IGNORECASE)
+_SECRET = re.compile(r"\bhf_\w{8,}|(?<=Bearer )\S+")
 _LOCAL_URL = re.compile(r"\bfile:/+", re.IGNORECASE)
 _URL = re.compile(r"[a-z][\w+.-]*://[^\s,\"']+", re.IGNORECASE)
 _ABSOLUTE = re.compile(r"(?<![\w./:~-])(?:~|/)[^\s,\"'=:]*")
@@ -19,10 +23,16 @@ def shareable_command(program: str, argv: Sequence[str]) -> str:
         program: its name.
         argv: its arguments.
     """
-    return shlex.join([program, *map(_shareable, argv)])
+    shown = [
+        "…" if _SECRET_OPTION.fullmatch(before) else _shareable(argument)
+        for before, argument in zip(["", *argv], argv, strict=False)
+    ]
+    return shlex.join([program, *shown])
 
 
 def _shareable(argument: str) -> str:
+    argument = _NAMED_SECRET.sub(r"\1=…", argument)
+    argument = _SECRET.sub("…", argument)
     argument = _LOCAL_URL.sub("/", argument)
     argument = _URL.sub(lambda match: public(match[0]), argument)
     return _ABSOLUTE.sub(lambda match: os.path.basename(match[0].rstrip("/")), argument)

@@ -18,6 +18,7 @@ from lit_mbldm.storage.atomic import replacing
 from lit_mbldm.zoo.about import About, about_module
 from lit_mbldm.zoo.entry_config import (
     CONFIG,
+    FILES,
     MAX_BYTES,
     REFINER,
     WEIGHTS,
@@ -103,8 +104,18 @@ def read_files(folder: Path) -> dict[str, bytes]:
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write an entry's files, `config.json` last, so that an entry is there whole or not at all."""
-    for name in sorted(files, key=lambda name: name == CONFIG):
+    """Write an entry's files, `config.json` last, so that an entry is there whole or not at all.
+
+    What is there already, as after a full disk, is not written again.
+
+    Raises:
+        InputError: a file of another content is there; nothing was written.
+    """
+    missing = [name for name in files if not os.path.lexists(folder / name)]
+    for name in files.keys() - set(missing):
+        if not (folder / name).is_file() or (folder / name).read_bytes() != files[name]:
+            raise InputError(f"{folder} already holds another {name}. Choose another folder.")
+    for name in sorted(missing, key=lambda name: name == CONFIG):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
@@ -112,9 +123,10 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def refuse_existing_entry(folder: Path) -> None:
-    """Raise InputError where the folder already holds an entry."""
-    if (folder / CONFIG).exists():
-        raise InputError(f"{folder} already holds an entry. Choose another folder or remove it.")
+    """Raise InputError where the folder holds files that an entry would overwrite."""
+    found = sorted(name for name in FILES if os.path.lexists(folder / name))
+    if found:
+        raise InputError(f"{folder} already holds {', '.join(found)}. Choose another folder.")
 
 
 def load_entry(folder: Path) -> nn.Module:
@@ -144,7 +156,8 @@ def _load(folder: Path, config: EntryConfig) -> nn.Module:
             )
     except InputError as error:  # it was so from the start
         raise InputError(
-            f"{path} does not fit {CONFIG}: {error} Export it again, or ask its owner to."
+            f"{path} and its {CONFIG} do not fit each other: {error} Export it again, or ask its"
+            " owner to."
         ) from error
     _bring_refiner(module, folder, config.sha256)
     return module

@@ -14,10 +14,12 @@ from lit_mbldm.zoo.integrity import DamagedError, read_checked, read_whole
 from lit_mbldm.zoo.tree import Tree
 
 FORMAT = 1
+LIBRARY = "lit_mbldm"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CARD, PICTURE, REFINER = "README.md", "samples.png", "refiner"
+# all that an entry may hold
+FILES = {CONFIG, WEIGHTS, CARD, PICTURE, f"{REFINER}/{CONFIG}", f"{REFINER}/{WEIGHTS}"}
 MAX_BYTES = 1 << 20
-_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -47,7 +49,7 @@ class EntryConfig:
         """
         values = {
             "format": FORMAT,
-            "library": "lit_mbldm",
+            "library": LIBRARY,
             "version": self.version,
             "model": self.model,
             "fingerprint": self.fingerprint,
@@ -105,17 +107,20 @@ def parse_config(path: Path, data: bytes) -> EntryConfig:
 
 def _check_kind(path: Path, values: object) -> None:
     found = values.get("format") if isinstance(values, dict) else None
-    if isinstance(found, int) and found > FORMAT:
+    if type(found) is int and found > FORMAT:
         raise InputError(
             f"{path} has format {found!r:.40}, this lit_mbldm reads formats up to {FORMAT}: update"
             " it with `pip install --upgrade lit-mbldm`."
         )
-    if not isinstance(values, dict) or not {"format", "model", "sha256"} <= values.keys():
+    needed = {"format", "library", "model", "sha256"}
+    if not isinstance(values, dict) or not needed <= values.keys():
         raise InputError(
-            f"{path} is no entry of lit_mbldm's zoo: it lacks format, model and sha256. Expected"
-            " what `lit-mbldm export` and `lit-mbldm push` write."
+            f"{path} is no entry of lit_mbldm's zoo: it lacks some of {', '.join(sorted(needed))}."
+            " Expected what `lit-mbldm export` and `lit-mbldm push` write."
         )
-    if found != FORMAT:
+    if values["library"] != LIBRARY:
+        raise DamagedError(path, f"its library is {values['library']!r:.40}, expected {LIBRARY}")
+    if type(found) is not int or found != FORMAT:
         raise DamagedError(path, f"its format is {values['format']!r:.40}, expected {FORMAT}")
 
 
@@ -123,10 +128,11 @@ def _read_digests(path: Path, values: object) -> dict[str, str]:
     if not isinstance(values, dict) or WEIGHTS not in values:
         raise DamagedError(path, f"it lacks the sha256 of {WEIGHTS}")
     for name, digest in values.items():
-        if not _NAME.fullmatch(name):
+        if name not in FILES:
             raise InputError(
-                f"{path} names the file {name!r:.80}, which may lie outside its folder. Expected"
-                " relative paths without dots at their start: do not use this entry."
+                f"{path} names the file {name!r:.80}, which is no part of an entry; such may lie"
+                " outside its folder or run code. Do not use this entry, or ask its owner for one"
+                f" with {', '.join(sorted(FILES))} alone."
             )
         if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
             raise DamagedError(path, f"the sha256 of {name} is {digest!r:.80}")

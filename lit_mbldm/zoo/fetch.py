@@ -13,7 +13,7 @@ from torch import nn
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.full_disk import full_disk_explained
-from lit_mbldm.zoo.entry import load_entry, read_files, refuse_existing_entry, write_files
+from lit_mbldm.zoo.entry import load_entry, read_files, write_files
 from lit_mbldm.zoo.entry_config import CONFIG, REFINER, WEIGHTS, EntryConfig, read_config
 from lit_mbldm.zoo.hub_errors import PAUSES, hub_errors_explained, may_pass
 from lit_mbldm.zoo.integrity import DamagedError
@@ -55,7 +55,8 @@ def pull(repository: str, revision: str | None = None, out: Path | None = None) 
     Args:
         repository: `org/repo`.
         revision: branch, tag or commit; the default branch otherwise.
-        out: folder for a copy of the entry, created where missing; must not hold one yet.
+        out: folder for a copy of the entry, created where missing; must not hold other files of the
+            same names.
 
     Returns:
         The folder with the files, in the Hub's cache or `out`.
@@ -64,8 +65,6 @@ def pull(repository: str, revision: str | None = None, out: Path | None = None) 
         InputError: as `load_from_hub`.
         OSError: the Hub fails, or the disk.
     """
-    if out is not None:
-        refuse_existing_entry(out)
     fetch = _Fetch(repository, revision)
     with fetch.damage_explained():
         folder = fetch.entry(set)
@@ -108,14 +107,29 @@ class _Fetch:
             yield
         except DamagedError as error:
             name = f"{self._repository}: {error.path}"
-            if self._offline:
-                remedy = "Load it once with the network, which mends the cache."
-                raise InputError(f"{name} is damaged: {error.reason}. {remedy}") from error
-            _discard(error.path)
-            raise InputError(
-                f"{name} was damaged: {error.reason}. It was removed from the cache: the same again"
-                " fetches it anew. If that does not help, its owner must push it again."
-            ) from error
+            remedy = (
+                "Load it once with the network, which mends the cache."
+                if self._offline
+                else self._discard(error.path)
+            )
+            raise InputError(f"{name} is damaged: {error.reason}. {remedy}") from error
+
+    def _discard(self, path: Path) -> str:
+        """Remove a file of a snapshot with what its link points to, and say what to do then."""
+        target = path.resolve()
+        try:
+            path.unlink(missing_ok=True)
+            if target.is_relative_to(self._cache.resolve()):
+                target.unlink(missing_ok=True)
+        except OSError as error:
+            return (
+                f"It cannot be removed from the cache ({error.strerror}): have its owner remove it,"
+                " or use another cache (HF_HOME, cache_dir)."
+            )
+        return (
+            "It was removed from the cache: the same again fetches it anew. If that does not help,"
+            " its owner must push it again."
+        )
 
     def _config(self) -> Path:
         try:
@@ -172,9 +186,3 @@ def _read_config(path: Path) -> EntryConfig:
 def blob_id(data: bytes) -> str:
     """Git's name of these contents."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-
-def _discard(path: Path) -> None:
-    """Remove a file of a snapshot, and what its link points to."""
-    path.resolve().unlink(missing_ok=True)
-    path.unlink(missing_ok=True)

@@ -40,7 +40,8 @@ def hub_errors_explained(repository: str, revision: str | None = None) -> Iterat
         explained = _explain(error, repository, revision or "its default branch")
         if explained is None:
             raise
-        raise explained from error
+        # what cannot be written as text may be the token
+        raise explained from (None if isinstance(error, UnicodeError) else error)
 
 
 def may_pass(error: Exception) -> bool:
@@ -81,10 +82,17 @@ def _explain(error: Exception, repository: str, revision: str) -> Exception | No
             return InputError(f"{repository} is no name of a repository: {error}")
         case FileMetadataError() | JSONDecodeError():
             return OSError(f"{hub} does not answer as the Hub does: {error}")
+        case UnicodeError():
+            return InputError(f"The login's token is none: it holds odd characters. {LOG_IN}.")
         case HfHubHTTPError():
             return _answered(error, repository)
         case HTTPError():
             return _unreachable(error)
+        case PermissionError() if error.filename:
+            return OSError(
+                f"{error.filename} cannot be written ({error.strerror}). Use a cache of your own"
+                " (HF_HOME, cache_dir), or load what is there with HF_HUB_OFFLINE=1."
+            )
         case RuntimeError() if isinstance(error.__cause__, HTTPError):  # in an upload
             return _explain(error.__cause__, repository, revision)
         case ValueError() if isinstance(error.__cause__, BadRequestError):
@@ -115,7 +123,8 @@ def _unreachable(error: Exception) -> OSError:
 def _not_cached(repository: str, revision: str) -> InputError:
     return InputError(
         f"{repository} at {revision} is not in the Hub's cache, and the network is not used. Load"
-        f" it once with it, such as by `lit-mbldm pull {repository}`."
+        f" it once with it, such as by `lit-mbldm pull {repository}`. There is no local file or"
+        " folder of that name either."
     )
 
 

@@ -13,7 +13,7 @@ from lit_mbldm.zoo.entry import load_entry
 from lit_mbldm.zoo.entry_config import CONFIG
 
 ASSETS = Path(__file__).parent / "assets"
-_REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@(.+))?", re.ASCII)
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
 
 
@@ -36,8 +36,8 @@ def load_pretrained(
 
     Args:
         name: a shipped name, an entry's folder, a training checkpoint (`.ckpt`), whose averaged
-            weights are taken where it has them, or `org/repo`, `org/repo@revision` on the Hub. In
-            doubt a local path is meant.
+            weights are taken where it has them, or `org/repo`, `org/repo@revision` on the Hub. A
+            shipped name comes first, then what is on the disk: `./name` is a folder.
         revision: branch, tag or commit on the Hub; its default branch otherwise.
         device: where the module goes; the CPU otherwise.
         cache_dir: of the Hub's files; the Hub client's own otherwise.
@@ -51,7 +51,7 @@ def load_pretrained(
             that cannot be used.
         OSError: the Hub fails.
     """
-    module = _load(str(name), revision, cache_dir, local_files_only)
+    module = _load(name, revision, cache_dir, local_files_only)
     try:
         return module.to(device or "cpu")
     except (RuntimeError, AssertionError) as error:
@@ -59,7 +59,7 @@ def load_pretrained(
 
 
 def _load(
-    name: str, revision: str | None, cache_dir: str | Path | None, local_files_only: bool
+    name: str | Path, revision: str | None, cache_dir: str | Path | None, local_files_only: bool
 ) -> torch.nn.Module:
     folder, path = find_folder(name), Path(name)
     if revision is not None and (folder or path.exists()):
@@ -70,13 +70,13 @@ def _load(
         return load_checkpoint(path)
     from lit_mbldm.zoo.fetch import load_from_hub  # slow to import, which shipped entries spare
 
-    repository, revision = parse_repository(name, revision)
+    repository, revision = parse_repository(str(name), revision)
     return load_from_hub(repository, revision, cache_dir, local_files_only)
 
 
 def find_folder(name: str | Path) -> Path | None:
     """The folder of an entry that ships or lies on this machine, where it is one's name or path."""
-    if str(name) in list_pretrained():
+    if isinstance(name, str) and name in list_pretrained():
         return ASSETS / name
     return Path(name) if Path(name).is_dir() else None
 
@@ -87,17 +87,17 @@ def parse_repository(name: str, revision: str | None = None) -> tuple[str, str |
     Raises:
         InputError: it is nothing of that form, or says another revision.
     """
-    match = _REPOSITORY.fullmatch(name)
-    if match is None or Path(name).suffix in PICKLES:
+    repository, _, named = name.partition("@")
+    if not REPOSITORY.fullmatch(repository) or Path(name).suffix in PICKLES:
         pickled = " (a pickled file on the Hub is never read)" if name.endswith(PICKLES) else ""
         raise InputError(
             f"There is no codec or model {name!r}{pickled}. Expected a shipped name"
             f" ({', '.join(list_pretrained())}), an entry's folder, a checkpoint file, or"
             " org/repo[@revision] on the Hub."
         )
-    if match[2] and revision not in (None, match[2]):
+    if named and revision not in (None, named):
         raise InputError(f"{name} says another revision than {revision!r}: leave one out.")
-    return match[1], match[2] or revision
+    return repository, named or revision
 
 
 def load_codec(name: str | Path) -> ImageCodec:

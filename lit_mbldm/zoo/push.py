@@ -25,12 +25,12 @@ from huggingface_hub.errors import (
 from torch import nn
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.zoo.card import LIBRARY, unstated
-from lit_mbldm.zoo.entry_config import CARD, CONFIG
+from lit_mbldm.zoo.card import unstated
+from lit_mbldm.zoo.entry_config import CARD, CONFIG, LIBRARY
 from lit_mbldm.zoo.export import whole_entry
 from lit_mbldm.zoo.fetch import blob_id
 from lit_mbldm.zoo.hub_errors import LOG_IN, PAUSES, hub_errors_explained, may_pass
-from lit_mbldm.zoo.load import PICKLES, find_folder, load_pretrained, parse_repository
+from lit_mbldm.zoo.load import PICKLES, REPOSITORY, find_folder, load_pretrained
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,7 @@ def push_pretrained(
             or a branch that somebody else moved meanwhile, which stays as it is.
         OSError: the Hub or the network fails; the branch stays as it was.
     """
-    if parse_repository(repo_id) != (repo_id, None):
-        raise InputError(f"Expected org/repo, got {repo_id!r}: name a branch as the revision.")
-    if not dry_run and get_token() is None:
-        raise InputError(f"A push needs a login: {LOG_IN}.")
+    _check_request(repo_id, dry_run)
     folder: Path | None = None
     if isinstance(model_or_path, nn.Module):
         module = model_or_path
@@ -93,7 +90,7 @@ def push_pretrained(
         found = branch.look()
         if private and found.public:
             raise InputError(f"{repo_id} is public: make it private in its settings on the Hub.")
-        files = whole_entry(module, folder, repo_id)
+        files = whole_entry(module, folder, f"{repo_id}@{revision}" if revision else repo_id)
         if not dry_run:
             found = branch.prepare(found, private)
         changes = found.compare(files)
@@ -104,6 +101,16 @@ def push_pretrained(
     sizes = {name: len(data) for name, data in files.items()}
     missing = unstated(files[CARD].decode())
     return Push(f"{constants.ENDPOINT}/{repo_id}", changes, sizes, commit, missing)
+
+
+def _check_request(repo_id: str, dry_run: bool) -> None:
+    if not REPOSITORY.fullmatch(repo_id):
+        raise InputError(
+            f"Expected a repository as org/repo, got {repo_id!r}. A branch is named as the"
+            " revision."
+        )
+    if not dry_run and get_token() is None:
+        raise InputError(f"A push needs a login: {LOG_IN}.")
 
 
 @dataclass(frozen=True)
@@ -162,8 +169,9 @@ class _Branch:
 
     def _read_entry(self, commit: str | None, names: Set[str]) -> frozenset[str]:
         config = self._read_config(commit) if CONFIG in names else {}
-        if config.get("library") == LIBRARY:
-            return frozenset(config.get("sha256", {})) & names
+        listed = config.get("sha256")
+        if config.get("library") == LIBRARY and isinstance(listed, dict):
+            return frozenset(listed) & names
         if any(name == CONFIG or name.endswith((".safetensors", *PICKLES)) for name in names):
             raise InputError(
                 f"{self._repository} holds another kind of model, which a push would overwrite:"
@@ -217,7 +225,7 @@ class _Branch:
                 if now.head != found.head:
                     raise InputError(
                         f"Somebody else moved {self._repository} from {found.head} to {now.head}"
-                        " meanwhile. Nothing was sent: look at it, and push again."
+                        " meanwhile. Nothing was overwritten: look at it, and push again."
                     ) from error
                 if pause is None or not may_pass(error):
                     raise

@@ -20,6 +20,7 @@ _CLASS_PATH = re.compile(
 _MAX_NUMBERS = 1 << 20
 _MAX_LIST = 1000
 _MAX_PARTS = 100
+_MAX_TENSORS = 20_000
 _WEIGHTS = {torch.empty, torch.zeros, torch.eye}
 _TABLES = {torch.arange, torch.linspace, torch.ones, torch.full}
 
@@ -67,6 +68,8 @@ def build(tree: Mapping[str, Any], num_tensors: int) -> nn.Module:
     try:
         if _count_parts(tree) > _MAX_PARTS:
             raise InputError(f"The model has more than {_MAX_PARTS} parts.")
+        if num_tensors > _MAX_TENSORS:
+            raise InputError(f"Expected at most {_MAX_TENSORS:,} tensors, got {num_tensors:,}.")
         with _Hollow(num_tensors):
             return _build(tree)
     except RecursionError as error:
@@ -117,10 +120,14 @@ def _find_class(path: object) -> type[nn.Module]:
         cls = getattr(importlib.import_module(package), name)
     except (ImportError, AttributeError) as error:
         raise InputError(f"This version of lit_mbldm has no class {path!r:.80}.") from error
-    own = isinstance(cls, type) and cls.__module__.startswith("lit_mbldm.")
-    if not (own and issubclass(cls, nn.Module)):
-        raise InputError(f"{path!r:.80} is no module class of lit_mbldm.")
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module) and _is_own(cls)):
+        raise InputError(f"{path!r:.80} is no module class of these rooms.")
     return cls
+
+
+def _is_own(cls: type) -> bool:
+    """Whether the class lies in one of the rooms, and is not merely imported there."""
+    return _CLASS_PATH.fullmatch(f"{cls.__module__}.{cls.__qualname__}") is not None
 
 
 class _Hollow(TorchFunctionMode):

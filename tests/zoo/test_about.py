@@ -14,7 +14,7 @@ FULL = About(
     command="lightning fit --config ä.yaml",
     steps=1000,
     figures=(Figure("FID", 12.5, "5,000 samples", "lightning test"), Figure("PSNR (dB)", 27)),
-    sampling={"steps": 50, "temperature": 0.9, "sampler": "ddim", "refiner": False},
+    sampling={"steps": 50, "temperature": 0.9, "sampler": "ddim", "eta": 0.5},
 )
 
 
@@ -73,3 +73,20 @@ def test_a_module_without_facts_has_empty_ones() -> None:
     assert about_module(module) == FULL
     vars(module)["about"] = "a text of another's"
     assert about_module(module) == About()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"figures": [{"metric": " ", "value": 1}]},
+        {"figures": [{"metric": "FID", "value": 10**400}]},
+        {"sampling": {"steps": "50"}},
+        {"sampling": {"steps": 2.5}},
+        {"sampling": {"eta": "x"}},
+        {"sampling": {"refiner": "org/other"}},
+        {"sampling": {"seed": 1}},
+    ],
+)
+def test_facts_that_would_not_work_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="Expected"):
+        About.read(values)

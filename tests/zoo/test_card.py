@@ -101,12 +101,14 @@ def test_no_fact_breaks_the_header_or_the_table(modules: Modules, text: str) -> 
     assert read.text.lstrip().startswith("# ")
 
 
-def test_a_card_is_addressed_once(modules: Modules) -> None:
+def test_a_card_names_the_repository_that_it_lies_in(modules: Modules) -> None:
     card = write_card(modules["codec"], ABOUT)
     mine = address_card(card, "me/mine")
     assert 'load_pretrained("me/mine")' in mine
     assert "org/repo" not in mine
-    assert address_card(mine, "you/yours") == mine
+    assert address_card(mine, "you/yours") == mine.replace("me/mine", "you/yours")
+    own = f'{mine}\nSee `load_pretrained("other/model")`.'
+    assert address_card(own, "you/yours").endswith('load_pretrained("other/model")`.')
 
 
 def test_another_module_has_no_card() -> None:

@@ -6,10 +6,12 @@ import lightning as L
 import pytest
 import tiny
 import torch
+from entries import train
 from torch.utils.data import DataLoader
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo import load_pretrained
+from lit_mbldm.zoo.about import About, Figure
 from lit_mbldm.zoo.checkpoint import CHECKPOINT_KEY
 from lit_mbldm.zoo.entry import save_entry
 from lit_mbldm.zoo.tree import describe
@@ -193,3 +195,22 @@ def test_an_entry_s_weights_alone_are_no_checkpoint(tmp_path: Path) -> None:
     for name in ("model.safetensors", "config.json"):
         with pytest.raises(InputError, match=r"is no checkpoint.*or an entry's folder"):
             load_pretrained(tmp_path / name)
+
+
+def test_training_forgets_what_was_said_of_the_former_weights(tmp_path: Path) -> None:
+    model = tiny.continuous()
+    vars(model)["about"] = About(steps=1234, figures=(Figure("FID", 12.5),))
+    model.command = "lightning fit --config second.yaml"
+    train(model, tmp_path / "last.ckpt")
+    again = load_pretrained(tmp_path / "last.ckpt")
+    assert again.about == About(command="lightning fit --config second.yaml", steps=2)
+
+
+def test_a_resumed_run_is_known_by_its_first_command(tmp_path: Path) -> None:
+    model = tiny.continuous()
+    model.command = "first"
+    train(model, tmp_path / "last.ckpt")
+    resumed = tiny.continuous()
+    resumed.command = "second"
+    resumed.on_load_checkpoint(torch.load(tmp_path / "last.ckpt", weights_only=True))
+    assert resumed.command == "first"

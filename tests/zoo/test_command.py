@@ -43,3 +43,21 @@ def test_a_command_tells_no_secret_and_no_folder_of_this_machine(
 def test_a_command_can_be_pasted_into_a_shell() -> None:
     argv = ["sample", "a b", "it's", "$HOME", "{000..009}.tar", ""]
     assert shlex.split(shareable_command("lit-mbldm", argv)) == ["lit-mbldm", *argv]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--trainer.logger.init_args.api_key=sesame"],
+        ["--trainer.logger.init_args.api_key", "sesame"],
+        ["--hub_token", "sesame"],
+        ["--x", "pipe:curl -H 'Authorization: Bearer sesame'"],
+        ["--x", "hf_sesamesesame"],
+        ["--data.train", "s3://me:sesame@bucket/codes"],
+    ],
+)
+def test_secrets_are_left_out(argv: list[str]) -> None:
+    told = shareable_command("lightning", ["fit", *argv, "--config", "small.yaml"])
+    assert "sesame" not in told
+    assert told.startswith("lightning fit ")
+    assert told.endswith("--config small.yaml")

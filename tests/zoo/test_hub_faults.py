@@ -187,7 +187,7 @@ def test_wrong_bytes_of_the_right_size_are_named_and_do_not_stay(
     pushed: Hub, modules: Modules, name: str, request_: str
 ) -> None:
     pushed.faults.corrupt(request_)
-    with pytest.raises(InputError, match=f"{name} was damaged.*the same again fetches it anew"):
+    with pytest.raises(InputError, match=f"{name} is damaged.*the same again fetches it anew"):
         load_pretrained(REPO)
     loads(REPO, modules["refined"])
 
@@ -247,7 +247,7 @@ def test_a_redirect_to_a_stranger_takes_no_token_along(hub: Hub, folders: Folder
 def test_a_stranger_s_bytes_are_checked_as_any(pushed: Hub, modules: Modules) -> None:
     pushed.faults.corrupt(f"GET {pushed.elsewhere_url}")
     pushed.faults.redirect("(HEAD|GET) .*/resolve/.*/model.safetensors")
-    with pytest.raises(InputError, match="was damaged"):
+    with pytest.raises(InputError, match="is damaged"):
         load_pretrained(REPO)
     loads(REPO, modules["refined"])
 

@@ -251,7 +251,7 @@ def test_a_path_that_leaves_the_folder_is_refused(entry: Entry, path: str) -> No
     values = read(folder)
     values["sha256"][path] = "0" * 64
     (folder / CONFIG).write_text(sealed(values))
-    refuse(folder, CONFIG, "may lie outside its folder", "do not use this entry")
+    refuse(folder, CONFIG, "may lie outside its folder", "Do not use this entry")
     with pytest.raises(InputError, match="outside"):
         read_files(folder)
 

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from lit_mbldm.zoo import list_pretrained, load_pretrained
 from lit_mbldm.zoo.about import About
@@ -39,3 +40,14 @@ def test_the_command_that_made_an_entry_is_kept(name: str) -> None:
     text = script.read_text(encoding="utf-8")
     assert f"--name {name}" in text
     assert "lit-mbldm export" in text
+
+
+def test_the_shipped_model_generates_and_refines() -> None:
+    model = load_pretrained("clothing-64")
+    plain, refined = (
+        model.sample(2, seed=0, steps=4, temperature=0.6, refiner=refiner)
+        for refiner in (False, True)
+    )
+    assert refined.shape == (2, 3, 64, 64)
+    assert torch.equal(refined, model.refiner.refine(plain))
+    assert not torch.equal(refined, plain)

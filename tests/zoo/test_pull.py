@@ -1,6 +1,7 @@
 """What is pushed comes back the same, by whatever name; offline; and what is never read."""
 
 import contextlib
+import hashlib
 import json
 import socket
 import subprocess
@@ -67,11 +68,61 @@ def test_a_folder_that_is_pushed_comes_back_byte_for_byte(
     sent = {name: hub.files(REPO)[name] for name in (REFINED if kind == "refined" else FILES)}
     assert {n: (tmp_path / "copy" / n).read_bytes() for n in sent} == sent
     loads(tmp_path / "copy", modules[kind])
-    with pytest.raises(InputError, match="already holds an entry"):
-        pull(REPO, out=tmp_path / "copy")
-    # pushed under another name, all but the name is the same
+    pull(REPO, out=tmp_path / "copy")
     push_pretrained(tmp_path / "copy", "org/again")
-    assert hub.files("org/again") == hub.files(REPO)
+    again = hub.files("org/again")
+    renamed = again["README.md"].replace(b"org/again", REPO.encode())
+    assert {**again, "README.md": renamed, "config.json": b""} == {
+        **hub.files(REPO), "config.json": b""
+    }  # fmt: skip
+    (tmp_path / "copy" / "README.md").write_text("mine")
+    with pytest.raises(InputError, match=r"already holds another README\.md"):
+        pull(REPO, out=tmp_path / "copy")
+    assert (tmp_path / "copy" / "README.md").read_text() == "mine"
+
+
+def test_a_link_out_of_the_cache_is_cut_and_its_file_kept(
+    hub: Hub, folders: Folders, tmp_path: Path
+) -> None:
+    push_pretrained(folders["codec"], REPO)
+    load_pretrained(REPO)
+    (weights,) = (tmp_path / "huggingface").rglob("snapshots/*/model.safetensors")
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(b"mine")
+    weights.unlink()
+    weights.symlink_to(own)
+    with pytest.raises(InputError, match="is damaged"):
+        load_pretrained(REPO)
+    assert own.read_bytes() == b"mine"
+    load_pretrained(REPO)
+
+
+def test_damage_that_may_not_be_removed_is_still_named(
+    hub: Hub, folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_pretrained(folders["codec"], REPO)
+    load_pretrained(REPO)
+    (weights,) = (tmp_path / "huggingface").rglob("snapshots/*/model.safetensors")
+    weights.resolve().write_bytes(b"torn")
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(InputError, match=r"is damaged.*cannot be removed.*HF_HOME"):
+        load_pretrained(REPO)
+
+
+def test_pickles_that_an_entry_lists_are_not_downloaded(hub: Hub, folders: Folders) -> None:
+    listed = json.loads((folders["codec"] / "config.json").read_text(encoding="utf-8"))
+    listed["sha256"]["evil.ckpt"] = hashlib.sha256(b"evil").hexdigest()
+    files = {path.name: path.read_bytes() for path in folders["codec"].iterdir()}
+    hub.add_repo(REPO)
+    hub.commit(REPO, {**files, "config.json": tiny.sealed(listed).encode(), "evil.ckpt": b"evil"})
+    for read in (pull, load_pretrained):
+        with pytest.raises(InputError, match=r"'evil\.ckpt', which is no part of an entry"):
+            read(REPO)
+    assert not hub.asked(r"GET .*evil")
 
 
 def test_branches_and_commits_are_told_apart(hub: Hub, modules: Modules, folders: Folders) -> None:
@@ -298,7 +349,7 @@ def test_damage_in_the_cache_is_named_and_mended(
         with pytest.raises(InputError, match=f"{name} is damaged.*with the network"):
             load_pretrained(REPO, local_files_only=True)
         assert path.exists()
-        with pytest.raises(InputError, match=f"{name} was damaged.*fetches it anew"):
+        with pytest.raises(InputError, match=f"{name} is damaged.*fetches it anew"):
             load_pretrained(REPO)
         assert not path.exists()
         loads(REPO, modules["refined"])
@@ -329,7 +380,7 @@ def test_a_pull_checks_every_file(hub: Hub, folders: Folders, tmp_path: Path) ->
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == REFINED
     for name in ("README.md", "samples.png", "refiner/model.safetensors"):
         flip(blob(tmp_path, name), 20)
-        with pytest.raises(InputError, match=f"{name} was damaged"):
+        with pytest.raises(InputError, match=f"{name} is damaged"):
             pull(REPO, out=tmp_path / "out")
         assert not (tmp_path / "out").exists()
     assert pull(REPO) == folder

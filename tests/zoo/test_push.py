@@ -333,7 +333,7 @@ def test_a_traceback_of_a_process_that_logs_all_has_no_token(
         text=True,
         timeout=120,
     )
-    assert "was damaged" in ran.stderr
+    assert "is damaged" in ran.stderr
     assert "authorization" in ran.stderr.lower()  # it does log what it sends
     assert hub.token not in ran.stdout + ran.stderr
 
@@ -345,3 +345,20 @@ def test_a_file_that_the_repository_ignores_is_missed(
     hub.commit(REPO, {".gitignore": b"*.png"})
     with pytest.raises(InputError, match=r"did not take samples\.png.*\.gitignore"):
         push_pretrained(modules["codec"], REPO)
+
+
+@pytest.mark.parametrize("listed", [5, [[1]], None])
+def test_a_config_that_is_none_of_ours_is_another_model(
+    hub: Hub, modules: dict[str, nn.Module], listed: object
+) -> None:
+    hub.add_repo(REPO)
+    text = json.dumps({"library": "lit_mbldm", "sha256": listed})
+    head = hub.commit(REPO, {"config.json": text.encode()})
+    with pytest.raises(InputError, match="another kind of model"):
+        push_pretrained(modules["codec"], REPO)
+    assert hub.head(REPO) == head
+
+
+def test_a_branch_is_named_in_its_card(hub: Hub, modules: dict[str, nn.Module]) -> None:
+    push_pretrained(modules["codec"], REPO, revision="v1")
+    assert f'load_pretrained("{REPO}@v1")' in hub.files(REPO, "v1")["README.md"].decode()

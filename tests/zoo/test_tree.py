@@ -1,4 +1,7 @@
+import importlib
+import inspect
 import json
+import pkgutil
 import subprocess
 import sys
 import threading
@@ -108,6 +111,7 @@ def test_several_threads_build_at_once() -> None:
         "lit_mbldm.zoo.tree.build",
         "lit_mbldm.zoo.tree._Hollow",
         "lit_mbldm.training.module.LambdaLR",  # imported there from torch
+        "lit_mbldm.training.scores.InceptionFeatures",  # which reads TorchScript
         "lit_mbldm.training.module.L.LightningModule",
         "lit_mbldm.denoisers.unet.nn.Linear",
         "lit_mbldm.denoisers.layers.nn.Sequential",
@@ -307,3 +311,24 @@ def test_residual_codecs_are_refused_unless_forced() -> None:
     with pytest.raises(InputError, match="allow_residual"):
         ContinuousDiffusion(codec, UNet(6, 6, 8, (1,)), GaussianProcess(), 32)
     ContinuousDiffusion(codec, UNet(6, 6, 8, (1,)), GaussianProcess(), 32, allow_residual=True)
+
+
+def test_no_class_that_is_merely_imported_into_a_room_can_be_built() -> None:
+    rooms = ("codecs", "denoisers", "processes", "training")
+    own = tuple(f"lit_mbldm.{room}." for room in rooms)
+    seen = 0
+    for room in rooms:
+        package = importlib.import_module(f"lit_mbldm.{room}")
+        for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            module = importlib.import_module(info.name)
+            for name, cls in inspect.getmembers(module, inspect.isclass):
+                if issubclass(cls, torch.nn.Module) and not cls.__module__.startswith(own):
+                    seen += 1
+                    with pytest.raises(InputError, match="no module class"):
+                        build({"class_path": f"{info.name}.{name}"}, 100)
+    assert seen
+
+
+def test_a_file_of_too_many_tensors_is_refused() -> None:
+    with pytest.raises(InputError, match="at most 20,000 tensors"):
+        build({"class_path": "lit_mbldm.codecs.PatchCodec"}, 20_001)
