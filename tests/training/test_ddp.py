@@ -1,9 +1,12 @@
 import ast
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from lit_mbldm.zoo import load_pretrained
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
@@ -36,7 +39,11 @@ def test_two_processes_train_draw_and_end(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "quickstart" / "version_0"
     assert (folder / "samples.png").exists()
     assert (folder / "pictures" / "samples-0000002.png").exists()
-    assert (folder / "checkpoints" / "last.ckpt").exists()
+    about = load_pretrained(folder / "checkpoints" / "last.ckpt").about
+    # without the folders of this machine
+    settings = [f"--{name}={value}" for name, value in options.items()]
+    assert about.command == shlex.join(["lightning", "fit", "--config", CONFIG.name, *settings])
+    assert about.steps == 2
 
 
 def test_two_processes_share_out_the_data_and_learn_the_same(unbroken_pair: Any) -> None:

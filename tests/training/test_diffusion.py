@@ -119,6 +119,16 @@ def fit(
     return trainer
 
 
+def test_processes_with_different_codecs_are_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model, compared = small("continuous"), []
+    monkeypatch.setattr("lit_mbldm.training.module.all_equal", compared.append)
+    with pytest.raises(InputError, match=r"processes have different codecs.*org/repo@commit"):
+        fit(model, tmp_path, max_steps=1)
+    assert compared == [model.codec.fingerprint]
+
+
 def same(found: object, expected: object) -> bool:
     """Whether two nests of dicts, lists, numbers and tensors are equal to the last bit."""
     if isinstance(expected, dict) and isinstance(found, dict):

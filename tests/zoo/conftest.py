@@ -107,6 +107,8 @@ def npm_hub_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--no-audit",
         "--no-fund",
         "--fetch-retries=0",
+        "--fetch-timeout=10000",
+        f"--cache={folder / 'cache'}",
         f"--prefix={folder}",
     ]
     install([*command, "@huggingface/hub"], seconds=60)

@@ -31,7 +31,7 @@ class Reading(Store):
                     del told["cardData"]
                 found.append(told)
         key = asked.get("sort", ["lastModified"])[0]
-        found.sort(key=lambda told: told.get(key) or "", reverse=True)
+        found.sort(key=lambda told: (told.get(key) is not None, told.get(key)), reverse=True)
         return Response.of_json(found[: int(asked.get("limit", ["1000"])[0])])
 
     def info(

@@ -12,7 +12,7 @@ import pytest
 from entries import FILES, REPO, assert_same, loads
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
-from loopback_http import Response
+from loopback_http import Exchange, Response
 from loopback_hub import Hub
 from torch import nn
 
@@ -323,15 +323,30 @@ def test_a_file_that_may_not_grow_that_large_is_a_full_disk(
 
 
 def start(hub: Hub, home: Path) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-c", LOAD, REPO], env=hub.environment(home))
+    environment = hub.environment(home) | {"HF_HUB_DOWNLOAD_TIMEOUT": "120"}
+    return subprocess.Popen([sys.executable, "-c", LOAD, REPO], env=environment)
 
 
 def test_processes_that_pull_at_once_fetch_a_file_once(hub: Hub, tmp_path: Path) -> None:
     push_pretrained("opq-32-8-8", REPO)
     hub.requests.clear()
-    hub.faults.slow("GET .*/objects/", seconds=1.0, times=None)
+    overlapped = []
+
+    def hold(exchange: Exchange) -> Response:
+        """Keep the first waiting until the other has asked for the same file."""
+        end = time.monotonic() + 90
+        asked = f"HEAD {hub.url}/.*/model.safetensors"
+        while len(hub.asked(asked)) < 2 and time.monotonic() < end:
+            time.sleep(0.02)
+        overlapped.append(len(hub.asked(asked)) == 2)
+        answer = exchange.respond()
+        answer.seconds = 1.0
+        return answer
+
+    hub.faults.add("GET .*/objects/", hold, times=None)
     both = [start(hub, tmp_path / "huggingface") for _ in range(2)]
-    assert [one.wait(timeout=120) for one in both] == [0, 0]
+    assert [one.wait(timeout=180) for one in both] == [0, 0]
+    assert overlapped == [True]
     assert len(hub.asked("GET .*/objects/")) == 1
     assert len(hub.asked("HEAD .*/config.json")) == 2
 

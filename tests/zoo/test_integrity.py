@@ -2,6 +2,8 @@ import json
 import os
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,27 +115,57 @@ def test_a_truncated_or_missing_file_is_named(entry: Entry, name: str) -> None:
     refuse(folder, str(path), REMEDY)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
-def test_links_that_dangle_loop_or_never_end_are_refused(entry: Entry) -> None:
-    for name in (WEIGHTS, CONFIG):
-        folder = entry("codec")
-        path = folder / name
+LOAD_EACH = """
+import json, sys
+import fuzz_child
+from lit_mbldm.errors import InputError
+from lit_mbldm.zoo import load_pretrained
+
+load_pretrained("opq-32-8-8")
+fuzz_child.limit_memory()
+for folder in sys.argv[1:]:
+    try:
+        load_pretrained(folder)
+    except InputError as error:
+        print(json.dumps(str(error)))
+"""
+LINKS = {
+    "nowhere": ("cannot be read", REMEDY),
+    "itself": ("cannot be read", REMEDY),
+    "/dev/zero": ("no regular file", REMEDY),
+    "a pipe": ("no regular file", REMEDY),
+    "/proc/self/environ": (),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory by what /proc tells")
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG])
+def test_links_that_dangle_loop_or_never_end_are_refused(
+    saved: Path, tmp_path: Path, name: str
+) -> None:
+    """In a process of little memory: what reads without end must not take this one along."""
+    paths = []
+    for number, target in enumerate(LINKS):
+        path = Path(shutil.copytree(saved / "codec", tmp_path / str(number))) / name
         path.unlink()
-        path.symlink_to("nowhere")
-        refuse(folder, str(path), "cannot be read", REMEDY)
-        path.unlink()
-        path.symlink_to(path.name)
-        refuse(folder, str(path), "cannot be read", REMEDY)
-        path.unlink()
-        path.symlink_to("/dev/zero")
-        refuse(folder, str(path), "no regular file", REMEDY)
-        path.unlink()
-        os.mkfifo(path)
-        refuse(folder, str(path), "no regular file", REMEDY)
-        path.unlink()
-        path.symlink_to("/proc/self/environ")
-        refuse(folder, str(path))
-        shutil.rmtree(folder)
+        if target == "a pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to(name if target == "itself" else target)
+        paths.append(path)
+    ran = subprocess.run(
+        [sys.executable, "-c", LOAD_EACH, *(str(path.parent) for path in paths)],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    told = [json.loads(line) for line in ran.stdout.splitlines()]
+    for path, words, text in zip(paths, LINKS.values(), told, strict=True):
+        assert len(text) < 1500
+        for word in (str(path), *words):
+            assert word in text, (word, text)
 
 
 Change = Callable[[dict[str, torch.Tensor]], object]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from torch import nn
 
 from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.errors import InputError
@@ -84,6 +85,28 @@ def test_a_device_that_is_not_there_is_refused(device: str) -> None:
 def test_the_device_may_be_named_either_way() -> None:
     for device in ("cpu", torch.device("cpu"), None):
         assert load_pretrained("opq-32-8-8", device=device).codebooks()[0].device.type == "cpu"
+
+
+def test_all_of_a_model_goes_to_the_device(tmp_path: Path) -> None:
+    save_entry(tiny.continuous(), tmp_path / "model")
+    model = load_pretrained(tmp_path / "model", device="meta")
+    tensors = [*model.parameters(), *model.buffers()]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert model.device.type == "meta"
+
+
+def test_a_refiner_follows_the_model_to_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked = tiny.refined(), []
+    refiner = model.refiner
+    assert refiner is not None
+
+    def move(device: torch.device) -> nn.Module:
+        asked.append(device)
+        return refiner
+
+    monkeypatch.setattr(refiner, "to", move)
+    model.sample(1, steps=2)
+    assert asked == [model.device]
 
 
 def test_a_model_in_place_of_a_codec_is_refused(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def test_a_slow_body_takes_its_time(hub: Hub) -> None:
     hub.faults.slow("GET .*/objects/", seconds=0.5)
     began = time.monotonic()
     assert Path(hf_hub_download(REPO, "model.safetensors")).read_bytes() == WEIGHTS
-    assert 0.5 <= time.monotonic() - began < 5
+    assert 0.5 <= time.monotonic() - began < 30
 
 
 ROUND_TRIP = """

@@ -3,11 +3,15 @@
 import contextlib
 import hashlib
 import json
+import re
+import shutil
 import socket
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -15,6 +19,7 @@ import torch
 from entries import FILES, KINDS, REFINED, REPO, assert_same, loads, outcome, train
 from huggingface_hub.utils import close_session
 from loopback_hub import Hub
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lit_mbldm.denoisers import UNet
@@ -156,6 +161,19 @@ def test_a_branch_that_moved_on_is_followed_and_a_commit_stays(
     assert not hub.requests  # a commit that is in the cache needs no network
 
 
+@pytest.mark.parametrize("read", [load_pretrained, pull])
+def test_all_files_are_of_one_commit_though_the_branch_moves_meanwhile(
+    hub: Hub, modules: Modules, folders: Folders, read: Callable[[str], Any]
+) -> None:
+    first = push_pretrained(folders["refined"], REPO).commit
+    theirs = {path.name: path.read_bytes() for path in folders["codec"].iterdir()}
+    hub.faults.hook("HEAD .*/model.safetensors", lambda: hub.commit(REPO, theirs))
+    found = read(REPO)
+    assert hub.head(REPO) != first
+    assert_same(load_pretrained(found) if read is pull else found, modules["refined"])
+    loads(REPO, modules["codec"])
+
+
 def test_loading_fetches_what_it_needs_and_nothing_twice(
     hub: Hub, modules: Modules, folders: Folders, tmp_path: Path
 ) -> None:
@@ -172,7 +190,9 @@ def test_loading_fetches_what_it_needs_and_nothing_twice(
 
 def test_the_device_is_taken(hub: Hub, folders: Folders) -> None:
     push_pretrained(folders["codec"], REPO)
-    assert {book.device.type for book in load_pretrained(REPO, device="cpu").codebooks()} == {"cpu"}
+    for device in ("cpu", "meta"):
+        codec = load_pretrained(REPO, device=device)
+        assert {book.device.type for book in codec.codebooks()} == {device}
     with pytest.raises(InputError, match="nonsense"):
         load_pretrained(REPO, device="nonsense")
 
@@ -384,6 +404,21 @@ def test_a_pull_checks_every_file(hub: Hub, folders: Folders, tmp_path: Path) ->
             pull(REPO, out=tmp_path / "out")
         assert not (tmp_path / "out").exists()
     assert pull(REPO) == folder
+
+
+def test_a_pull_checks_more_than_the_bytes(hub: Hub, folders: Folders, tmp_path: Path) -> None:
+    folder = tmp_path / "unfit"
+    shutil.copytree(folders["codec"], folder)
+    tensors = load_file(folder / tiny.WEIGHTS)
+    name = min(tensors)
+    save_file({**tensors, name: tensors[name][:-1].clone()}, folder / tiny.WEIGHTS)
+    tiny.rehash(folder)
+    hub.add_repo(REPO)
+    hub.commit(REPO, tiny.contents(folder))
+    for out in (None, tmp_path / "copy"):
+        with pytest.raises(InputError, match=f"do not fit each other.*{re.escape(name)}: expected"):
+            pull(REPO, out=out)
+    assert not (tmp_path / "copy").exists()
 
 
 def test_a_cache_that_cannot_be_written_is_named(

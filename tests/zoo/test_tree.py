@@ -264,13 +264,13 @@ for _ in range(5000):
     deep = {"class_path": "lit_mbldm.training.Refiner", "init_args": {"network": deep}}
 trees = {**json.load(sys.stdin), "deep": deep}
 for name, tree in trees.items():
-    before, start = peak(), time.perf_counter()
+    before, start = peak(), time.process_time()
     try:
         module = build(tree, 1000)
         outcome = max((value.numel() for value in module.state_dict().values()), default=0)
     except InputError as error:
         outcome = str(error)
-    spent = time.perf_counter() - start
+    spent = time.process_time() - start
     print(json.dumps([name, outcome, (peak() - before) / 1024, spent]))
 """
 
@@ -292,7 +292,7 @@ def test_nothing_that_a_tree_says_takes_long_or_gigabytes() -> None:
         refused = isinstance(outcome, str) or outcome > 10**6
         assert refused, name
         assert megabytes < 200, (name, megabytes, outcome)
-        assert seconds < 5, (name, seconds, outcome)
+        assert seconds < 10, (name, seconds, outcome)
 
 
 def test_parts_that_do_not_fit_are_refused() -> None:

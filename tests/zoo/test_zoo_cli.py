@@ -89,6 +89,37 @@ def test_push_pull_and_search(
     assert torch.equal(again, load_pretrained("org/shirts").sample(1, steps=3))
 
 
+def test_push_takes_branch_privacy_and_title(made: Path, hub: Hub) -> None:
+    options = ["--revision", "trial", "--private", "--message", "Epoch 90"]
+    main(["push", str(made), "org/shirts", *options])
+    repository = hub.repository("org/shirts")
+    assert repository.private
+    titles = {b: [c.title for c in repository.history(b)] for b in repository.branches}
+    assert titles == {"main": ["initial commit"], "trial": ["Epoch 90", "initial commit"]}
+
+
+def test_search_lists_this_library_s_models_alone(
+    made: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("org/card", "org/bare"):
+        hub.add_repo(f"{name}-shirts")
+    card = b"---\nlibrary_name: diffusers\ntags: [vector-quantization]\n---\n"
+    hub.commit("org/card-shirts", {"README.md": card})
+    main(["push", str(made), "org/shirts"])
+    capsys.readouterr()
+    for words in (["shirts"], []):
+        main(["zoo", "--search", *words])
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["org/shirts"]
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_doctor_ends_with_its_status(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_mbldm.doctor.run_doctor", lambda: status)
+    with pytest.raises(SystemExit) as stop:
+        main(["doctor"])
+    assert stop.value.code == status
+
+
 def test_zoo_lists_what_ships(capsys: pytest.CaptureFixture[str]) -> None:
     main(["zoo"])
     told = capsys.readouterr().out
