@@ -3,8 +3,8 @@
     python benchmarks/load_speed.py [--repetitions 9]
 
 A codec that ships is loaded in fresh processes, timed from behind `import torch`. The paper's model
-of 52 M parameters is loaded from the Hub's cache, offline, in turns with reading and hashing its bytes, which any
-check of them costs.
+of 52 M parameters is loaded from the Hub's cache, offline, in turns with reading and hashing its
+bytes, which any check of them costs.
 """
 
 import argparse
