@@ -229,7 +229,6 @@ for source in sorted(Path(sys.argv[1]).glob(sys.argv[2])):
 """
 
 
-@pytest.mark.slow
 def test_a_damaged_lmdb_kills_no_command(tmp_path: Path) -> None:
     values = [io.BytesIO(), io.BytesIO()]
     for side, stream in zip((8, 40), values, strict=True):  # in the tree, and on pages of its own

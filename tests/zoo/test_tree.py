@@ -275,7 +275,6 @@ for name, tree in trees.items():
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="measures memory by getrusage")
 def test_nothing_that_a_tree_says_takes_long_or_gigabytes() -> None:
     child = subprocess.run(
