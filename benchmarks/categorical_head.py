@@ -55,7 +55,7 @@ def make_step(name: str, batch_size: int, device: str) -> Callable[[], None]:
     def step() -> None:
         with torch.autocast(device, torch.bfloat16):
             streams = SampleStreams([(0, i) for i in range(batch_size)], device)
-            loss = process.loss(unet, process.to_latent(codes), t, streams, *extra).mean()
+            loss = process.loss(unet, process.index.to_latent(codes), t, streams, *extra).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

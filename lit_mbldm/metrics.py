@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torchmetrics.functional import spearman_corrcoef
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lit_mbldm.errors import InputError
 
 ORDINALITY_DISTANCES = (1, 2, 4, 8, 16)
+_NOISE_DRAWS = 64
 _SSIM_WINDOW = 7
 # Variances are the unbiased ones, n/(n-1) of the means over a window of n = 49; torchmetrics takes
 # the means, for which K2 (0.03) shrinks in proportion.
@@ -129,6 +131,42 @@ def ordinality(codewords: Tensor, distances: Sequence[int] = ORDINALITY_DISTANCE
     K, random_pair = len(points), torch.pdist(points).mean()
     near = [(points[n:] - points[: max(K - n, 0)]).norm(dim=1).mean() for n in distances]
     return torch.stack(near) / random_pair
+
+
+def rank_correlation(codewords: Tensor) -> float:
+    """Spearman's rank correlation between distance by index and distance in space.
+
+    Over all pairs of codewords: 1 where their order tells the order of distances, 0 where it tells
+    nothing.
+
+    Args:
+        codewords: (K, d) float, K of at least 3.
+    """
+    index = torch.arange(len(codewords), dtype=torch.float64)[:, None]
+    return float(spearman_corrcoef(torch.pdist(index), torch.pdist(codewords.double().cpu())))
+
+
+def noise_error(latents: Tensor, codewords: Tensor, noise: float = 0.1) -> float:
+    """Mean distance from a codeword to the one decoded from its latent after adding noise.
+
+    Every codeword counts the same; what is decoded is the codeword of the nearest latent.
+
+    Args:
+        latents: (K, n) float, a codeword's numbers in the latent.
+        codewords: (K, d) float.
+        noise: standard deviation of the noise on each number, relative to the latents' own: the
+            root of their total variance.
+
+    Returns:
+        The distance, relative to a random pair of codewords.
+    """
+    points, books = latents.double().cpu(), codewords.double().cpu()
+    spread = (points - points.mean(0)).square().sum(1).mean().sqrt()
+    generator = torch.Generator().manual_seed(0)
+    size = (len(points), _NOISE_DRAWS, points.shape[1])
+    draws = torch.randn(size, generator=generator, dtype=torch.float64)
+    nearest = torch.cdist(points[:, None] + noise * spread * draws, points).argmin(2)  # (K, draws)
+    return float((books[nearest] - books[:, None]).norm(dim=2).mean() / torch.pdist(books).mean())
 
 
 def _check_pair(a: Tensor, b: Tensor) -> None:

@@ -104,7 +104,7 @@ def test_a_perfect_denoiser_recovers_the_codes(sampler: Sampler, eta: float, ste
         return logits.expand(len(z_t), -1, -1, -1)
 
     z0 = draw(process, network, (6, 4, 4), steps, streams(2), sampler, eta)
-    assert torch.equal(process.to_codes(z0).long(), codes.expand(2, -1, -1, -1))
+    assert torch.equal(process.index.to_codes(z0).long(), codes.expand(2, -1, -1, -1))
 
 
 @EVERY_SAMPLER
@@ -128,7 +128,7 @@ def test_two_codewords_keep_their_probabilities(sampler: Sampler, eta: float) ->
         return prior.expand(len(z_t), 16, *z_t.shape[2:])
 
     z0 = draw(process, network, (1, 60, 60), 100, streams(1), sampler, eta)
-    codes = process.to_codes(z0)
+    codes = process.index.to_codes(z0)
     assert set(codes.unique().tolist()) == {4, 12}
     assert (codes == 4).float().mean().item() == pytest.approx(0.2, abs=0.02)
 
@@ -146,7 +146,7 @@ def test_samples_have_the_softmax_s_frequencies(
         return logits.view(1, 8, 1, 1).expand(len(z_t), 8, *z_t.shape[2:])
 
     z0 = draw(process, network, (1, 100, 100), 3, streams(1), sampler, eta, temperature=temperature)
-    observed = process.to_codes(z0).flatten().long().bincount(minlength=8).double()
+    observed = process.index.to_codes(z0).flatten().long().bincount(minlength=8).double()
     expected = (logits.double() / temperature).softmax(0) * observed.sum()
     assert chisquare(observed.numpy(), expected.numpy()).pvalue > 1e-3
 

@@ -132,11 +132,12 @@ class ImageCodec(nn.Module):
             codes = self.quantize(self.to_vectors(images))  # (Bhw, S)
         return codes.view(len(images), h, w, S).permute(0, 3, 1, 2).contiguous()
 
-    def decode(self, codes: Tensor) -> Tensor:
+    def decode(self, codes: Tensor, plain: bool = False) -> Tensor:
         """Decode codes to images.
 
         Args:
             codes: (B, S, h, w) of any integer dtype, range [0, K-1].
+            plain: without the learned decoder that a `DecoderCodec` has.
 
         Returns:
             (B, 3, H, W) uint8 RGB.

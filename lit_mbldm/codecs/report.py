@@ -12,13 +12,23 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from lit_mbldm.codecs.image_codec import ImageCodec
+from lit_mbldm.codecs.latents import place_codewords
 from lit_mbldm.errors import InputError
-from lit_mbldm.metrics import ORDINALITY_DISTANCES, codebook_usage, ordinality, psnr, ssim
+from lit_mbldm.metrics import (
+    ORDINALITY_DISTANCES,
+    codebook_usage,
+    noise_error,
+    ordinality,
+    psnr,
+    rank_correlation,
+    ssim,
+)
 from lit_mbldm.pictures import save, to_pil
 
 _PANEL = 512
 _GAP = 12
 _CAPTION = 30
+_COORDINATES = (1, 2, 3)
 _SMALLEST = 7  # the window of SSIM
 
 
@@ -31,12 +41,17 @@ class CodebookReport:
         used: part of its codewords that occur, in [0, 1].
         perplexity: of its codes, in [1, K].
         ordinality: distance of codewords 1, 2, 4, 8 and 16 apart, relative to a random pair.
+        rank_correlation: of distance by index and distance in space, in [-1, 1].
+        noise_errors: relative distance of what is decoded after 10 % noise, of the index latent
+            and of the principal latents of 1, 2 and 3 coordinates.
     """
 
     name: str
     used: float
     perplexity: float
     ordinality: list[float]
+    rank_correlation: float
+    noise_errors: list[float]
 
 
 @dataclass(frozen=True)
@@ -68,12 +83,18 @@ class CodecReport:
             f" {self.bits_per_pixel:g} bits a pixel (1:{self.compression_ratio:g}),"
             f" PSNR {self.psnr:.2f} dB, SSIM {self.ssim:.3f}",
             "",
-            " " * 30 + "distance at index distance (random pair 100 %)",
-            f"{'codebook':<10}{'used':>8}{'perplexity':>12}{apart}",
+            f"{'':<30}{'distance at index distance':^40}{'error at 10 % noise':^28}",
+            f"{'codebook':<10}{'used':>8}{'perplexity':>12}{apart}{'rank corr.':>12}"
+            f"{'index':>8}{'d = 1':>7}{'d = 2':>7}{'d = 3':>7}",
         ]
         for book in self.codebooks:
-            cells = "".join(f"{value:>6.0%}" for value in book.ordinality)
-            lines.append(f"{book.name:<10}{book.used:>8.1%}{book.perplexity:>12.1f}{cells}")
+            near = "".join(f"{value:>6.0%}" for value in book.ordinality)
+            noisy = "".join(f"{value:>7.0%}" for value in book.noise_errors)
+            lines.append(
+                f"{book.name:<10}{book.used:>8.1%}{book.perplexity:>12.1f}{near}"
+                f"{book.rank_correlation:>12.2f} {noisy}"
+            )
+        lines.append("(distances and errors relative to a random pair of codewords, 100 %)")
         return "\n".join(lines)
 
 
@@ -164,11 +185,24 @@ def _crop(image: Tensor, patch_size: int, largest: int | None = None) -> Tensor:
 def _codebook_reports(codec: ImageCodec, codes: Tensor) -> list[CodebookReport]:
     usage = codebook_usage(codes, codec.codebook_size)
     return [
-        CodebookReport(name, float(used), float(perplexity), ordinality(codewords).tolist())
+        CodebookReport(
+            name,
+            float(used),
+            float(perplexity),
+            ordinality(codewords).tolist(),
+            rank_correlation(codewords),
+            _noise_errors(codewords),
+        )
         for name, used, perplexity, codewords in zip(
             codec.code_names, usage.fraction, usage.perplexity, codec.codebooks(), strict=True
         )
     ]
+
+
+def _noise_errors(codewords: Tensor) -> list[float]:
+    index = torch.linspace(-1, 1, len(codewords))[:, None]
+    latents = [index, *(place_codewords(codewords, d) for d in _COORDINATES)]
+    return [noise_error(latent, codewords) for latent in latents]
 
 
 def _draw(panels: dict[str, Tensor], path: Path) -> None:

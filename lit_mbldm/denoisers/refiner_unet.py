@@ -34,6 +34,11 @@ class RefinerUNet(Backbone):
         super().__init__(channels, base_channels, channel_multipliers, blocks_per_level)
         self.head = zero_init(nn.Conv2d(base_channels, channels, 1))
 
+    @property
+    def side_factor(self) -> int:
+        """What the height and the width of an image must be multiples of."""
+        return _SHUFFLE * super().side_factor
+
     def forward(self, images: Tensor) -> Tensor:
         """Improve images.
 
@@ -46,7 +51,7 @@ class RefinerUNet(Backbone):
         Raises:
             InputError: H or W that cannot be halved often enough; multiples of 8 fit the default.
         """
-        factor, (H, W) = _SHUFFLE * self.side_factor, images.shape[2:]
+        factor, (H, W) = self.side_factor, images.shape[2:]
         if H % factor or W % factor:
             raise InputError(
                 f"A refiner of {len(self.channel_multipliers)} levels needs images whose sides are"

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_mbldm.codecs import ImageCodec
+from lit_mbldm.codecs.latents import IndexLatent
 from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.categories import draw_categories, expectation, gumbel_scores
@@ -92,7 +93,8 @@ class CategoricalProcess(GaussianForward):
         self.cross_entropy_weight = cross_entropy_weight
         self.likelihood = likelihood
         self.gaussian_head = gaussian_head
-        levels = self.to_latent(torch.arange(codebook_size))
+        self.index = IndexLatent(codebook_size)
+        levels = self.index.to_latent(torch.arange(codebook_size))
         self.register_buffer("levels", levels, persistent=False)
 
     def output_channels(self, num_codes: int) -> int:
@@ -197,7 +199,7 @@ class CategoricalProcess(GaussianForward):
         z_t = self.corrupt(z0, t, generator)
         estimate = self.first_estimate(denoiser, z_t, t, generator)
         outputs = self._outputs(denoiser, z_t, t, estimate)
-        codes, books = self.to_codes(z0).long(), codec.codebooks()
+        codes, books = self.index.to_codes(z0).long(), codec.codebooks()
 
         def channel(rows: slice, site: int) -> dict[str, Tensor]:
             logits = self._logits(outputs, rows, site, z_t, t)

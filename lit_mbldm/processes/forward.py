@@ -1,4 +1,4 @@
-"""The Gaussian forward process on code indices, its posterior, and self-conditioning.
+"""The Gaussian forward process on a latent, its posterior, and self-conditioning.
 
 B samples, S code channels, h×w sites, K codewords, T timesteps; t = 0 is clean, t = T is noise.
 """
@@ -32,7 +32,7 @@ class Prediction:
 
 
 class GaussianForward(nn.Module):
-    """q(z_t | z_0) = N(√ᾱ_t z_0, 1-ᾱ_t) on z_0 = 2·index/(K-1) - 1 (Ho et al. 2020).
+    """q(z_t | z_0) = N(√ᾱ_t z_0, 1-ᾱ_t) on a latent z_0 in [-1, 1] (Ho et al. 2020).
 
     Args:
         num_timesteps: T.
@@ -74,15 +74,6 @@ class GaussianForward(nn.Module):
     def output_channels(self, num_codes: int) -> int:
         """Channels the network must return for S code channels."""
         return num_codes
-
-    def to_latent(self, codes: Tensor) -> Tensor:
-        """Scale codes (B, S, h, w) in [0, K-1] to z_0 in [-1, 1], float32."""
-        return codes.float() * (2 / (self.codebook_size - 1)) - 1
-
-    def to_codes(self, z0: Tensor) -> Tensor:
-        """Round z_0 to the nearest index, clamped to [0, K-1]: (B, S, h, w) uint8."""
-        K = self.codebook_size
-        return ((z0 + 1) * ((K - 1) / 2)).round().clamp(0, K - 1).to(torch.uint8)
 
     def snr(self, t: Time) -> Tensor:
         """Signal-to-noise ratio ᾱ_t/(1-ᾱ_t), shaped (B, 1, 1, 1) or (1, 1, 1, 1), float32."""

@@ -13,7 +13,7 @@ Objective = Literal["eps", "x0", "v"]
 
 
 class GaussianProcess(GaussianForward):
-    """DDPM on indices read as numbers (Scribano et al. 2023, section 4.2.2).
+    """DDPM on a latent of real numbers (Scribano et al. 2023, section 4.2.2).
 
     The network returns (B, S, h, w).
 

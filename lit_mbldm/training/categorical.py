@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from lit_mbldm.codecs import IndexLatent
 from lit_mbldm.processes import CategoricalProcess
 from lit_mbldm.randomness import SampleStreams
 from lit_mbldm.samplers import Sampler
@@ -17,6 +18,7 @@ class CategoricalDiffusion(DiffusionModule):
 
     process: CategoricalProcess
     process_class = CategoricalProcess
+    latent_class = IndexLatent
 
     def process_loss(
         self, z0: Tensor, t: Tensor, generator: SampleStreams, images: Tensor | None

@@ -8,7 +8,7 @@ from lit_mbldm.training.diffusion import DiffusionModule
 
 
 class ContinuousDiffusion(DiffusionModule):
-    """DDPM on code indices read as numbers (Scribano et al. 2023, section 4.2.2).
+    """DDPM on codes read as numbers (Scribano et al. 2023, section 4.2.2).
 
     Args as for `DiffusionModule`.
     """

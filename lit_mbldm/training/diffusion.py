@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lit_mbldm.codecs import ImageCodec
+from lit_mbldm.codecs import ImageCodec, IndexLatent
+from lit_mbldm.codecs.latents import Latent
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.forward import GaussianForward
 from lit_mbldm.randomness import SampleStreams
@@ -32,12 +33,14 @@ class DiffusionModule(CodecModule):
         betas: of Adam.
         warmup_steps: over which the learning rate rises linearly from zero.
         allow_residual: accept an RQ codec, whose codes are ambiguous as a latent.
+        latent: codes as numbers; by default their indices.
 
     Raises:
         InputError: parts that do not fit each other, or an RQ codec that is not allowed.
     """
 
     process_class: ClassVar[type[GaussianForward]] = GaussianForward
+    latent_class: ClassVar[type[Latent]] = Latent
 
     def __init__(
         self,
@@ -49,13 +52,18 @@ class DiffusionModule(CodecModule):
         betas: tuple[float, float] = (0.9, 0.99),
         warmup_steps: int = 0,
         allow_residual: bool = False,
+        latent: Latent | None = None,
     ) -> None:
         super().__init__(codec, learning_rate, betas, warmup_steps)
         self.denoiser = denoiser
         self.process = process
         self.image_size = image_size
         self.allow_residual = allow_residual
-        self.latent_shape = self.codec.latent_shape(image_size, image_size)
+        self.latent = latent or IndexLatent(self.codec.codebook_size)
+        self.latent.use(self.codec)
+        self.codes_shape = self.codec.latent_shape(image_size, image_size)
+        num_channels = self.latent.num_channels(self.codec.num_codes)
+        self.latent_shape = (num_channels, *self.codes_shape[1:])
         self.sample_arguments: dict[str, Any] = {}  # of `generate`, in test and predict
         self._refiner: tuple[Refiner, ...] = ()  # no submodule: neither trained nor saved with it
         self.train_by_time, self.val_by_time = LossByTime(), LossByTime()
@@ -63,11 +71,12 @@ class DiffusionModule(CodecModule):
         self.train()
 
     def _check_parts(self) -> None:
-        if not isinstance(self.process, self.process_class):
-            raise InputError(
-                f"A {type(self).__name__} needs a {self.process_class.__name__}, got a"
-                f" {type(self.process).__name__}."
-            )
+        for part, needed in ((self.process, self.process_class), (self.latent, self.latent_class)):
+            if not isinstance(part, needed):
+                raise InputError(
+                    f"A {type(self).__name__} needs a {needed.__name__}, got a"
+                    f" {type(part).__name__}."
+                )
         if self.codec.quantizer.startswith("RQ") and not self.allow_residual:
             raise InputError(
                 "An RQ codec is a poor latent: several codes decode to nearly the same patch. Use"
@@ -78,10 +87,10 @@ class DiffusionModule(CodecModule):
                 f"The process has codebook_size {self.process.codebook_size}, the codec"
                 f" {self.codec.codebook_size}: set the process's to the codec's."
             )
-        S = self.codec.num_codes
+        channels = self.latent.num_channels(self.codec.num_codes)
         for name, expected in (
-            ("in_channels", S),
-            ("out_channels", self.process.output_channels(S)),
+            ("in_channels", channels),
+            ("out_channels", self.process.output_channels(channels)),
         ):
             found = getattr(self.denoiser, name, expected)
             if found != expected:
@@ -134,15 +143,15 @@ class DiffusionModule(CodecModule):
             InputError: codes of another shape than the model's.
         """
         codes = batch["codes"]
-        if codes.shape[1:] != self.latent_shape:
+        if codes.shape[1:] != self.codes_shape:
             raise InputError(
-                f"The model is for codes of shape {tuple(self.latent_shape)} (image_size"
+                f"The model is for codes of shape {tuple(self.codes_shape)} (image_size"
                 f" {self.image_size}), the data has {tuple(codes.shape[1:])}. Make the model's and"
                 " the data's image sizes and codecs agree."
             )
         generator = self.streams(batch, key)
         t = generator.integers(1, self.process.num_timesteps + 1)
-        z0 = self.process.to_latent(codes)
+        z0 = self.latent.to_latent(codes)
         losses = self.process_loss(z0, t, generator, batch.get("images"))
         by_time.update(losses, t / self.process.num_timesteps)
         return losses.mean()
@@ -274,7 +283,7 @@ class DiffusionModule(CodecModule):
             z0 = draw(self.process, self.denoiser, self.latent_shape, steps, streams, **options)
         finally:
             self.train(training)
-        images = self.codec.decode(self.process.to_codes(z0))
+        images = self.codec.decode(self.latent.to_codes(z0))
         chosen = self.refiner if refiner is True else refiner
         return chosen.to(self.device).refine(images) if chosen else images
 
@@ -302,7 +311,7 @@ class DiffusionModule(CodecModule):
         path = [noise]
         options |= {"refiner": False, "on_step": lambda step, z, _: path.append(z)}
         self.generate(numbers, steps, seed, **options)
-        decoded = [self.codec.decode(self.process.to_codes(path[step])) for step in picks]
+        decoded = [self.codec.decode(self.latent.to_codes(path[step])) for step in picks]
         return torch.stack(decoded, dim=1)
 
     def _sample_streams(self, seed: int, numbers: Sequence[int]) -> SampleStreams:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lit_mbldm.codecs import ImageCodec
+from lit_mbldm.codecs.decoder_codec import improve
 from lit_mbldm.codecs.patches import check_images
 from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError
@@ -112,7 +113,6 @@ class Refiner(CodecModule):
                 figures[f"val/{measure.__name__}_{name}_after"] = measure(after, images).mean()
         self.log_dict(figures, sync_dist=True, batch_size=len(codes))
 
-    @torch.inference_mode()
     def refine(self, images: Tensor) -> Tensor:
         """Improve decoded images.
 
@@ -126,13 +126,7 @@ class Refiner(CodecModule):
             InputError: another shape or dtype, or sides that do not fit.
         """
         check_images(images)
-        training = self.network.training
-        self.network.eval()
-        try:
-            refined = self.network(images / 255)
-        finally:
-            self.network.train(training)
-        return (255 * refined.float()).round().clamp(0, 255).to(torch.uint8)
+        return improve(self.network, images)
 
 
 def refiner_loss(refined: Tensor, images: Tensor) -> Tensor:

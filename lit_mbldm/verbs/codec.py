@@ -1,4 +1,4 @@
-"""The verb `codec`: fit one, or report on one."""
+"""The verb `codec`: fit one, give it a learned decoder, or report on one."""
 
 import argparse
 from pathlib import Path
@@ -11,10 +11,9 @@ if TYPE_CHECKING:
 
 
 def add_codec(verbs: Verbs) -> None:
-    """`codec fit` and `codec report`."""
-    actions = verbs.add_parser("codec", help="fit a codec, or report on one").add_subparsers(
-        metavar="ACTION", required=True
-    )
+    """`codec fit`, `codec decoder` and `codec report`."""
+    codec = verbs.add_parser("codec", help="fit a codec, give it a learned decoder, report on one")
+    actions = codec.add_subparsers(metavar="ACTION", required=True)
     fit = actions.add_parser("fit", help="fit a codec on images")
     fit.add_argument(
         "quantizer",
@@ -25,6 +24,12 @@ def add_codec(verbs: Verbs) -> None:
     fit.add_argument("--max-patches", type=positive, default=65_536, help="patches drawn to fit on")
     fit.add_argument("--seed", type=natural, default=0)
     fit.set_defaults(run=_codec_fit)
+    decoder = actions.add_parser("decoder", help="give a codec the network of its refiner")
+    decoder.add_argument(
+        "refiner", help="a refiner of the codec's images: checkpoint, folder or name"
+    )
+    decoder.add_argument("out", type=Path, help="folder to write")
+    decoder.set_defaults(run=_codec_decoder)
     report = actions.add_parser("report", help="rate, quality and ordinality, and a picture")
     report.add_argument("codec", help="codec name or folder")
     report.add_argument("images", help="folder of images, zip, or tar shards")
@@ -55,6 +60,19 @@ def _codec_fit(options: argparse.Namespace) -> None:
     )
     save_entry(codec, options.out, About(command=command))
     print(f"{codec.quantizer}, {codec.bits_per_pixel:g} bits a pixel: {options.out}")
+
+
+def _codec_decoder(options: argparse.Namespace) -> None:
+    from lit_mbldm.codecs import DecoderCodec
+    from lit_mbldm.training.refiner import load_refiner
+    from lit_mbldm.zoo.about import about_module
+    from lit_mbldm.zoo.entry import refuse_existing_entry, save_entry
+
+    refuse_existing_entry(options.out)
+    refiner = load_refiner(options.refiner)
+    codec = DecoderCodec(refiner.codec, refiner.network)
+    save_entry(codec, options.out, about_module(refiner))
+    print(f"{codec.quantizer}, the same codes as {refiner.codec.quantizer}: {options.out}")
 
 
 def _codec_report(options: argparse.Namespace) -> None:

@@ -2,12 +2,12 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
-from lit_mbldm.codecs import ImageCodec
+from lit_mbldm.codecs import DecoderCodec, ImageCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.training import Refiner
 from lit_mbldm.training.diffusion import DiffusionModule
@@ -90,6 +90,8 @@ def _kind_of(module: nn.Module, about: About) -> _Kind:
             return _diffusion(module, about)
         case Refiner():
             return _refiner(module)
+        case DecoderCodec():
+            return _decoder_codec(module)
         case ImageCodec():
             return _codec(module)
     raise InputError(
@@ -100,7 +102,7 @@ def _kind_of(module: nn.Module, about: About) -> _Kind:
 def _diffusion(model: DiffusionModule, about: About) -> _Kind:
     size, codec = model.image_size, model.codec
     options = "".join(f", {name}={json.dumps(value)}" for name, value in about.sampling.items())
-    S, h, w = model.latent_shape
+    S, h, w = model.codes_shape
     facts = {
         "Images": f"{size}×{size}",
         "Latent": f"{S} codes of {codec.codebook_size} codewords at {h}×{w} sites",
@@ -151,6 +153,22 @@ def _codec(codec: ImageCodec) -> _Kind:
         f" W/{codec.patch_size})\n"
         "images = codec.decode(codes)",
         {"Rate": _of_codec(codec), "Codes": f"{S} a patch, {codec.codebook_size} codewords each"},
+    )
+
+
+def _decoder_codec(codec: DecoderCodec) -> _Kind:
+    kind = _codec(codec)
+    return replace(
+        kind,
+        summary="A classical codec, vector quantisation without a network, and a small network that"
+        " improves the images it decodes. Its codes are those of the codec alone: a diffusion model"
+        " of either decodes with both.",
+        caption="Photographs, the same decoded plainly, and decoded with the network",
+        use=f"{kind.use}\nplain = codec.decode(codes, plain=True)  # without the network",
+        facts={
+            **kind.facts,
+            "Parameters": f"{sum(p.numel() for p in codec.network.parameters()):,}",
+        },
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lit_mbldm.codecs import ImageCodec
+from lit_mbldm.codecs import DecoderCodec, ImageCodec
 from lit_mbldm.data.images import resize_square, to_array
 from lit_mbldm.data.read_images import read_images
 from lit_mbldm.errors import InputError
@@ -36,6 +36,11 @@ def draw_picture(module: nn.Module) -> Image.Image:
             photos = _photos(math.lcm(module.codec.patch_size, factor))
             decoded = module.codec.decode(module.codec.encode(photos))
             return _rows({"photo": photos, "decoded": decoded, "refined": module.refine(decoded)})
+        case DecoderCodec():
+            photos = _photos(module.patch_size)
+            codes = module.encode(photos)
+            plain, decoded = module.decode(codes, plain=True), module.decode(codes)
+            return _rows({"photo": photos, "plain": plain, "decoded": decoded})
         case ImageCodec():
             photos = _photos(module.patch_size)
             return _rows({"photo": photos, "decoded": module.decode(module.encode(photos))})

@@ -2,11 +2,20 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.metrics import codebook_usage, ordinality, psnr, ssim, wrapped_psnr
+from lit_mbldm.metrics import (
+    codebook_usage,
+    noise_error,
+    ordinality,
+    psnr,
+    rank_correlation,
+    ssim,
+    wrapped_psnr,
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +79,28 @@ def test_ordinality_of_a_line_and_of_no_order():
     random = torch.randn(256, 3, generator=torch.Generator().manual_seed(0))
     assert ordinality(random).tolist() == pytest.approx([1] * 5, abs=0.15)
     assert ordinality(line[:16], (16,)).isnan().all()
+
+
+def test_rank_correlation_is_scipy_s():
+    line = torch.arange(64.0)[:, None] * torch.ones(3)
+    assert rank_correlation(line) == pytest.approx(1)
+    cloud = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    cloud = cloud[cloud[:, 0].argsort()]
+    index = torch.pdist(torch.arange(64.0)[:, None])
+    expected = scipy.stats.spearmanr(index, torch.pdist(cloud.double())).statistic
+    assert rank_correlation(cloud) == pytest.approx(expected, abs=1e-6)
+
+
+def test_noise_error_of_a_line_and_of_no_order():
+    """Without noise nothing is lost; a latent that tells nothing costs a random pair."""
+    generator = torch.Generator().manual_seed(0)
+    cloud = torch.randn(256, 3, generator=generator)
+    assert noise_error(cloud, cloud, noise=0) == 0
+    line = torch.arange(256.0)[:, None]
+    spread = float(line.std(correction=0))
+    # steps of a normal rounded to integers: its mean size is σ√(2/π), but at the ends
+    assert noise_error(line, line) == pytest.approx(
+        0.1 * spread * math.sqrt(2 / math.pi) / (257 / 3), rel=0.05
+    )
+    assert noise_error(line, cloud) == pytest.approx(1, abs=0.15)
+    assert noise_error(cloud, cloud) < 0.2

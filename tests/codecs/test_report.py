@@ -20,7 +20,7 @@ def test_figures_are_those_of_the_codec(opq, unseen, tmp_path):
     assert all(0 < book.used <= 1 <= book.perplexity <= 256 for book in report.codebooks)
     assert json.loads(json.dumps(dataclasses.asdict(report)))["quantizer"] == "OPQ-32-8-8"
     assert "0.75 bits a pixel (1:32)" in str(report)
-    assert len(str(report).splitlines()) == 4 + 6
+    assert len(str(report).splitlines()) == 5 + 6
 
 
 def test_picture_shows_four_panels(opq, unseen, tmp_path):

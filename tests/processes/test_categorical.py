@@ -68,7 +68,7 @@ def test_last_step_returns_the_draw_itself() -> None:
     process = CategoricalProcess()
     logits = torch.randn(2, 6, 4, 4, 256)
     z = process.step(torch.randn(2, 6, 4, 4), Prediction(torch.zeros(1), logits), 20, 0, streams(2))
-    assert torch.equal(z, process.levels[process.to_codes(z).long()])
+    assert torch.equal(z, process.levels[process.index.to_codes(z).long()])
 
 
 def test_gumbel_softmax_has_the_right_gradient_and_approaches_a_draw() -> None:
@@ -91,7 +91,7 @@ def test_the_paper_s_loss_has_the_gradient_of_its_differences(image_target: str,
     process = CategoricalProcess(
         gumbel_temperature=0.5, image_target=image_target, self_conditioning=False
     )
-    z0 = process.to_latent(torch.randint(0, 256, (2, 6, 2, 2)))
+    z0 = process.index.to_latent(torch.randint(0, 256, (2, 6, 2, 2)))
     images = torch.randint(0, 256, (2, 3, 16, 16)).byte()
 
     def loss(output: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def test_image_error_is_the_distance_of_decoded_images(codec: PatchCodec) -> Non
 
 
 def test_loss_is_the_sum_of_its_weighted_terms(codec: PatchCodec) -> None:
-    z0 = CategoricalProcess().to_latent(torch.randint(0, 256, (3, 6, 2, 2)))
+    z0 = CategoricalProcess().index.to_latent(torch.randint(0, 256, (3, 6, 2, 2)))
     t = torch.tensor([1, 300, 900])
     output = torch.randn(3, 6 * 256, 2, 2)
 
@@ -161,7 +161,7 @@ def test_mixed_precision_reaches_the_network_alone(codec: PatchCodec, gaussian_h
     process = CategoricalProcess(
         schedule="cosine", cross_entropy_weight=1.0, likelihood=True, gaussian_head=gaussian_head
     )
-    z0 = process.to_latent(torch.randint(0, 256, (2, 6, 2, 2)))
+    z0 = process.index.to_latent(torch.randint(0, 256, (2, 6, 2, 2)))
     output = torch.randn(2, process.output_channels(6), 2, 2)
     t = torch.tensor([3, 400])
     losses = []
@@ -175,7 +175,7 @@ def test_mixed_precision_reaches_the_network_alone(codec: PatchCodec, gaussian_h
 
 def test_latent_term_is_the_paper_s_epsilon_term_under_min_snr(codec: PatchCodec) -> None:
     process = CategoricalProcess(image_weight=0.0, self_conditioning=False)
-    z0 = process.to_latent(torch.randint(0, 256, (2, 6, 2, 2)))
+    z0 = process.index.to_latent(torch.randint(0, 256, (2, 6, 2, 2)))
     t = torch.tensor([5, 600])
     logits = torch.randn(2, 6, 256, 2, 2)
     found = process.loss(lambda *_: logits.flatten(1, 2), z0, t, streams(2), codec)

@@ -55,7 +55,7 @@ def plain_loss(
     gumbel = -(-uniform.clamp(min=1e-37).log()).log()
     soft = ((logits + gumbel) / process.gumbel_temperature).softmax(2)
     level_error = ((soft * v).sum(2) - z0).square().mean((1, 2, 3))
-    codes = process.to_codes(z0)
+    codes = process.index.to_codes(z0)
     difference = (codec.decode_soft(soft) - codec.reconstruct(codes)) / 127.5
     image_error = difference.square().mean((1, 2, 3))
     snr = process.snr(t).flatten().clamp(max=process.min_snr_gamma)
@@ -81,7 +81,7 @@ def test_loss_and_gradients_are_those_of_the_plain_loss(
     )
     denoiser = network(process)
     torch.manual_seed(1)
-    z0 = process.to_latent(torch.randint(0, K, (B, S, SIDE, SIDE)))
+    z0 = process.index.to_latent(torch.randint(0, K, (B, S, SIDE, SIDE)))
     t = torch.tensor([50, 400, 900])
     upstream = torch.tensor([0.2, 1.0, 3.0])
 
@@ -100,7 +100,7 @@ def test_mixed_precision_gives_nearly_the_same_loss_however_it_is_cut(
 ) -> None:
     process = CategoricalProcess(cross_entropy_weight=1.0)
     denoiser = network(process)
-    z0 = process.to_latent(torch.randint(0, K, (B, S, SIDE, SIDE)))
+    z0 = process.index.to_latent(torch.randint(0, K, (B, S, SIDE, SIDE)))
     found = []
     for limit in (1, 2**30):
         cut(monkeypatch, limit)
@@ -135,7 +135,7 @@ def test_the_backward_pass_keeps_one_number_a_logit_and_term(
         kept[tensor.untyped_storage().data_ptr()] = tensor  # held: no storage is used twice
         return tensor
 
-    z0 = process.to_latent(torch.randint(0, K, (B, S, SIDE, SIDE)))
+    z0 = process.index.to_latent(torch.randint(0, K, (B, S, SIDE, SIDE)))
     outputs_ = torch.randn(B, process.output_channels(S), SIDE, SIDE, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         process.loss(lambda *_: outputs_, z0, torch.tensor([1, 2, 3]), streams(B), codec)

@@ -74,7 +74,7 @@ def test_a_path_leads_from_decoded_noise_to_the_image(
     paths = model.sample_paths(2, frames=3, steps=4, seed=5, sampler=sampler)
     assert paths.shape == (2, 3, 3, 32, 32)
     noise = SampleStreams([(5, 0), (5, 1)]).normal((6, 4, 4))
-    assert torch.equal(paths[:, 0], model.codec.decode(model.process.to_codes(noise)))
+    assert torch.equal(paths[:, 0], model.codec.decode(model.latent.to_codes(noise)))
     images = model.generate([0, 1], 4, 5, sampler=sampler)
     assert torch.equal(paths[:, -1], images)
     assert not torch.equal(paths[:, 1], images)

@@ -56,7 +56,7 @@ def train(model: DiffusionModule, path: Path) -> None:
         default_root_dir=path.parent,
     )
     highest = model.codec.codebook_size
-    codes = torch.randint(highest, (4, *model.latent_shape), dtype=torch.uint8)
+    codes = torch.randint(highest, (4, *model.codes_shape), dtype=torch.uint8)
     batches: list[Any] = [{"codes": code, "index": i} for i, code in enumerate(codes)]
     trainer.fit(model, DataLoader(batches, batch_size=2))
     trainer.save_checkpoint(path)

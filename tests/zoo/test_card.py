@@ -42,7 +42,8 @@ def test_a_card_tells_all_that_is_known(modules: Modules, kind: str) -> None:
         assert fact in card, fact
     assert unstated(card) == ()
     assert ("`refiner/`" in card) == (kind == "refined")
-    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    network = module.network if kind == "decoder" else module
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad or kind == "decoder")
     assert kind == "codec" or f"Parameters: {trained:,}" in card
 
 

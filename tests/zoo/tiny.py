@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.codecs import DecoderCodec, PatchCodec, PrincipalLatent
 from lit_mbldm.denoisers import RefinerUNet, UNet
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, Refiner
@@ -61,6 +61,17 @@ def refiner(codec_seed: int = 1) -> Refiner:
     return _finished(Refiner(codec(codec_seed), RefinerUNet(4, (1,), 1)))
 
 
+def decoder() -> DecoderCodec:
+    return DecoderCodec(codec(), _finished(RefinerUNet(4, (1,), 1))).eval()
+
+
+def principal() -> ContinuousDiffusion:
+    """A continuous model of two coordinates a code."""
+    unet = UNet(8, 8, 4, (1,), 1)
+    process = GaussianProcess(10, codebook_size=4)
+    return _finished(ContinuousDiffusion(codec(), unet, process, 8, latent=PrincipalLatent(2)))
+
+
 def refined() -> ContinuousDiffusion:
     """A continuous model that brings a refiner."""
     made = continuous()
@@ -69,7 +80,8 @@ def refined() -> ContinuousDiffusion:
 
 
 MAKERS: dict[str, Callable[[], Any]] = {
-    made.__name__: made for made in (codec, continuous, categorical, refiner, refined)
+    made.__name__: made
+    for made in (codec, decoder, continuous, principal, categorical, refiner, refined)
 }
 
 

@@ -1,0 +1,103 @@
+"""DecoderCodec: a codec whose decoded images a small network improves."""
+
+import torch
+from torch import Tensor, nn
+
+from lit_mbldm.codecs.image_codec import ImageCodec
+from lit_mbldm.codecs.precision import full_float32
+from lit_mbldm.errors import InputError
+
+
+class DecoderCodec(ImageCodec):
+    """A codec with a learned decoder: its codes are the codec's, its images a network's.
+
+    The network sees what the codec decodes, neighbouring patches included, and takes the grid of
+    patches out. Codes and their fingerprint stay those of the codec, so that code shards and
+    models of either serve both. `reconstruct` and `decode_soft` go without the network.
+
+    Args:
+        codec: without a learned decoder.
+        network: from images to images, (B, 3, H, W) float RGB in [0, 1], such as that of a
+            `lit_mbldm.training.Refiner` trained without noise.
+
+    Raises:
+        InputError: a codec that has a decoder already, or a network that needs images whose sides
+            are multiples of more than a patch.
+    """
+
+    def __init__(self, codec: ImageCodec, network: nn.Module) -> None:
+        super().__init__(codec.quantizer, codec.patch_size, codec.codebook_size)
+        if isinstance(codec, DecoderCodec):
+            raise InputError(f"{codec.quantizer} has a learned decoder already: give its `codec`.")
+        factor = getattr(network, "side_factor", 1)
+        if codec.patch_size % factor:
+            raise InputError(
+                f"A decoder of {codec.quantizer} must take images whose sides are multiples of"
+                f" {codec.patch_size}; this network needs multiples of {factor}. Use fewer levels."
+            )
+        self.quantizer = f"{codec.quantizer}+decoder"
+        self.codec = codec
+        self.network = network
+        self.requires_grad_(False)
+
+    def codebooks(self) -> list[Tensor]:
+        """The codec's codebooks."""
+        return self.codec.codebooks()
+
+    @property
+    def code_names(self) -> list[str]:
+        """The codec's names of code channels."""
+        return self.codec.code_names
+
+    @property
+    def fingerprint(self) -> str:
+        """The codec's: the network changes no code's meaning."""
+        return self.codec.fingerprint
+
+    def to_vectors(self, images: Tensor) -> Tensor:
+        """Turn images into vectors as the codec does."""
+        return self.codec.to_vectors(images)
+
+    def quantize(self, vectors: Tensor) -> Tensor:
+        """Find the codes of vectors as the codec does."""
+        return self.codec.quantize(vectors)
+
+    def assemble(self, codewords: list[Tensor]) -> Tensor:
+        """Turn codewords into vectors as the codec does."""
+        return self.codec.assemble(codewords)
+
+    def to_images(self, vectors: Tensor) -> Tensor:
+        """Turn vectors into images as the codec does."""
+        return self.codec.to_images(vectors)
+
+    def image_error(self, codewords: list[Tensor], target: Tensor) -> Tensor:
+        """Mean squared RGB error of images as the codec decodes them."""
+        return self.codec.image_error(codewords, target)
+
+    def decode(self, codes: Tensor, plain: bool = False) -> Tensor:
+        """Decode codes to images, through the network unless `plain`. As `ImageCodec.decode`."""
+        images = self.codec.decode(codes)
+        if plain:
+            return images
+        with full_float32(images.device):
+            return improve(self.network, images)
+
+
+@torch.no_grad()
+def improve(network: nn.Module, images: Tensor) -> Tensor:
+    """Pass images through a network, in evaluation mode.
+
+    Args:
+        network: from and to (B, 3, H, W) float RGB in [0, 1].
+        images: (B, 3, H, W) uint8 RGB.
+
+    Returns:
+        (B, 3, H, W) uint8 RGB.
+    """
+    training = network.training
+    network.eval()
+    try:
+        improved = network(images / 255)
+    finally:
+        network.train(training)
+    return (255 * improved.float()).round().clamp(0, 255).to(torch.uint8)

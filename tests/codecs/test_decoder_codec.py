@@ -1,0 +1,70 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lit_mbldm.codecs import DecoderCodec
+from lit_mbldm.denoisers import RefinerUNet
+from lit_mbldm.errors import InputError
+
+
+class Inverts(nn.Module):
+    """The negative; and other than itself while it trains."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images if self.training else 1 - images
+
+
+def test_only_decode_passes_through_the_network(opq, unseen):
+    codec = DecoderCodec(opq, Inverts())
+    codes = codec.encode(unseen)
+    assert torch.equal(codes, opq.encode(unseen))
+    plain = opq.decode(codes)
+    assert torch.equal(codec.decode(codes, plain=True), plain)
+    assert torch.equal(codec.decode(codes), 255 - plain)
+    assert torch.equal(codec.reconstruct(codes), opq.reconstruct(codes))
+    weights = nn.functional.one_hot(codes.long(), 256).movedim(-1, 2).float()
+    assert torch.equal(codec.decode_soft(weights), opq.decode_soft(weights))
+    target = codec.look_up(codes.long())
+    books = codec.soft_codewords(weights.roll(1, 2))
+    assert torch.equal(codec.image_error(books, target), opq.image_error(books, target))
+
+
+def test_every_codec_takes_plain(opq, unseen):
+    codes = opq.encode(unseen)
+    assert torch.equal(opq.decode(codes, plain=True), opq.decode(codes))
+
+
+def test_codes_are_the_codec_s(opq):
+    codec = DecoderCodec(opq, RefinerUNet(8, (1, 2, 2), 1))
+    assert codec.fingerprint == opq.fingerprint
+    assert codec.latent_shape(16, 24) == opq.latent_shape(16, 24)
+    assert codec.bits_per_pixel == opq.bits_per_pixel
+    assert codec.code_names == opq.code_names
+    assert codec.quantizer == "OPQ-32-8-8+decoder"
+    assert not any(p.requires_grad for p in codec.parameters())
+
+
+def test_mixed_precision_changes_no_pixel(opq, unseen):
+    torch.manual_seed(0)
+    network = RefinerUNet(8, (1, 2), 1)
+    nn.init.normal_(network.head.weight, std=0.1)
+    codec = DecoderCodec(opq, network)
+    codes = opq.encode(unseen)
+    expected = codec.decode(codes)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(codec.decode(codes), expected)
+    assert not torch.equal(expected, opq.decode(codes))
+
+
+def test_a_network_in_training_goes_on_training(opq, unseen):
+    codec = DecoderCodec(opq, Inverts()).train()
+    codes = opq.encode(unseen)
+    assert torch.equal(codec.decode(codes), 255 - opq.decode(codes))
+    assert codec.network.training
+
+
+def test_bad_parts(opq):
+    with pytest.raises(InputError, match="multiples of 8; this network needs multiples of 16"):
+        DecoderCodec(opq, RefinerUNet(8, (1, 1, 1, 1), 1))
+    with pytest.raises(InputError, match="has a learned decoder already"):
+        DecoderCodec(DecoderCodec(opq, Inverts()), Inverts())
