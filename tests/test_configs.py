@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from lit_mbldm.cli import main
+from lit_mbldm.codecs import DecoderCodec
 from lit_mbldm.config_files import expand_bases
 from lit_mbldm.denoisers import RefinerUNet, UNet
 from lit_mbldm.errors import InputError
@@ -19,6 +20,7 @@ from lit_mbldm.errors import InputError
 CONFIGS = Path(__file__).parents[1] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 PAPER = [f"{data}_{kind}" for data in ("church", "cat") for kind in ("cont", "cat", "refiner")]
+BEST = ["church_best", "cat_best", "small96_best", "small192_best"]
 SMALL = [f"small{size}_{kind}" for size in (96, 192) for kind in ("cont", "cat", "refiner")]
 
 
@@ -66,8 +68,8 @@ def callbacks(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {one["class_path"].rsplit(".", 1)[1]: one["init_args"] for one in given}
 
 
-def test_the_twelve_configs_exist() -> None:
-    assert set(PAPER + SMALL) <= set(NAMES)
+def test_the_sixteen_configs_exist() -> None:
+    assert set(PAPER + SMALL + BEST) <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,6 +80,11 @@ def test_every_config_builds(name: str, resolve: Any) -> None:
     assert model.codec.num_codes == 6
     logger = config["trainer"]["logger"]["init_args"]
     assert (logger["save_dir"], logger["name"]) == ("runs", name)
+    if name == "jpq48_decoder":
+        assert model.noise_range == (0, 0)
+        assert count(model.network) <= 1.7e6
+        DecoderCodec(model.codec, model.network)
+        return
     assert data.batch_size >= 16
     if name.endswith("refiner"):
         assert "SampleImages" not in callbacks(config)
@@ -172,6 +179,25 @@ def test_the_small_ones_use_what_learns_fastest(name: str, resolve: Any) -> None
     assert process["likelihood"]
     assert process["gaussian_head"]
     assert callbacks(config)["SampleImages"]["options"]["temperature"] == 0.6
+
+
+@pytest.mark.parametrize("name", BEST)
+def test_the_best_ones_change_the_codec_and_the_process_alone(name: str, resolve: Any) -> None:
+    config, other = resolve(named(name)), resolve(named(name.replace("best", "cat")))
+    assert config["model"]["init_args"].pop("codec") == "jpq-48+decoder"
+    assert other["model"]["init_args"].pop("codec") == "opq-32-8-8"
+    best = resolve(named("small96_cat"))["model"]["init_args"]
+    assert config["model"]["init_args"].pop("process") == best["process"]
+    other["model"]["init_args"].pop("process")
+    assert config["model"]["init_args"]["denoiser"]["init_args"].pop("out_channels") == 1548
+    other["model"]["init_args"]["denoiser"]["init_args"].pop("out_channels")
+    config["trainer"]["logger"] = other["trainer"]["logger"]
+    if name.startswith("small"):
+        codes = config["data"]["init_args"]["train"]
+        assert codes == other["data"]["init_args"]["train"].replace("_codes", "_jpq")
+        assert config["data"]["init_args"]["val"].startswith(codes)
+        config["data"] = other["data"]
+    assert config == other
 
 
 @pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])

@@ -1,9 +1,11 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from entries import ABOUT
 from loopback_hub import Hub
 from tiny import categorical
 
@@ -11,6 +13,9 @@ from lit_mbldm.cli import main
 from lit_mbldm.zoo import load_pretrained
 from lit_mbldm.zoo.about import About
 from lit_mbldm.zoo.entry import save_entry
+
+Modules = dict[str, Any]
+Folders = dict[str, Path]
 
 
 @pytest.fixture
@@ -149,3 +154,22 @@ def test_mistakes_are_named(
         main(args)
     assert words in str(stop.value)
     assert list(tmp_path.glob("OUT")) == []
+
+
+def test_a_refiner_s_network_becomes_a_codec_s_decoder(
+    modules: Modules, folders: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "decoder"
+    main(["codec", "decoder", str(folders["refiner"]), str(out)])
+    assert "OPQ-4-2-2+decoder, the same codes as OPQ-4-2-2" in capsys.readouterr().out
+    codec, refiner = load_pretrained(out), modules["refiner"]
+    images = torch.randint(0, 256, (2, 3, 16, 24), dtype=torch.uint8)
+    codes = codec.encode(images)
+    plain = refiner.codec.decode(codes)
+    assert torch.equal(codec.decode(codes, plain=True), plain)
+    assert torch.equal(codec.decode(codes), refiner.refine(plain))
+    assert codec.about.steps == ABOUT.steps
+    with pytest.raises(SystemExit, match="already holds"):
+        main(["codec", "decoder", str(folders["refiner"]), str(out)])
+    with pytest.raises(SystemExit, match="expected a Refiner"):
+        main(["codec", "decoder", str(folders["codec"]), str(tmp_path / "other")])
