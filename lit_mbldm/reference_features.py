@@ -93,7 +93,7 @@ def _paths(
         "data": data.identity,
         "features": features_identity(features),
     }
-    with_codec = {**key, "codec": codec.fingerprint}
+    with_codec = {**key, "codec": codec.image_fingerprint}
     if data.kind == "codes":
         return {"real": _path(cache, with_codec)}
     return {"real": _path(cache, key), "reconstructed": _path(cache, with_codec)}

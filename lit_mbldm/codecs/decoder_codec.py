@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs.image_codec import ImageCodec
+from lit_mbldm.codecs.image_codec import ImageCodec, digest_arrays
 from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError
 
@@ -53,6 +53,11 @@ class DecoderCodec(ImageCodec):
     def fingerprint(self) -> str:
         """The codec's: the network changes no code's meaning."""
         return self.codec.fingerprint
+
+    @property
+    def image_fingerprint(self) -> str:
+        """sha256 (hex) of the codec's fingerprint and the network's arrays."""
+        return digest_arrays(self.codec.fingerprint, self.network.state_dict())
 
     def to_vectors(self, images: Tensor) -> Tensor:
         """Turn images into vectors as the codec does."""

@@ -4,6 +4,7 @@ B images, H×W pixels, s pixels a patch side, h = H/s, w = W/s, S code channels,
 """
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,15 @@ def bits_a_code(codebook_size: int) -> int:
             f"codebook_size must be a power of two from 2 to 256, not {codebook_size}."
         )
     return bits
+
+
+def digest_arrays(head: str, arrays: Mapping[str, Tensor]) -> str:
+    """sha256 (hex) of a text and of arrays with their names, as float32."""
+    digest = hashlib.sha256(head.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {tuple(array.shape)}".encode())
+        digest.update(array.detach().float().cpu().numpy().astype("<f4").tobytes())
+    return digest.hexdigest()
 
 
 class ImageCodec(nn.Module):
@@ -98,11 +108,12 @@ class ImageCodec(nn.Module):
     def fingerprint(self) -> str:
         """sha256 (hex) of the quantiser's name, the sizes and every array."""
         head = f"{self.quantizer} {self.patch_size} {self.codebook_size}"
-        digest = hashlib.sha256(head.encode())
-        for name, array in sorted(self.state_dict().items()):
-            digest.update(f"{name} {tuple(array.shape)}".encode())
-            digest.update(array.detach().float().cpu().numpy().astype("<f4").tobytes())
-        return digest.hexdigest()
+        return digest_arrays(head, self.state_dict())
+
+    @property
+    def image_fingerprint(self) -> str:
+        """sha256 (hex) of all that decoded images depend on; `fingerprint` but for a network."""
+        return self.fingerprint
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Shape (S, h, w) of the codes of an image of this size.

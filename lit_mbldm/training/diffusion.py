@@ -117,11 +117,11 @@ class DiffusionModule(CodecModule):
         """Raise InputError unless this is a refiner of this model's codec."""
         if not isinstance(refiner, Refiner):
             raise InputError(f"Expected a Refiner, got a {type(refiner).__name__}.")
-        if refiner.codec.fingerprint != self.codec.fingerprint:
+        expected, found = self.codec.image_fingerprint, refiner.codec.image_fingerprint
+        if found != expected:
             raise InputError(
                 "The refiner was trained on images of another codec: expected fingerprint"
-                f" {self.codec.fingerprint}, got {refiner.codec.fingerprint}. Train one on images"
-                f" of {self.codec.quantizer}."
+                f" {expected}, got {found}. Train one on images of {self.codec.quantizer}."
             )
 
     def process_loss(

@@ -84,7 +84,7 @@ class CodecModule(L.LightningModule):
                 f"precision: {self.trainer.precision} rounds the codec, which would then give other"
                 " codes. Use 32-true, bf16-mixed or 16-mixed."
             )
-        if not all_equal(self.codec.fingerprint):
+        if not all_equal(self.codec.image_fingerprint):
             raise InputError(
                 "The processes have different codecs: their names stand for different files. Name a"
                 " commit (org/repo@commit), or see that the machines' folders agree."

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -42,6 +44,16 @@ def test_codes_are_the_codec_s(opq):
     assert codec.code_names == opq.code_names
     assert codec.quantizer == "OPQ-32-8-8+decoder"
     assert not any(p.requires_grad for p in codec.parameters())
+
+
+def test_images_of_another_network_are_told_apart(opq):
+    torch.manual_seed(0)
+    one, other = (DecoderCodec(opq, RefinerUNet(8, (1, 2), 1)) for _ in range(2))
+    same = DecoderCodec(opq, copy.deepcopy(one.network))
+    assert opq.image_fingerprint == opq.fingerprint
+    assert one.image_fingerprint == same.image_fingerprint
+    found = {codec.image_fingerprint for codec in (opq, one, other)}
+    assert len(found) == 3
 
 
 def test_mixed_precision_changes_no_pixel(opq, unseen):
