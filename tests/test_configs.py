@@ -81,7 +81,7 @@ def test_every_config_builds(name: str, resolve: Any) -> None:
     logger = config["trainer"]["logger"]["init_args"]
     assert (logger["save_dir"], logger["name"]) == ("runs", name)
     if name == "jpq48_decoder":
-        assert model.noise_range == (0, 0)
+        assert tuple(model.noise_range) == (0, 0)
         assert count(model.network) <= 1.7e6
         DecoderCodec(model.codec, model.network)
         return

@@ -83,6 +83,7 @@ class CodecReport:
             f" {self.bits_per_pixel:g} bits a pixel (1:{self.compression_ratio:g}),"
             f" PSNR {self.psnr:.2f} dB, SSIM {self.ssim:.3f}",
             "",
+            "Distances between codewords, relative to a random pair (100 %):",
             f"{'':<30}{'distance at index distance':^40}{'error at 10 % noise':^28}",
             f"{'codebook':<10}{'used':>8}{'perplexity':>12}{apart}{'rank corr.':>12}"
             f"{'index':>8}{'d = 1':>7}{'d = 2':>7}{'d = 3':>7}",
@@ -94,7 +95,6 @@ class CodecReport:
                 f"{book.name:<10}{book.used:>8.1%}{book.perplexity:>12.1f}{near}"
                 f"{book.rank_correlation:>12.2f} {noisy}"
             )
-        lines.append("(distances and errors relative to a random pair of codewords, 100 %)")
         return "\n".join(lines)
 
 
