@@ -140,8 +140,13 @@ def rank_correlation(codewords: Tensor) -> float:
     nothing.
 
     Args:
-        codewords: (K, d) float, K of at least 3.
+        codewords: (K, d) float.
+
+    Returns:
+        In [-1, 1]; nan of fewer than 3 codewords.
     """
+    if len(codewords) < 3:
+        return math.nan
     index = torch.arange(len(codewords), dtype=torch.float64)[:, None]
     return float(spearman_corrcoef(torch.pdist(index), torch.pdist(codewords.double().cpu())))
 
@@ -158,7 +163,7 @@ def noise_error(latents: Tensor, codewords: Tensor, noise: float = 0.1) -> float
             root of their total variance.
 
     Returns:
-        The distance, relative to a random pair of codewords.
+        The distance, relative to a random pair of codewords; nan where all of them are equal.
     """
     points, books = latents.double().cpu(), codewords.double().cpu()
     spread = (points - points.mean(0)).square().sum(1).mean().sqrt()

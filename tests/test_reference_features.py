@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.codecs import DecoderCodec, PatchCodec
 from lit_mbldm.data.reference import ReferenceSet
+from lit_mbldm.denoisers import RefinerUNet
 from lit_mbldm.errors import InputError
 from lit_mbldm.fidelity import FeatureSet
 from lit_mbldm.reference_features import Reference, default_cache, measure_reference
@@ -103,6 +104,21 @@ def test_another_codec_changes_the_reconstructions_alone(
     assert len(list(tmp_path.iterdir())) == 3
     expected = FeatureSet.of(Blocks()(other.decode(other.encode(images))))
     assert torch.allclose(found.reconstructed.total, expected.total)
+
+
+def test_a_learned_decoder_has_reconstructions_of_its_own(
+    codec: PatchCodec, images: Tensor, tmp_path: Path
+) -> None:
+    data = ReferenceSet("images", "first", 10, 0, Batches("images", images))
+    network = RefinerUNet(4, (1,), 1)
+    nn.init.normal_(network.head.weight)
+    other = DecoderCodec(codec, network)
+    for one in (codec, other):
+        found = measure_reference(data, one, Blocks(), tmp_path, CPU)
+        assert found is not None
+        assert found.reconstructed is not None
+        expected = FeatureSet.of(Blocks()(one.decode(one.encode(images))))
+        assert torch.allclose(found.reconstructed.total, expected.total)
 
 
 def test_codes_are_decoded_and_have_no_reconstructions(

@@ -1,5 +1,7 @@
 """DecoderCodec: a codec whose decoded images a small network improves."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -7,18 +9,22 @@ from lit_mbldm.codecs.image_codec import ImageCodec, digest_arrays
 from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError
 
+_PIXELS = 2**21  # at once: eight images of 512×512
+
 
 class DecoderCodec(ImageCodec):
     """A codec with a learned decoder: its codes are the codec's, its images a network's.
 
     The network sees what the codec decodes, neighbouring patches included, and takes the grid of
-    patches out. Codes and their fingerprint stay those of the codec, so that code shards and
-    models of either serve both. `reconstruct` and `decode_soft` go without the network.
+    patches out. Codes and their fingerprint stay those of the codec: code shards serve both, and a
+    model of one decodes with the other as its `codec`. `reconstruct` and `decode_soft` go without
+    the network.
 
     Args:
         codec: without a learned decoder.
         network: from images to images, (B, 3, H, W) float RGB in [0, 1], such as that of a
-            `lit_mbldm.training.Refiner` trained without noise.
+            `lit_mbldm.training.Refiner` trained without noise. A copy is kept, its weights as
+            buffers.
 
     Raises:
         InputError: a codec that has a decoder already, or a network that needs images whose sides
@@ -28,7 +34,10 @@ class DecoderCodec(ImageCodec):
     def __init__(self, codec: ImageCodec, network: nn.Module) -> None:
         super().__init__(codec.quantizer, codec.patch_size, codec.codebook_size)
         if isinstance(codec, DecoderCodec):
-            raise InputError(f"{codec.quantizer} has a learned decoder already: give its `codec`.")
+            raise InputError(
+                f"{codec.quantizer} has a learned decoder already. Give the codec without one, and"
+                " a network trained on what that decodes."
+            )
         factor = getattr(network, "side_factor", 1)
         if codec.patch_size % factor:
             raise InputError(
@@ -37,8 +46,7 @@ class DecoderCodec(ImageCodec):
             )
         self.quantizer = f"{codec.quantizer}+decoder"
         self.codec = codec
-        self.network = network
-        self.requires_grad_(False)
+        self.network = _frozen(network)
 
     def codebooks(self) -> list[Tensor]:
         """The codec's codebooks."""
@@ -88,9 +96,19 @@ class DecoderCodec(ImageCodec):
             return improve(self.network, images)
 
 
+def _frozen(network: nn.Module) -> nn.Module:
+    """Copy a network with buffers for parameters, which averaging of weights would round."""
+    copied = copy.deepcopy(network)
+    for module in copied.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            delattr(module, name)
+            module.register_buffer(name, parameter.detach())
+    return copied
+
+
 @torch.no_grad()
 def improve(network: nn.Module, images: Tensor) -> Tensor:
-    """Pass images through a network, in evaluation mode.
+    """Pass images through a network, in evaluation mode and a few at a time.
 
     Args:
         network: from and to (B, 3, H, W) float RGB in [0, 1].
@@ -99,10 +117,15 @@ def improve(network: nn.Module, images: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W) uint8 RGB.
     """
+    if not len(images):
+        return images.clone()
     training = network.training
     network.eval()
     try:
-        improved = network(images / 255)
+        parts = [
+            (255 * network(part / 255).float()).round().clamp(0, 255).to(torch.uint8)
+            for part in images.split(max(1, _PIXELS // images[0, 0].numel()))
+        ]
     finally:
         network.train(training)
-    return (255 * improved.float()).round().clamp(0, 255).to(torch.uint8)
+    return torch.cat(parts)

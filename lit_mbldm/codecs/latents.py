@@ -42,6 +42,14 @@ class IndexLatent(Latent):
         super().__init__()
         self.codebook_size = codebook_size
 
+    def use(self, codec: ImageCodec) -> None:
+        """Refuse a codec with another number of codewords."""
+        if codec.codebook_size != self.codebook_size:
+            raise InputError(
+                f"The latent has codebook_size {self.codebook_size}, the codec"
+                f" {codec.codebook_size}: set the latent's to the codec's."
+            )
+
     def num_channels(self, num_codes: int) -> int:
         """S."""
         return num_codes
@@ -132,6 +140,7 @@ def place_codewords(codewords: Tensor, coordinates: int, ranks: bool = False) ->
     index = torch.linspace(-1, 1, len(codewords)).to(along)
     along = torch.where(index @ along < 0, -along, along)
     if ranks:
-        places = along.argsort(0).argsort(0).double()
+        places = along.argsort(dim=0, stable=True).argsort(0).double()
         return (2 * places / (len(codewords) - 1) - 1).float()
-    return (along / along.abs().max()).float()
+    farthest = along.abs().max().clamp_min(torch.finfo(torch.float64).tiny)  # 0: all are equal
+    return (along / farthest).float()

@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
-    """Turn autocast, TF32 and bfloat16 matrix products off inside the block.
+    """Turn autocast, TF32 and bfloat16 matrix products and convolutions off inside the block.
 
     A codec subtracts large norms from each other: with the 10 or 7 bits of TF32 or bfloat16
     products (`torch.set_float32_matmul_precision("high")`, `"medium"`, or mixed precision) it
@@ -17,7 +17,12 @@ def full_float32(device: torch.device) -> Iterator[None]:
     Args:
         device: where the block computes.
     """
-    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    backends = (
+        torch.backends.cuda.matmul,
+        torch.backends.cudnn.conv,  # type: ignore[attr-defined]
+        torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]
+        torch.backends.mkldnn.conv,  # type: ignore[attr-defined]
+    )
     previous = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:

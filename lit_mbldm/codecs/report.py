@@ -3,6 +3,7 @@
 S codebooks of K codewords.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +43,9 @@ class CodebookReport:
         perplexity: of its codes, in [1, K].
         ordinality: distance of codewords 1, 2, 4, 8 and 16 apart, relative to a random pair.
         rank_correlation: of distance by index and distance in space, in [-1, 1].
-        noise_errors: relative distance of what is decoded after 10 % noise, of the index latent
-            and of the principal latents of 1, 2 and 3 coordinates.
+        noise_errors: relative distance of what is decoded after 10 % noise on each number, of the
+            index latent and of the principal latents of 1, 2 and 3 coordinates; nan of more
+            coordinates than codewords have numbers.
     """
 
     name: str
@@ -89,11 +91,11 @@ class CodecReport:
             f"{'index':>8}{'d = 1':>7}{'d = 2':>7}{'d = 3':>7}",
         ]
         for book in self.codebooks:
-            near = "".join(f"{value:>6.0%}" for value in book.ordinality)
-            noisy = "".join(f"{value:>7.0%}" for value in book.noise_errors)
+            near = "".join(_cell(value, ".0%", 6) for value in book.ordinality)
+            noisy = "".join(_cell(value, ".0%", 7) for value in book.noise_errors)
             lines.append(
                 f"{book.name:<10}{book.used:>8.1%}{book.perplexity:>12.1f}{near}"
-                f"{book.rank_correlation:>12.2f} {noisy}"
+                f"{_cell(book.rank_correlation, '.2f', 12)} {noisy}"
             )
         return "\n".join(lines)
 
@@ -201,8 +203,16 @@ def _codebook_reports(codec: ImageCodec, codes: Tensor) -> list[CodebookReport]:
 
 def _noise_errors(codewords: Tensor) -> list[float]:
     index = torch.linspace(-1, 1, len(codewords))[:, None]
-    latents = [index, *(place_codewords(codewords, d) for d in _COORDINATES)]
-    return [noise_error(latent, codewords) for latent in latents]
+    return [noise_error(index, codewords)] + [
+        noise_error(place_codewords(codewords, d), codewords)
+        if d <= codewords.shape[1]
+        else math.nan
+        for d in _COORDINATES
+    ]
+
+
+def _cell(value: float, form: str, width: int) -> str:
+    return ("–" if math.isnan(value) else f"{value:{form}}").rjust(width)
 
 
 def _draw(panels: dict[str, Tensor], path: Path) -> None:

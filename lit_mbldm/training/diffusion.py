@@ -59,7 +59,8 @@ class DiffusionModule(CodecModule):
         self.process = process
         self.image_size = image_size
         self.allow_residual = allow_residual
-        self.latent = latent or IndexLatent(self.codec.codebook_size)
+        self.latent = IndexLatent(self.codec.codebook_size) if latent is None else latent
+        self._check_kinds()
         self.latent.use(self.codec)
         self.codes_shape = self.codec.latent_shape(image_size, image_size)
         num_channels = self.latent.num_channels(self.codec.num_codes)
@@ -70,13 +71,15 @@ class DiffusionModule(CodecModule):
         self._check_parts()
         self.train()
 
-    def _check_parts(self) -> None:
+    def _check_kinds(self) -> None:
         for part, needed in ((self.process, self.process_class), (self.latent, self.latent_class)):
             if not isinstance(part, needed):
                 raise InputError(
                     f"A {type(self).__name__} needs a {needed.__name__}, got a"
                     f" {type(part).__name__}."
                 )
+
+    def _check_parts(self) -> None:
         if self.codec.quantizer.startswith("RQ") and not self.allow_residual:
             raise InputError(
                 "An RQ codec is a poor latent: several codes decode to nearly the same patch. Use"

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lit_mbldm.errors import InputError
 from lit_mbldm.verbs.arguments import Verbs, natural, positive
 
 if TYPE_CHECKING:
@@ -70,6 +71,12 @@ def _codec_decoder(options: argparse.Namespace) -> None:
 
     refuse_existing_entry(options.out)
     refiner = load_refiner(options.refiner)
+    if refiner.noise_range[1] > 0:
+        raise InputError(
+            "A decoder learns from codes without noise, but this refiner had"
+            f" {tuple(refiner.noise_range)} index levels. Train one with --model.noise_range"
+            " '[0, 0]', as configs/jpq48_decoder.yaml does."
+        )
     codec = DecoderCodec(refiner.codec, refiner.network)
     save_entry(codec, options.out, about_module(refiner))
     print(f"{codec.quantizer}, the same codes as {refiner.codec.quantizer}: {options.out}")

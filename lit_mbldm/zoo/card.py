@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
-from lit_mbldm.codecs import DecoderCodec, ImageCodec
+from lit_mbldm.codecs import DecoderCodec, ImageCodec, IndexLatent
 from lit_mbldm.errors import InputError
 from lit_mbldm.training import Refiner
 from lit_mbldm.training.diffusion import DiffusionModule
@@ -103,9 +103,14 @@ def _diffusion(model: DiffusionModule, about: About) -> _Kind:
     size, codec = model.image_size, model.codec
     options = "".join(f", {name}={json.dumps(value)}" for name, value in about.sampling.items())
     S, h, w = model.codes_shape
+    numbers = (
+        ""
+        if isinstance(model.latent, IndexLatent)
+        else f", as {model.latent_shape[0]} numbers (`{type(model.latent).__name__}`)"
+    )
     facts = {
         "Images": f"{size}×{size}",
-        "Latent": f"{S} codes of {codec.codebook_size} codewords at {h}×{w} sites",
+        "Latent": f"{S} codes of {codec.codebook_size} codewords at {h}×{w} sites{numbers}",
         "Codec": f"{_of_codec(codec)}; its codebooks are among the weights",
         "Process": f"`{type(model.process).__name__}`, {model.process.num_timesteps} steps,"
         f" {model.process.schedule} schedule",
@@ -167,7 +172,7 @@ def _decoder_codec(codec: DecoderCodec) -> _Kind:
         use=f"{kind.use}\nplain = codec.decode(codes, plain=True)  # without the network",
         facts={
             **kind.facts,
-            "Parameters": f"{sum(p.numel() for p in codec.network.parameters()):,}",
+            "Parameters": f"{sum(t.numel() for t in codec.network.state_dict().values()):,}",
         },
     )
 

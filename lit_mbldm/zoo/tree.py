@@ -19,6 +19,7 @@ _CLASS_PATH = re.compile(
 )
 _MAX_NUMBERS = 1 << 20
 _MAX_LIST = 1000
+_MAX_TEXT = 200
 _MAX_PARTS = 100
 _MAX_TENSORS = 20_000
 _WEIGHTS = {torch.empty, torch.zeros, torch.eye}
@@ -85,6 +86,8 @@ def _build(tree: Mapping[str, Any]) -> nn.Module:
     for name, value in init_args.items():
         if isinstance(value, list | tuple) and len(value) > _MAX_LIST:
             raise InputError(f"{path} takes no list of {len(value)} as {name!r:.80}.")
+        if isinstance(value, str) and len(value) > _MAX_TEXT:
+            raise InputError(f"{path} takes no text of {len(value)} characters as {name!r:.80}.")
     if isinstance(init_args.get("codec"), str):
         raise InputError(f"{path} must hold its codec, not the name {init_args['codec']!r:.80}.")
     built = {key: _build(value) if _is_part(value) else value for key, value in init_args.items()}

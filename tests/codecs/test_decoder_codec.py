@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs import DecoderCodec
+from lit_mbldm.codecs import DecoderCodec, decoder_codec
 from lit_mbldm.denoisers import RefinerUNet
 from lit_mbldm.errors import InputError
 
@@ -43,7 +43,7 @@ def test_codes_are_the_codec_s(opq):
     assert codec.bits_per_pixel == opq.bits_per_pixel
     assert codec.code_names == opq.code_names
     assert codec.quantizer == "OPQ-32-8-8+decoder"
-    assert not any(p.requires_grad for p in codec.parameters())
+    assert not list(codec.parameters())
 
 
 def test_images_of_another_network_are_told_apart(opq):
@@ -54,6 +54,40 @@ def test_images_of_another_network_are_told_apart(opq):
     assert one.image_fingerprint == same.image_fingerprint
     found = {codec.image_fingerprint for codec in (opq, one, other)}
     assert len(found) == 3
+
+
+def test_the_network_given_is_left_alone(opq, unseen):
+    network = RefinerUNet(8, (1, 2), 1).train()
+    codec = DecoderCodec(opq, network)
+    assert network.training
+    assert all(p.requires_grad for p in network.parameters())
+    codes = codec.encode(unseen)
+    before = codec.decode(codes)
+    torch.nn.init.ones_(network.head.weight)
+    assert torch.equal(codec.decode(codes), before)
+
+
+def test_averaging_weights_leaves_the_network_as_it_is(opq):
+    """Averages of equal numbers are rounded."""
+    codec = DecoderCodec(opq, RefinerUNet(8, (1, 2), 1))
+    model = nn.ModuleList([codec, nn.Linear(2, 2)])
+    average = torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
+    averaged = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=average)
+    for _ in range(5):
+        averaged.update_parameters(model)
+    assert averaged.module[0].image_fingerprint == codec.image_fingerprint
+
+
+def test_images_are_split_to_bound_memory(opq, unseen, monkeypatch):
+    codec = DecoderCodec(opq, Inverts())
+    codes = codec.encode(unseen)
+    sizes = []
+    codec.network.register_forward_hook(lambda module, given, made: sizes.append(len(made)))
+    whole = codec.decode(codes)
+    monkeypatch.setattr(decoder_codec, "_PIXELS", 1)
+    assert torch.equal(codec.decode(codes), whole)
+    assert sizes == [2, 1, 1]
+    assert codec.decode(codes[:0]).shape == whole[:0].shape
 
 
 def test_mixed_precision_changes_no_pixel(opq, unseen):

@@ -75,6 +75,29 @@ def test_coordinates_are_those_of_principal_components():
     assert float(torch.corrcoef(torch.stack([placed[:, 0], torch.arange(500.0)]))[0, 1]) > 0.9
 
 
+def test_ranks_along_every_direction():
+    generator = torch.Generator().manual_seed(0)
+    cloud = torch.randn(16, 3, generator=generator) * torch.tensor([4.0, 2, 1])
+    ranks, placed = (place_codewords(cloud, 3, ranks=ranked) for ranked in (True, False))
+    assert torch.equal(ranks.argsort(0), placed.argsort(0))
+    for i in range(3):
+        torch.testing.assert_close(ranks[:, i].sort().values, torch.linspace(-1, 1, 16))
+    index = torch.arange(16.0) - 7.5
+    assert (index @ placed >= 0).all()  # each direction rises with the index
+
+
+def test_codewords_that_are_equal():
+    same = torch.ones(8, 3)
+    assert torch.equal(place_codewords(same, 2), torch.zeros(8, 2))
+    ranks = place_codewords(same, 1, ranks=True)
+    torch.testing.assert_close(ranks[:, 0], torch.linspace(-1, 1, 8))
+
+
+def test_an_index_latent_of_another_codec_is_refused():
+    with pytest.raises(InputError, match="latent has codebook_size 16, the codec 256"):
+        IndexLatent(16).use(PatchCodec("OPQ-32-8-8"))
+
+
 def test_bad_numbers_of_coordinates():
     with pytest.raises(InputError, match="at least 1 coordinate a code, got 0"):
         PrincipalLatent(0)

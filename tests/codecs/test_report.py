@@ -5,9 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+from lit_mbldm.codecs import JointCodec
+from lit_mbldm.codecs.latents import place_codewords
 from lit_mbldm.codecs.report import codec_report, order_panels
 from lit_mbldm.errors import InputError
-from lit_mbldm.metrics import psnr, ssim
+from lit_mbldm.metrics import noise_error, psnr, rank_correlation, ssim
 
 
 def test_figures_are_those_of_the_codec(opq, unseen, tmp_path):
@@ -49,3 +51,22 @@ def test_bad_images(opq, unseen, tmp_path):
         codec_report(opq, [], tmp_path / "codec.png")
     with pytest.raises(InputError, match=r"1×1 .* too small"):
         codec_report(opq, [unseen[0][:, :1, :1]], tmp_path / "codec.png")
+
+
+def test_codebooks_of_few_or_equal_codewords_have_no_figures_where_there_are_none(unseen, tmp_path):
+    codec = JointCodec("JPQ-2", patch_size=4, codebook_size=2, sub_dim=2)
+    report = codec_report(codec, [unseen[0]], tmp_path / "codec.png")  # codewords are zeros
+    assert "nan" not in str(report)
+    assert str(report).splitlines()[-1].split()[-5:] == ["–"] * 5
+
+
+def test_noise_costs_less_the_more_coordinates_tell(opq, unseen, tmp_path):
+    report = codec_report(opq, [unseen[0]], tmp_path / "codec.png")
+    for book, shown in zip(opq.codebooks(), report.codebooks, strict=True):
+        index = torch.arange(256.0)[:, None]
+        latents = [index, *(place_codewords(book, d) for d in (1, 2, 3))]
+        assert shown.noise_errors == pytest.approx(
+            [noise_error(latent, book) for latent in latents], rel=0.05
+        )
+        assert shown.noise_errors[3] < shown.noise_errors[2] < shown.noise_errors[1]
+        assert shown.rank_correlation == rank_correlation(book)

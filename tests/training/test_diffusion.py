@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from PIL import Image
 from torch import Tensor
 
+from lit_mbldm.codecs import DecoderCodec, PrincipalLatent
 from lit_mbldm.data import CropDataModule
 from lit_mbldm.denoisers import RefinerUNet, UNet
 from lit_mbldm.errors import InputError
@@ -27,6 +28,7 @@ from lit_mbldm.training.diffusion import DiffusionModule, frame_steps
 from lit_mbldm.training.loss_by_time import LossByTime
 from lit_mbldm.zoo import load_pretrained
 from lit_mbldm.zoo.entry import save_entry
+from lit_mbldm.zoo.load import load_codec
 
 
 def small(kind: str) -> DiffusionModule:
@@ -109,7 +111,7 @@ def fit(
         enable_model_summary=False,
         callbacks=[
             SampleImages(num_images=4, options=SampleOptions(steps=2)),
-            EMAWeightAveraging(decay=0.5, use_buffers=False),
+            EMAWeightAveraging(decay=0.7, use_buffers=False),
             ModelCheckpoint(folder / "checkpoints", save_last=True),
         ],
         **options,  # type: ignore[arg-type]
@@ -298,3 +300,59 @@ def test_a_refiner_of_another_codec_is_refused(tmp_path: Path) -> None:
     save_entry(refiner, tmp_path / "refiner")
     with pytest.raises(InputError, match="another codec"):
         SampleOptions(refiner=str(tmp_path / "refiner")).arguments(small("continuous"))
+
+
+def principal() -> ContinuousDiffusion:
+    latent = PrincipalLatent(3)
+    unet = UNet(18, 18, 16, (1, 2), 1)
+    return ContinuousDiffusion("opq-32-8-8", unet, GaussianProcess(), 32, latent=latent)
+
+
+def test_a_principal_latent_is_what_is_noised_and_what_is_decoded() -> None:
+    """A network that knows the codewords' coordinates loses nothing, and samples these codes."""
+    model = principal()
+    model.process = GaussianProcess(objective="x0")
+    codes = torch.randint(0, 256, (1, 6, 4, 4), dtype=torch.uint8)
+    z0 = model.latent.to_latent(codes)
+
+    class Knows(torch.nn.Module):
+        def forward(self, z_t: Tensor, *rest: Tensor) -> Tensor:
+            return z0.expand_as(z_t)
+
+    model.denoiser = Knows()
+    batch = {"codes": codes.expand(3, -1, -1, -1), "index": torch.arange(3)}
+    assert float(model.loss(batch, (0, 0, 0), LossByTime())) == pytest.approx(0, abs=1e-10)
+    assert torch.equal(model.sample(1, steps=3), model.codec.decode(codes))
+
+
+def test_a_principal_model_s_channels_are_told() -> None:
+    with pytest.raises(InputError, match="needs a denoiser with in_channels: 18, got 6"):
+        ContinuousDiffusion(
+            "opq-32-8-8", UNet(6, 6, 16, (1,), 1), GaussianProcess(), 32, latent=PrincipalLatent(3)
+        )
+    with pytest.raises(InputError, match="CategoricalDiffusion needs a IndexLatent"):
+        CategoricalDiffusion(
+            "opq-32-8-8",
+            UNet(18, 4608, 16, (1,), 1),
+            CategoricalProcess(),
+            32,
+            latent=PrincipalLatent(3),
+        )
+
+
+def with_decoder(seed: int) -> DecoderCodec:
+    torch.manual_seed(seed)
+    return DecoderCodec(load_codec("opq-32-8-8"), RefinerUNet(8, (1,), 1))
+
+
+def test_a_refiner_belongs_behind_the_decoder_whose_images_it_learned(tmp_path: Path) -> None:
+    """Also after a fit, whose averaging of weights must leave the decoder as it was."""
+    unet = UNet(6, 6, 16, (1,), 1)
+    model = ContinuousDiffusion(with_decoder(0), unet, GaussianProcess(), 32)
+    fit(model, tmp_path, max_steps=3)
+    trained = load_pretrained(tmp_path / "checkpoints" / "last.ckpt")
+    assert isinstance(trained, DiffusionModule)
+    trained.use_refiner(Refiner(with_decoder(0), RefinerUNet(8, (1,), 1)))
+    for other in (with_decoder(1), load_codec("opq-32-8-8")):
+        with pytest.raises(InputError, match="another codec"):
+            trained.use_refiner(Refiner(other, RefinerUNet(8, (1,), 1)))

@@ -10,6 +10,7 @@ from entries import ABOUT, KINDS
 from huggingface_hub import ModelCard
 from torch import nn
 
+from lit_mbldm.denoisers import RefinerUNet
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo.about import About, Figure
 from lit_mbldm.zoo.card import address_card, unstated, write_card
@@ -42,8 +43,10 @@ def test_a_card_tells_all_that_is_known(modules: Modules, kind: str) -> None:
         assert fact in card, fact
     assert unstated(card) == ()
     assert ("`refiner/`" in card) == (kind == "refined")
-    network = module.network if kind == "decoder" else module
-    trained = sum(p.numel() for p in network.parameters() if p.requires_grad or kind == "decoder")
+    assert ("at 4×4 sites, as 8 numbers (`PrincipalLatent`)" in card) == (kind == "principal")
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    if kind == "decoder":
+        trained = sum(p.numel() for p in RefinerUNet(4, (1,), 1).parameters())
     assert kind == "codec" or f"Parameters: {trained:,}" in card
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from entries import ABOUT
 from loopback_hub import Hub
-from tiny import categorical
+from tiny import categorical, refiner
 
 from lit_mbldm.cli import main
 from lit_mbldm.zoo import load_pretrained
@@ -173,3 +173,12 @@ def test_a_refiner_s_network_becomes_a_codec_s_decoder(
         main(["codec", "decoder", str(folders["refiner"]), str(out)])
     with pytest.raises(SystemExit, match="expected a Refiner"):
         main(["codec", "decoder", str(folders["codec"]), str(tmp_path / "other")])
+
+
+def test_a_refiner_that_learned_from_noise_is_no_decoder(tmp_path: Path) -> None:
+    made = refiner()
+    made.noise_range = (0.0, 0.5)
+    save_entry(made, tmp_path / "refiner")
+    with pytest.raises(SystemExit, match=r"this refiner had \(0.0, 0.5\) index levels. Train one"):
+        main(["codec", "decoder", str(tmp_path / "refiner"), str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()

@@ -58,7 +58,8 @@ def categorical() -> CategoricalDiffusion:
 
 
 def refiner(codec_seed: int = 1) -> Refiner:
-    return _finished(Refiner(codec(codec_seed), RefinerUNet(4, (1,), 1)))
+    network = RefinerUNet(4, (1,), 1)
+    return _finished(Refiner(codec(codec_seed), network, noise_range=(0.0, 0.0)))
 
 
 def decoder() -> DecoderCodec:
