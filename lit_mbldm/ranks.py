@@ -61,3 +61,9 @@ def all_equal(value: object) -> bool:
     values: list[object] = [None] * distributed.get_world_size()
     distributed.all_gather_object(values, value)
     return all(other == value for other in values)
+
+
+def leave() -> None:
+    """Destroy the process group; gloo's threads abort a process that ends while they run."""
+    if not _alone():
+        distributed.destroy_process_group()

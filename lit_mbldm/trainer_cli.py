@@ -1,5 +1,6 @@
 """Lightning's own verbs, with errors short enough to read."""
 
+import atexit
 import difflib
 import inspect
 import pkgutil
@@ -18,6 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_mbldm.config_files import expand_bases
 from lit_mbldm.errors import InputError
+from lit_mbldm.ranks import leave
 from lit_mbldm.training import ScoreSamples, WriteSamples
 from lit_mbldm.training.checkpoints import AtomicCheckpointIO, unreadable
 from lit_mbldm.training.diffusion import DiffusionModule
@@ -138,6 +140,7 @@ class _TrainerCLI(LightningCLI):
         plugins = [*given] if isinstance(given, list) else [given]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
+        atexit.register(leave)  # Lightning does so for NCCL alone
         return super().instantiate_trainer(plugins=plugins, **kwargs)
 
     def after_instantiate_classes(self) -> None:

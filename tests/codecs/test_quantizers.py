@@ -20,7 +20,7 @@ QUANTIZERS = [
     "RQ-16-8-8",
     "RQ-24-8-8",
     "PQ-24-8-8",
-    "OPQ-24-8-40",
+    pytest.param("OPQ-24-8-40", marks=pytest.mark.slow),
 ]
 
 

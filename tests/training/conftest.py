@@ -110,10 +110,11 @@ class Fit:
         return values
 
     def last(self) -> dict[str, Any]:
-        """All that last.ckpt holds, flat, but for counters of validation and names of files."""
+        """All that last.ckpt holds, flat, but for validation's counters, files and the command."""
         path = self.version / "checkpoints" / "last.ckpt"
         state = dict(_flat(torch.load(path, map_location="cpu", weights_only=True)))
-        return {k: v for k, v in state.items() if not re.search("val_loop|ModelCheckpoint", k)}
+        named = "val_loop|ModelCheckpoint|/command$"
+        return {k: v for k, v in state.items() if not re.search(named, k)}
 
 
 def clean_environment(**added: str) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """A callback of the fits that tests start: sends signals, writes what was read and learnt."""
 
+import atexit
 import hashlib
 import os
 import signal
@@ -10,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch import distributed
 
 from lit_mbldm.data.shard_folder import ShardFolder
 
@@ -22,6 +24,13 @@ if os.environ.get("PROBE_SLOW"):  # encoding, but for the first shard
         return write(folder, name, *rest)
 
     ShardFolder.write = write_slowly  # type: ignore[method-assign]
+
+
+@atexit.register
+def write_what_is_left() -> None:
+    if folder := os.environ.get("PROBE_RECORD"):
+        left = distributed.is_initialized()
+        Path(folder, f"left{os.environ['LOCAL_RANK']}.txt").write_text(str(left))
 
 
 class Probe(L.Callback):

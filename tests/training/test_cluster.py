@@ -108,6 +108,7 @@ def test_torchrun_passes_sigterm_on_and_the_same_script_continues(
     same(fit, unbroken_pair)
 
 
+@pytest.mark.slow
 def test_slurm_job_is_preempted_requeued_and_finishes(
     new_fit: Callable[..., Any],
     unbroken_pair: Any,

@@ -28,6 +28,7 @@ found = [None] * distributed.get_world_size()
 distributed.all_gather_object(found, (before, inside))
 assert len(set(found)) == 1, found
 print(*found[0])
+distributed.destroy_process_group()
 """
 FIT = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 

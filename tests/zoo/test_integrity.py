@@ -139,7 +139,7 @@ LINKS = {
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory by what /proc tells")
-@pytest.mark.parametrize("name", [WEIGHTS, CONFIG])
+@pytest.mark.parametrize("name", [pytest.param(WEIGHTS, marks=pytest.mark.slow), CONFIG])
 def test_links_that_dangle_loop_or_never_end_are_refused(
     saved: Path, tmp_path: Path, name: str
 ) -> None:

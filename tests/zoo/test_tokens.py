@@ -87,7 +87,7 @@ ASK = {
 }
 
 
-@pytest.mark.parametrize("ask", ASK)
+@pytest.mark.parametrize("ask", [pytest.param("load", marks=pytest.mark.slow), "pull", "push"])
 def test_a_token_that_is_no_ascii_is_told_and_not_shown(
     hub: Hub, folders: dict[str, Path], tmp_path: Path, ask: str
 ) -> None:

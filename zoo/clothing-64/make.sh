@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes this entry from photographs of clothes, 3,000 in CLOTHING/train and 500 in CLOTHING/val, in
-# some 70 minutes of one CPU core. In the root of the repository: zoo/clothing-64/make.sh CLOTHING OUT
+# about an hour of one CPU core. In the root of the repository: zoo/clothing-64/make.sh CLOTHING OUT
 set -euo pipefail
 for part in "" _val; do
   lit-mbldm shards "$1/$([ -z "$part" ] && echo train || echo val)" "data/clothing_64$part" --size 64
