@@ -7,8 +7,8 @@ all images of --train at 24, 32, 48, 64 and 96 bits a patch of 8×8 pixels; thos
 are measured beside them as they are. Pillow's formats, with its own settings, take for each image
 the largest file, headers included, that is not above the rate. Figures are means over the images of
 one --test, cut to whole patches: bits a pixel, true RGB PSNR (100 dB at most), SSIM (7×7 window)
-and MS-SSIM (from 176 pixels a side on). Milliseconds, on one thread, are medians over images of
-medians of three runs, from and to pixels in memory.
+and MS-SSIM (from 176 pixels a side on). Milliseconds, of processor time on one
+thread, are medians over images of medians of three runs, from and to pixels in memory.
 """
 
 import argparse
@@ -183,7 +183,7 @@ def main() -> None:
             points = [measure(coder, photos, progress) for coder in coders]
         megapixels = median(photo.pixels for photo in photos) / 1e6
         name = source.stem if source.is_file() else source.resolve().name
-        title = f"{name}, {len(photos)} images; codecs fitted on {training}"
+        title = f"{name}, {len(photos)} images; PQ, OPQ, RQ and JPQ fitted on {training}"
         print(f"\n{title}, median {megapixels:.2f} megapixels\n\n{table(points, len(photos))}\n")
         path = options.picture
         if i > 0:
