@@ -2,11 +2,15 @@ import copy
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from lit_mbldm.codecs import DecoderCodec, decoder_codec
 from lit_mbldm.denoisers import RefinerUNet
 from lit_mbldm.errors import InputError
+from lit_mbldm.metrics import psnr, ssim
+from lit_mbldm.pictures import to_tensor
+from lit_mbldm.zoo import load_pretrained
 
 
 class Inverts(nn.Module):
@@ -114,3 +118,38 @@ def test_bad_parts(opq):
         DecoderCodec(opq, RefinerUNet(8, (1, 1, 1, 1), 1))
     with pytest.raises(InputError, match="has a learned decoder already"):
         DecoderCodec(DecoderCodec(opq, Inverts()), Inverts())
+
+
+def test_the_shipped_decoder_improves_photographs(shared_data):
+    """Kodak's, which it was not trained on; of jpq-48's codes."""
+    codec, gains = load_pretrained("jpq-48+decoder"), []
+    assert codec.fingerprint == load_pretrained("jpq-48").fingerprint
+    for path in sorted((shared_data / "kodak").glob("*.png"))[::6]:
+        image = to_tensor(Image.open(path))[None, :, :256, :256].contiguous()
+        codes = codec.encode(image)
+        plain, decoded = codec.decode(codes, plain=True), codec.decode(codes)
+        gains.append([float(f(image, decoded) - f(image, plain)) for f in (psnr, ssim)])
+    decibels, similarity = torch.tensor(gains).mean(0)
+    assert decibels > 0.3
+    assert similarity > 0.01
+
+
+def test_the_grid_of_patches_fades(shared_data):
+    """The step across a border between patches, relative to those inside."""
+    codec, opq = load_pretrained("jpq-48+decoder"), load_pretrained("opq-32-8-8")
+    for path in sorted((shared_data / "kodak").glob("*.png"))[::6]:
+        image = to_tensor(Image.open(path))[None, :, :256, :256].contiguous()
+        codes = codec.encode(image)
+        shown = (
+            codec.decode(codes),
+            codec.decode(codes, plain=True),
+            opq.decode(opq.encode(image)),
+        )
+        decoded, plain, blocks = (border_step(one) for one in shown)
+        assert decoded < plain < 0.7 * blocks
+
+
+def border_step(images: Tensor) -> float:
+    steps = images.float().diff(dim=3).abs().mean((0, 1, 2))  # (W-1,)
+    across = torch.arange(len(steps)) % 8 == 7
+    return float(steps[across].mean() / steps[~across].mean())
