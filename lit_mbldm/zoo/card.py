@@ -166,8 +166,8 @@ def _decoder_codec(codec: DecoderCodec) -> _Kind:
     return replace(
         kind,
         summary="A classical codec, vector quantisation without a network, and a small network that"
-        " improves the images it decodes. Its codes are those of the codec alone: a diffusion model"
-        " of either decodes with both.",
+        " improves the images it decodes. Its codes are those of the codec alone, so that"
+        " code shards serve both.",
         caption="Photographs, the same decoded plainly, and decoded with the network",
         use=f"{kind.use}\nplain = codec.decode(codes, plain=True)  # without the network",
         facts={

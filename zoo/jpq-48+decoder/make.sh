@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes this entry from the 18 photographs of McM, four times as likely each as one of the first 20
 # of each of the tar files of clothing256: zoo/jpq-48+decoder/make.sh McM CLOTHING256 OUT
-# Training takes an hour and a half of one CPU core.
+# Training takes an hour of one CPU core.
 set -euo pipefail
 here=$(realpath "$(dirname "$0")")
 work=$(mktemp -d)
