@@ -75,6 +75,10 @@ class DecoderCodec(ImageCodec):
         """Find the codes of vectors as the codec does."""
         return self.codec.quantize(vectors)
 
+    def find_codes(self, images: Tensor) -> Tensor:
+        """Find the codes of images as the codec does."""
+        return self.codec.find_codes(images)
+
     def assemble(self, codewords: list[Tensor]) -> Tensor:
         """Turn codewords into vectors as the codec does."""
         return self.codec.assemble(codewords)

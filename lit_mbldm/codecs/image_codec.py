@@ -73,6 +73,10 @@ class ImageCodec(nn.Module):
         """Find the codes (Bhw, S) uint8 of vectors."""
         raise NotImplementedError
 
+    def find_codes(self, images: Tensor) -> Tensor:
+        """Find the codes (Bhw, S) uint8 of images (B, 3, H, W) uint8 RGB."""
+        return self.quantize(self.to_vectors(images))
+
     def assemble(self, codewords: list[Tensor]) -> Tensor:
         """Turn S (possibly soft) codewords (B, h, w, d) into vectors; linear."""
         raise NotImplementedError
@@ -140,7 +144,7 @@ class ImageCodec(nn.Module):
         check_images(images)
         S, h, w = self.latent_shape(images.shape[2], images.shape[3])
         with full_float32(images.device):
-            codes = self.quantize(self.to_vectors(images))  # (Bhw, S)
+            codes = self.find_codes(images)  # (Bhw, S)
         return codes.view(len(images), h, w, S).permute(0, 3, 1, 2).contiguous()
 
     def decode(self, codes: Tensor, plain: bool = False) -> Tensor:

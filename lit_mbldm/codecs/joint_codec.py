@@ -9,9 +9,9 @@ import re
 import torch
 from torch import Tensor
 
-from lit_mbldm.codecs.codebooks import ProductCodebook
+from lit_mbldm.codecs.codebooks import ProductCodebook, nearest_codewords
 from lit_mbldm.codecs.image_codec import ImageCodec, bits_a_code
-from lit_mbldm.codecs.lapping import lap, unlap
+from lit_mbldm.codecs.lapping import filter_borders, lap, patch_costs, unlap
 from lit_mbldm.codecs.patches import LEVEL, from_joint_patches, to_joint_patches
 from lit_mbldm.errors import InputError
 
@@ -109,6 +109,19 @@ class JointCodec(ImageCodec):
     def quantize(self, vectors: Tensor) -> Tensor:
         """Find the codes (Bhw, S) uint8 of vectors (B, h, w, 3s²)."""
         return self.codebook.encode(vectors.flatten(0, 2))
+
+    def find_codes(self, images: Tensor) -> Tensor:
+        """Find the codes (Bhw, S) uint8 of images, with the lapping's costs in the rotation."""
+        if self.lapping is None:
+            return super().find_codes(images)
+        centred = images.to(torch.float32).sub_(LEVEL)
+        filter_borders(centred, self.lapping)
+        patches = to_joint_patches(centred, self.patch_size).flatten(0, 2)  # (Bhw, 3s²)
+        rotation, (M, _, d) = self.codebook.rotation, self.codebook.codewords.shape
+        assert rotation is not None
+        rotation = (rotation.unflatten(1, (3, -1)) @ patch_costs(self.lapping)).flatten(1)
+        rotated = (patches @ rotation.t()).view(-1, M, d)
+        return nearest_codewords(rotated, self.codebook.codewords)
 
     def assemble(self, codewords: list[Tensor]) -> Tensor:
         """Turn S codewords (B, h, w, d) into vectors (B, h, w, 3s²)."""

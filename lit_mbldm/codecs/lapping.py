@@ -32,9 +32,25 @@ def lap(images: Tensor, odd: Tensor) -> Tensor:
         (B, C, H, W).
     """
     lapped = images.clone()
-    _multiply(lapped, border_filter(odd), start=len(odd))
+    filter_borders(lapped, odd)
     _multiply(lapped, _costs(odd), start=0)
     return lapped
+
+
+def filter_borders(images: Tensor, odd: Tensor) -> None:
+    """Do what `lap` does, in place, but for the costs of `patch_costs`.
+
+    Args:
+        images: (B, C, H, W) float, H and W positive multiples of s.
+        odd: V, (s/2, s/2) invertible.
+    """
+    _multiply(images, border_filter(odd), start=len(odd))
+
+
+def patch_costs(odd: Tensor) -> Tensor:
+    """Lᵀ ⊗ Lᵀ (s², s²): what `filter_borders` leaves of `lap`, for a patch row by row."""
+    costs = _costs(odd)
+    return torch.kron(costs, costs)
 
 
 def unlap(lapped: Tensor, odd: Tensor) -> Tensor:

@@ -33,6 +33,14 @@ def images() -> torch.Tensor:
     return torch.randint(0, 256, (2, 3, 12, 20), generator=generator, dtype=torch.uint8)
 
 
+@pytest.mark.parametrize("lapped", [True, False])
+def test_codes_are_those_of_the_vectors(images, lapped):
+    codec = random_codec(lapped)
+    found = codec.encode(images)
+    expected = codec.quantize(codec.to_vectors(images))  # (Bhw, S)
+    assert torch.equal(found.permute(0, 2, 3, 1).flatten(0, 2), expected)
+
+
 class TestName:
     def test_parses_any_case(self):
         assert num_joint_codes("jpq-48") == 6
