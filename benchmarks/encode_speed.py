@@ -72,6 +72,8 @@ def cpu_tasks(codec: ImageCodec, picture: Image.Image) -> dict[str, Callable[[],
     arrays = [np.ascontiguousarray(x.numpy()) for _, x in parts]
     indexes = to_faiss(codec)
     paper = load_pretrained(PAPER)
+    paper_arrays = [np.ascontiguousarray(x.numpy()) for _, x in quantized(paper, image)]
+    paper_indexes = to_faiss(paper)
     jpeg = io.BytesIO()
     picture.save(jpeg, "JPEG", quality=90)
     return {
@@ -81,6 +83,9 @@ def cpu_tasks(codec: ImageCodec, picture: Image.Image) -> dict[str, Callable[[],
             plain_encode(codebook, x) for codebook, x in parts
         ],
         PAPER: lambda: paper.encode(image),
+        f"faiss sa_encode of {PAPER}": lambda: [
+            i.sa_encode(x) for i, x in zip(paper_indexes, paper_arrays, strict=True)
+        ],
         "Pillow JPEG decode": lambda: Image.open(io.BytesIO(jpeg.getvalue())).load(),
     }
 

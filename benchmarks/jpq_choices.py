@@ -5,24 +5,22 @@ python benchmarks/jpq_choices.py --train FOLDER [FOLDER ...] --test FOLDER
 
 import argparse
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lit_mbldm.codecs import ImageCodec, joint_fitting
+from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.codecs.fit import fit_codec
 from lit_mbldm.codecs.joint_fitting import fit_joint_codec
-from lit_mbldm.data.images import to_array
 from lit_mbldm.data.read_images import read_images
 from lit_mbldm.metrics import psnr, ssim
+from lit_mbldm.pictures import to_tensor
 
-PATCHES = 16  # pixels a side that all variants' patches divide
-CHOICES: dict[str, dict[str, object]] = {
+SIDE = 16  # pixels a side that all variants' patches divide
+CHOICES: dict[str, dict[str, Any]] = {
     "JPQ-48: overlapping patches of 8×8, 16 numbers a codeword, 20 turns": {},
     "seed 1": {"seed": 1},
     "seed 2": {"seed": 2},
@@ -31,28 +29,16 @@ CHOICES: dict[str, dict[str, object]] = {
     "12 numbers a codeword": {"sub_dim": 12},
     "24 numbers a codeword": {"sub_dim": 24},
     "32 numbers a codeword, all there are": {"sub_dim": 32},
-    "rotation left as dealt out (no turns)": {"turns": 0},
-    "60 turns": {"turns": 60},
+    "rotation left as dealt out (no turns)": {"alternations": 0},
+    "60 turns": {"alternations": 60},
     "patches of 16×16, 24 codes": {"quantizer": "JPQ-192", "patch_size": 16},
 }
 
 
-@contextmanager
-def turns(count: int) -> Iterator[None]:
-    """Let fitting alternate between rotation and codebooks so many times."""
-    before, joint_fitting.ALTERNATIONS = joint_fitting.ALTERNATIONS, count
-    try:
-        yield
-    finally:
-        joint_fitting.ALTERNATIONS = before
-
-
 def load(folder: Path) -> list[Tensor]:
     """Images of a folder, cut to sides that every variant takes."""
-    images = [torch.from_numpy(to_array(image).copy()) for image in read_images(folder).values()]
-    return [
-        i[:, : i.shape[1] // PATCHES * PATCHES, : i.shape[2] // PATCHES * PATCHES] for i in images
-    ]
+    images = [to_tensor(image) for image in read_images(folder).values()]
+    return [i[:, : i.shape[1] // SIDE * SIDE, : i.shape[2] // SIDE * SIDE] for i in images]
 
 
 def row(name: str, codec: ImageCodec, seconds: float, images: list[Tensor]) -> str:
@@ -78,10 +64,8 @@ def main() -> None:
     paper = fit_codec(train, "OPQ-32-8-8", max_patches=options.max_patches)
     print(row("OPQ-32-8-8", paper, time.perf_counter() - start, test), flush=True)
     for name, choice in tqdm(CHOICES.items(), desc="variants"):
-        arguments = dict(choice)
         start = time.perf_counter()
-        with turns(int(str(arguments.pop("turns", joint_fitting.ALTERNATIONS)))):
-            codec = fit_joint_codec(train, max_patches=options.max_patches, **arguments)  # type: ignore[arg-type]
+        codec = fit_joint_codec(train, max_patches=options.max_patches, **choice)
         print(row(name, codec, time.perf_counter() - start, test), flush=True)
 
 

@@ -82,7 +82,8 @@ def draw(title: str, left: Sequence[Curve], right: Sequence[Curve], similarity: 
 
 
 def even_ticks(low: float, high: float) -> list[float]:
-    """From six to a dozen round numbers that enclose a range."""
+    """From six to a dozen round numbers that enclose a range, of at least 1."""
+    high = max(high, low + 1)
     step = 10.0 ** math.floor(math.log10(high - low))
     step = next(s for s in (step / 10, step / 5, step / 4, step / 2, step) if (high - low) / s < 11)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -158,7 +159,7 @@ class Panel:
 
     def _labels(self, curves: Sequence[Curve]) -> None:
         """Names beside the last points, moved apart where they would overlap."""
-        ends = sorted((self._place(curve.points[-1]), curve) for curve in curves)
+        ends = [(self._place(curve.points[-1]), curve) for curve in curves]
         ends.sort(key=lambda end: end[0][1])
         column = max(x for (x, _), _ in ends) + 24
         for ((x, y), curve), shown in zip(ends, apart([end[0][1] for end in ends]), strict=True):

@@ -114,7 +114,7 @@ class JointCodec(ImageCodec):
         """Find the codes (Bhw, S) uint8 of images, with the lapping's costs in the rotation."""
         if self.lapping is None:
             return super().find_codes(images)
-        centred = images.to(torch.float32).sub_(LEVEL)
+        centred = images.to(torch.float32, copy=True).sub_(LEVEL)
         filter_borders(centred, self.lapping)
         patches = to_joint_patches(centred, self.patch_size).flatten(0, 2)  # (Bhw, 3s²)
         rotation, (M, _, d) = self.codebook.rotation, self.codebook.codewords.shape

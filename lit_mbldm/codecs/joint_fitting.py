@@ -17,7 +17,6 @@ from lit_mbldm.codecs.lapping_fit import fit_lapping
 from lit_mbldm.codecs.patches import LEVEL, overlapping_patches
 from lit_mbldm.codecs.quantizers import product_codewords, sort_codebooks
 
-ALTERNATIONS = 20
 LAPPING_PATCHES = 20_000
 
 
@@ -32,6 +31,7 @@ def fit_joint_codec(
     max_patches: int = 65_536,
     seed: int = 0,
     sort: bool = True,
+    alternations: int = 20,
 ) -> JointCodec:
     """Fit a codec on overlapping patches of images and of their vertical flips.
 
@@ -49,6 +49,7 @@ def fit_joint_codec(
         max_patches: patches drawn at random, without repetition, from all of them.
         seed: of the draw and of k-means.
         sort: put codewords in pseudo-ordinal order.
+        alternations: turns of codewords and rotation.
 
     Raises:
         InputError: fewer patches than codewords, or arguments that `JointCodec` refuses.
@@ -60,24 +61,25 @@ def fit_joint_codec(
         bits = codec.bits_per_pixel * patch_size**2
         codec.lapping.copy_(fit_lapping(covariance, channels=3, bits=bits))
     x = _join(_vectors(images, codec, max_patches, seed))
-    fit_rotated(codec.codebook, x, seed)
+    fit_rotated(codec.codebook, x, seed, alternations)
     if sort:
         sort_codebooks(codec.codebook.codewords)
     return codec
 
 
-def fit_rotated(codebook: ProductCodebook, x: Tensor, seed: int) -> None:
+def fit_rotated(codebook: ProductCodebook, x: Tensor, seed: int, alternations: int) -> None:
     """Fit a product codebook with its rotation, from balanced principal directions.
 
     Args:
         codebook: to fill.
         x: (N, D) float32.
         seed: of k-means.
+        alternations: turns of codewords and rotation.
     """
     M, K, d = codebook.codewords.shape
     R = balanced_directions(x, M, d)
     C = product_codewords(x @ R.t(), M, K, seed)
-    for _ in tqdm(range(ALTERNATIONS), desc="codebooks", unit="turn"):
+    for _ in tqdm(range(alternations), desc="codebooks", unit="turn"):
         C, products = _update(x, R, C)
         R = _nearest_rotation(products)
     assert codebook.rotation is not None

@@ -15,7 +15,7 @@ Objective = Literal["eps", "x0", "v"]
 class GaussianProcess(GaussianForward):
     """DDPM on a latent of real numbers (Scribano et al. 2023, section 4.2.2).
 
-    The network returns (B, S, h, w).
+    The network returns as many channels as the latent has.
 
     Args:
         num_timesteps: T.

@@ -1,4 +1,5 @@
 import ast
+import os
 import re
 import shlex
 import subprocess
@@ -29,6 +30,7 @@ def test_two_processes_train_draw_and_end(tmp_path: Path) -> None:
         [sys.executable, "-m", "lit_mbldm", "fit", "--config", str(CONFIG)]
         + [f"--{name}={value}" for name, value in options.items()],
         cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=240,
