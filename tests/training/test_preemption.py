@@ -168,6 +168,7 @@ def test_signal_while_two_processes_encode(
     assert process.returncode == AGAIN, printed
 
 
+@pytest.mark.slow
 def test_systems_without_such_signals() -> None:
     code = """
 import os, signal

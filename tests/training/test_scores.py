@@ -239,7 +239,7 @@ def test_two_processes_give_the_same_scores(run: Run, tmp_path: Path) -> None:
     assert kept[0] == kept[1]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_predict_writes_each_sample_once(run: Run, tmp_path: Path, processes: int) -> None:
     arguments = run.arguments("predict", "--samples.num_images=7", "--samples.batch_size=2",
                               f"--samples.out={tmp_path / 'out'}",
