@@ -10,14 +10,8 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.verbs.codec import add_codec
 from lit_mbldm.verbs.data import add_encode, add_shards
 from lit_mbldm.verbs.sample import add_sample
+from lit_mbldm.verbs.trainer import TRAINER_VERBS, add_trainer
 from lit_mbldm.verbs.zoo import ZOO_VERBS
-
-TRAINER_VERBS = {
-    "fit": "train a model from a config",
-    "validate": "measure a model's loss on the validation data",
-    "test": "FID, KID, precision and recall of a checkpoint's samples",
-    "predict": "write a checkpoint's samples to a folder, on any number of devices",
-}
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -34,10 +28,10 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _dispatch(argv: list[str]) -> None:
     verb = argv[0] if argv else ""
-    if verb in TRAINER_VERBS:
+    if verb in TRAINER_VERBS and not {"--help", "-h"} & {*argv}:
         from lit_mbldm.trainer_cli import run_trainer
 
-        run_trainer(argv)
+        run_trainer(["--help" if word == "--help-all" else word for word in argv])
         return
     parser = _parser()
     if verb and not verb.startswith("-") and verb not in _own_verbs(parser):
@@ -63,9 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Diffusion on model-based latents. `lightning` is the same command.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for name, text in TRAINER_VERBS.items():
-        verbs.add_parser(name, help=f"{text} (--config FILE)")
-    for add in (add_shards, add_codec, add_encode, add_sample, *ZOO_VERBS):
+    for add in (add_trainer, add_shards, add_codec, add_encode, add_sample, *ZOO_VERBS):
         add(verbs)
     return parser
 

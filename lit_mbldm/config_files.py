@@ -1,7 +1,8 @@
-"""Configs that start from others: a `base` key with paths relative to the config's folder."""
+"""Configs: those that ship, found by name, and those that start from others by a `base` key."""
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,45 @@ from jsonargparse import get_loader
 from lit_mbldm.errors import InputError
 
 _OPTIONS = ("--config", "-c")
+_PACKAGE = Path(__file__).parent
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The configs that ship, by name: in the package, or beside it in a checkout."""
+    folder = next(f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir())
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_config(config: str) -> str:
+    """The path of a config given as a path or by its name; what is a text of keys stays as it is.
+
+    Raises:
+        InputError: neither a file nor the name of a config that ships.
+    """
+    if os.path.exists(config) or re.search(r"[:{\n]", config):
+        return config
+    name = config.removeprefix("configs/").removesuffix(".yaml")
+    shipped = shipped_configs()
+    if name not in shipped:
+        raise InputError(
+            f"There is no config {config}. Expected a file or one of {', '.join(shipped)}."
+        )
+    return str(shipped[name])
 
 
 def expand_bases(argv: list[str]) -> list[str]:
-    """Replace each config that has a `base` by its bases and itself, as several --config.
+    """Find each config, and replace one that has a `base` by its bases and itself.
 
-    Lightning merges those key by key, the later ones winning: a new class_path keeps the arguments
-    that the new class takes, and a list is replaced unless its key ends in `+`, which appends.
-    jsonargparse's own `config` key would do, but for blocks: they replace inherited blocks whole.
+    Lightning merges several --config key by key, the later ones winning: a new class_path keeps the
+    arguments that the new class takes, and a list is replaced unless its key ends in `+`, which
+    appends. jsonargparse's own `config` key would do, but it replaces inherited blocks whole.
 
     Args:
         argv: a verb and its arguments.
 
     Raises:
-        InputError: a base that is missing, no path, or starts from the config itself.
+        InputError: a config that is missing, or a base that is missing, no path, or starts from
+            the config itself.
     """
     expanded: list[str] = []
     for i, argument in enumerate(argv):
@@ -35,7 +61,7 @@ def expand_bases(argv: list[str]) -> list[str]:
         elif not (option in _OPTIONS and separator):
             expanded.append(argument)
             continue
-        for layer in _layers(value):
+        for layer in _layers(find_config(value)):
             expanded += [option, layer]
     return expanded
 

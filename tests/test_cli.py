@@ -155,6 +155,17 @@ def test_the_command_has_three_names() -> None:
         assert verb in texts[0]
 
 
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+def test_the_help_of_a_lightning_verb_is_a_page(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    page = capsys.readouterr().out.splitlines()
+    assert len(page) < 60
+    assert any(line.split()[:1] == ["quickstart"] for line in page)
+
+
 def test_importing_the_package_is_light() -> None:
     code = "import sys, lit_mbldm, lit_mbldm.zoo; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

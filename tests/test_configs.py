@@ -240,6 +240,19 @@ def test_later_bases_win_and_both_spellings_of_the_option_are_read(tmp_path: Pat
     ]  # fmt: skip
 
 
+def test_shipped_configs_are_found_by_name_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    expected = expand_bases(["fit", "--config", str(named("church_cat"))])
+    for name in ("church_cat", "church_cat.yaml", "configs/church_cat.yaml"):
+        assert expand_bases(["fit", f"--config={name}"]) == expected
+    (tmp_path / "quickstart").write_text("seed_everything: 1")
+    assert expand_bases(["fit", "-c", "quickstart"])[-1] == "quickstart"  # a file wins
+    with pytest.raises(InputError, match=r"no config churchcat\. Expected .* church_cat,"):
+        expand_bases(["fit", "--config", "churchcat"])
+
+
 @pytest.mark.parametrize("base", ["none.yaml", "[3]", "{a: b}"])
 def test_a_missing_base_is_named(base: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(f"base: {base}\n")
