@@ -95,6 +95,8 @@ class _TrainerCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """The verbs, with the arguments that are not the user's."""
         skipped = LightningCLI.subcommands()
+        for arguments in skipped.values():
+            arguments.add("weights_only")  # always True
         skipped["test"].add("verbose")
         skipped["predict"].add("return_predictions")
         return skipped
@@ -160,7 +162,7 @@ class _TrainerCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Give the verbs that draw samples their numbers in place of data."""
-        arguments = super()._prepare_subcommand_kwargs(subcommand)
+        arguments = super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
         if subcommand not in _GROUPS:
             return arguments
         if not isinstance(self.model, DiffusionModule):
