@@ -127,8 +127,8 @@ class _TrainerCLI(LightningCLI):
         if self.subcommand in _GROUPS:
             _check_checkpoint(self.subcommand, self._get(self.config, "ckpt_path"))
             self.save_config_callback = None
+        self._preemption.take_signals()
         if self.subcommand == "fit":
-            self._preemption.take_signals()
             self.trainer_defaults["callbacks"] = [
                 StepSeeds(),
                 FinishStep(),
@@ -147,8 +147,8 @@ class _TrainerCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """See that there is a last checkpoint, and find the one of earlier runs if asked for."""
+        self._preemption.watch(self.trainer)
         if self.subcommand == "fit":
-            self._preemption.trainer = self.trainer
             if isinstance(self.model, CodecModule):
                 self.model.command = self._command
             keep_last(self.trainer)

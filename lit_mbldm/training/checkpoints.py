@@ -90,6 +90,6 @@ def _kept(target: Path) -> str:
 def unreadable(path: _PATH, error: Exception) -> InputError:
     """What to tell the user of a file that torch cannot load."""
     return InputError(
-        f"{public(str(path))} is damaged or no checkpoint ({type(error).__name__}). Name another one with"
-        " --ckpt_path."
+        f"{public(str(path))} is damaged or no checkpoint ({type(error).__name__}). Name another"
+        " one with --ckpt_path."
     )
