@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import replacing
 
 _GAP = 2
+_MARK = "lit_mbldm"
 
 
 def grid(images: Tensor, columns: int | None = None) -> Tensor:
@@ -85,8 +87,27 @@ def check_path(path: Path) -> None:
         raise InputError(f"The folder of {path} does not exist. Make it, or name another.")
 
 
-def save(image: Tensor | Image.Image, path: Path) -> None:
-    """Write (3, H, W) uint8 or a Pillow image as a PNG, whole or not at all; folders are made."""
+def save(image: Tensor | Image.Image, path: Path, mark: str | None = None) -> None:
+    """Write (3, H, W) uint8 or a Pillow image as a PNG, whole or not at all; folders are made.
+
+    Args:
+        image: the picture.
+        path: of the file.
+        mark: text to keep in it, for `mark_of`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    texts = PngInfo()
+    if mark is not None:
+        texts.add_text(_MARK, mark)
     with replacing(path) as temporary:
-        (to_pil(image) if isinstance(image, Tensor) else image).save(temporary, "PNG")
+        pillow = to_pil(image) if isinstance(image, Tensor) else image
+        pillow.save(temporary, "PNG", pnginfo=texts)
+
+
+def mark_of(path: Path) -> str | None:
+    """The text that `save` kept in a PNG; None if there is none, or no PNG."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get(_MARK)
+    except OSError:
+        return None

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -21,10 +20,11 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.features import features_identity
 from lit_mbldm.fidelity import KEPT, FeatureSet, spread
 from lit_mbldm.ranks import from_first, gather_rows, is_first, sum_ranks
-from lit_mbldm.storage.atomic import replacing
+from lit_mbldm.storage.tensor_file import read_tensors, write_tensors
 
 _FORMAT = 1
 _CHUNK = 64
+_PART_SECONDS = 60  # between writes of unfinished sums, some 100 MB for Inception
 MAX_SKIPPED = 0.01
 
 
@@ -56,6 +56,9 @@ def measure_reference(
 ) -> Reference | None:
     """Read features of a training set from the cache, or compute them on all processes.
 
+    A computation that was killed goes on from sums that each process wrote every minute, if the
+    data is shared out to as many processes and workers.
+
     Args:
         data: this process's share of the set.
         codec: of the model, on `device`.
@@ -70,13 +73,16 @@ def measure_reference(
         InputError: more than 1 % of the set cannot be read.
     """
     paths = _paths(data, codec, features, cache)
-    found = {name: _read(path) for name, path in paths.items()} if is_first() else {}
+    found = {name: _read_features(path) for name, path in paths.items()} if is_first() else {}
     missing = from_first([name for name in paths if found.get(name) is None], device)
-    for name, made in _compute(missing, data, codec, features, device).items():
+    part = _part_path(paths, missing, data)
+    for name, made in _compute(missing, data, codec, features, device, part).items():
         found[name] = made
         _check_complete(made.count, data.count)
         if is_first():
             _keep(made, paths[name], data.count)
+    if part.exists():
+        part.unlink()
     if not is_first():
         return None
     real = found["real"]
@@ -104,30 +110,47 @@ def _path(cache: Path, key: dict[str, Any]) -> Path:
     return cache / f"{digest}.safetensors"
 
 
+def _part_path(paths: dict[str, Path], missing: list[str], data: ReferenceSet) -> Path:
+    """Where this process keeps sums over its first batches; what decides their order is in it."""
+    workers = getattr(data.batches, "num_workers", 0)
+    order = [data.start, len(data.batches), workers]  # type: ignore[arg-type]
+    key = {"sums": [paths[name].name for name in missing], "order": order}
+    return _path(paths["real"].parent, key).with_suffix(".part")
+
+
 def _compute(
     names: list[str],
     data: ReferenceSet,
     codec: ImageCodec,
     features: nn.Module,
     device: torch.device,
+    part: Path,
 ) -> dict[str, FeatureSet]:
     if not names:
         return {}
     F = int(features.num_features)  # type: ignore[arg-type]
     sums = {name: _Sums(F, data, KEPT if name == "real" else 0) for name in names}
-    for images in _images(data, codec, device):
-        for name in names:
-            shown = images if name == "real" else codec.decode(codec.encode(images))
-            sums[name].add(features(shown))
-    return {name: part.over_ranks(device) for name, part in sums.items()}
-
-
-def _images(data: ReferenceSet, codec: ImageCodec, device: torch.device) -> Iterator[Tensor]:
+    done, written = _restore(sums, part), time.monotonic()
     batches = tqdm(data.batches, desc="reference", unit="batch", disable=not is_first())
-    for batch in batches:
-        for part in batch[data.kind].split(_CHUNK):
-            moved = part.to(device)
-            yield moved if data.kind == "images" else codec.decode(moved)
+    for number, batch in enumerate(batches, start=1):
+        if number <= done:
+            continue
+        for images in _images(batch[data.kind], data, codec, device):
+            for name in names:
+                shown = images if name == "real" else codec.decode(codec.encode(images))
+                sums[name].add(features(shown))
+        if time.monotonic() - written > _PART_SECONDS:
+            write_tensors(_tensors(sums, number), part)
+            written = time.monotonic()
+    return {name: made.over_ranks(device) for name, made in sums.items()}
+
+
+def _images(
+    batch: Tensor, data: ReferenceSet, codec: ImageCodec, device: torch.device
+) -> Iterator[Tensor]:
+    for chunk in batch.split(_CHUNK):
+        moved = chunk.to(device)
+        yield moved if data.kind == "images" else codec.decode(moved)
 
 
 class _Sums:
@@ -161,6 +184,25 @@ class _Sums:
         )
 
 
+def _tensors(sums: dict[str, _Sums], batches: int) -> dict[str, Tensor]:
+    tensors = {"batches": torch.tensor(batches)}
+    for name, made in sums.items():
+        tensors |= {f"{name}.total": made.total, f"{name}.outer": made.outer}
+        tensors |= {f"{name}.kept": torch.cat(made.kept), f"{name}.seen": torch.tensor(made.seen)}
+    return tensors
+
+
+def _restore(sums: dict[str, _Sums], part: Path) -> int:
+    """Fill in the sums of a computation that was killed; how many batches they hold."""
+    tensors = read_tensors(part)
+    if tensors is None:
+        return 0
+    for name, made in sums.items():
+        made.total, made.outer = tensors[f"{name}.total"], tensors[f"{name}.outer"]
+        made.kept, made.seen = [tensors[f"{name}.kept"]], int(tensors[f"{name}.seen"])
+    return int(tensors["batches"])
+
+
 def _check_complete(read: int, expected: int) -> None:
     if read < (1 - MAX_SKIPPED) * expected:
         raise InputError(
@@ -184,32 +226,11 @@ def _keep(features: FeatureSet, path: Path, expected: int) -> None:
         "kept": features.kept,
         "count": torch.tensor(features.count),
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, {"sha256": _digest(tensors)})
-    except OSError as error:
-        rank_zero_warn(f"The reference features cannot be kept in {path.parent}: {error}")
+    write_tensors(tensors, path)
 
 
-def _read(path: Path) -> FeatureSet | None:
-    """Read a feature set; None, with a warning where the file is damaged, if there is none."""
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in ("total", "outer", "kept", "count")}
-            if (file.metadata() or {}).get("sha256") != _digest(tensors):
-                raise ValueError("its checksum differs")
-    except (SafetensorError, OSError, ValueError) as error:
-        rank_zero_warn(f"{path} is damaged ({error}); the reference features are computed again.")
+def _read_features(path: Path) -> FeatureSet | None:
+    tensors = read_tensors(path)
+    if tensors is None:
         return None
     return FeatureSet(tensors["total"], tensors["outer"], int(tensors["count"]), tensors["kept"])
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()

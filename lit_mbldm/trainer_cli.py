@@ -95,6 +95,8 @@ class _TrainerCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """The verbs, with the arguments that are not the user's."""
         skipped = LightningCLI.subcommands()
+        for arguments in skipped.values():
+            arguments.add("weights_only")  # always True
         skipped["test"].add("verbose")
         skipped["predict"].add("return_predictions")
         return skipped
@@ -125,8 +127,8 @@ class _TrainerCLI(LightningCLI):
         if self.subcommand in _GROUPS:
             _check_checkpoint(self.subcommand, self._get(self.config, "ckpt_path"))
             self.save_config_callback = None
+        self._preemption.take_signals()
         if self.subcommand == "fit":
-            self._preemption.take_signals()
             self.trainer_defaults["callbacks"] = [
                 StepSeeds(),
                 FinishStep(),
@@ -145,8 +147,8 @@ class _TrainerCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """See that there is a last checkpoint, and find the one of earlier runs if asked for."""
+        self._preemption.watch(self.trainer)
         if self.subcommand == "fit":
-            self._preemption.trainer = self.trainer
             if isinstance(self.model, CodecModule):
                 self.model.command = self._command
             keep_last(self.trainer)
@@ -160,7 +162,7 @@ class _TrainerCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Give the verbs that draw samples their numbers in place of data."""
-        arguments = super()._prepare_subcommand_kwargs(subcommand)
+        arguments = super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
         if subcommand not in _GROUPS:
             return arguments
         if not isinstance(self.model, DiffusionModule):

@@ -1,11 +1,13 @@
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from lit_mbldm import reference_features
 from lit_mbldm.codecs import DecoderCodec, PatchCodec
 from lit_mbldm.data.reference import ReferenceSet
 from lit_mbldm.denoisers import RefinerUNet
@@ -170,3 +172,31 @@ def test_what_could_not_be_read_whole_or_written_is_not_kept(
 def test_the_cache_is_where_the_desktop_keeps_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert default_cache() == Path("/somewhere/lit_mbldm/reference")
+
+
+class Killed(Batches):
+    """Batches that end with the process before the third."""
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        yield from islice(super().__iter__(), 2)
+        raise KeyboardInterrupt
+
+
+def test_a_killed_computation_goes_on(
+    codec: PatchCodec, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference_features, "_PART_SECONDS", 0)
+    data = ReferenceSet("images", "first", 10, 0, Killed("images", images))
+    with pytest.raises(KeyboardInterrupt):
+        measure_reference(data, codec, Blocks(), tmp_path, CPU)
+    network, seen = Blocks(), []
+    network.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    data = replace(data, batches=Batches("images", images))
+    found = measure_reference(data, codec, network, tmp_path, CPU)
+    assert sum(seen) == 2 * 4  # of the last two batches, and of their reconstructions
+    assert found is not None
+    assert found.reconstructed is not None
+    assert same(found.real, FeatureSet.of(Blocks()(images)))
+    expected = FeatureSet.of(Blocks()(codec.decode(codec.encode(images))))
+    assert torch.allclose(found.reconstructed.outer, expected.outer)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}

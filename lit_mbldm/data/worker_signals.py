@@ -8,14 +8,16 @@ import threading
 def leave_signals_to_parent(worker_id: int) -> None:
     """Have a DataLoader's process end when its parent wants, and go on at signals from elsewhere.
 
-    A cluster sends SIGTERM and SIGUSR1 to every process of a job. One that dies of it takes the
-    process that trains along, before that has saved. For `DataLoader(worker_init_fn=…)`.
+    A cluster sends SIGTERM and SIGUSR1 to every process of a job, a terminal SIGINT. One that dies
+    of it takes the process that trains along, before that has saved. For
+    `DataLoader(worker_init_fn=…)`.
 
-    Does nothing on systems that do not tell who sent a signal.
+    Takes care of SIGINT alone on systems that do not tell who sent a signal.
 
     Args:
         worker_id: number of the process, of no use here.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not hasattr(signal, "sigwaitinfo"):  # macOS, Windows
         return
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)

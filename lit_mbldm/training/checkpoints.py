@@ -1,16 +1,18 @@
 """Checkpoint files that a kill or a full disk in the middle of saving cannot harm."""
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.fabric.utilities.cloud_io import _is_local_file_protocol
+from lightning.fabric.utilities.cloud_io import _is_local_file_protocol, get_filesystem
 from lightning.fabric.utilities.types import _PATH
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import replacing
+from lit_mbldm.storage.urls import public
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -50,16 +52,27 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self,
         path: _PATH,
         map_location: Callable[..., Any] | None = lambda storage, location: storage,
-        weights_only: bool | None = None,
+        weights_only: bool | None = True,
     ) -> dict[str, Any]:
-        """Load a checkpoint.
+        """Load a checkpoint of tensors and plain values; objects are never unpickled.
+
+        Lightning would unpickle those of web servers, and keep a copy by base name alone.
+
+        Args:
+            path: local path or URL.
+            map_location: as of torch.load.
+            weights_only: of no effect, always True.
 
         Raises:
             FileNotFoundError: there is no such file.
             InputError: the file is damaged, or no checkpoint.
         """
+        fs = get_filesystem(path)
         try:
-            return super().load_checkpoint(path, map_location, weights_only)
+            local = _is_local_file_protocol(path)
+            with fs.open(path, "rb") if local else BytesIO(fs.cat_file(path)) as file:
+                found: dict[str, Any] = torch.load(file, map_location, weights_only=True)
+                return found
         except FileNotFoundError:
             raise
         except Exception as error:  # torch.load raises nearly anything on a file it cannot read
@@ -77,6 +90,6 @@ def _kept(target: Path) -> str:
 def unreadable(path: _PATH, error: Exception) -> InputError:
     """What to tell the user of a file that torch cannot load."""
     return InputError(
-        f"{path} is damaged or no checkpoint ({type(error).__name__}). Name another one with"
-        " --ckpt_path."
+        f"{public(str(path))} is damaged or no checkpoint ({type(error).__name__}). Name another"
+        " one with --ckpt_path."
     )

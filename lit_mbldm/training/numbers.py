@@ -1,6 +1,6 @@
 """The numbers of samples to draw, shared out among processes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import lightning as L
 import torch
@@ -18,15 +18,21 @@ class SampleNumbers(L.LightningDataModule):
         num_images: N.
         batch_size: samples a batch and process.
         training: the data module of the images that scores compare with.
+        done: tells which numbers to leave out.
     """
 
     def __init__(
-        self, num_images: int, batch_size: int, training: L.LightningDataModule | None = None
+        self,
+        num_images: int,
+        batch_size: int,
+        training: L.LightningDataModule | None = None,
+        done: Callable[[int], bool] = lambda number: False,
     ) -> None:
         super().__init__()
         self.num_images = num_images
         self.batch_size = batch_size
         self.training = training
+        self.done = done
 
     def test_dataloader(self) -> "NumberLoader":
         """This process's numbers.
@@ -41,7 +47,8 @@ class SampleNumbers(L.LightningDataModule):
                 f"Expected num_images of at least {world_size}, the number of processes, and a"
                 f" batch_size of at least 1, got {self.num_images} and {self.batch_size}."
             )
-        return NumberLoader(range(rank, self.num_images, world_size), self.batch_size)
+        numbers = [n for n in range(rank, self.num_images, world_size) if not self.done(n)]
+        return NumberLoader(numbers, self.batch_size)
 
     predict_dataloader = test_dataloader
 
@@ -52,13 +59,13 @@ class NumberLoader:
     No DataLoader, into which Lightning would put a sampler that repeats numbers to even out ranks.
     """
 
-    def __init__(self, numbers: range, batch_size: int) -> None:
+    def __init__(self, numbers: list[int], batch_size: int) -> None:
         self.numbers = numbers
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        """Batches."""
-        return -(-len(self.numbers) // self.batch_size)
+        """Batches; at least 1, as Lightning leaves out the hooks of an empty loader."""
+        return max(-(-len(self.numbers) // self.batch_size), 1)
 
     def __iter__(self) -> Iterator[Tensor]:
-        return iter(torch.tensor(self.numbers).split(self.batch_size))
+        return iter(torch.tensor(self.numbers).split(self.batch_size) if self.numbers else ())

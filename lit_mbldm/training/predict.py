@@ -1,13 +1,19 @@
 """A model's samples as numbered pictures: `lightning predict`."""
 
+import hashlib
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.pictures import save
+from lit_mbldm.features import features_identity
+from lit_mbldm.pictures import mark_of, save
+from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.drawing import DrawSamples
+from lit_mbldm.training.numbers import SampleNumbers
 from lit_mbldm.training.options import SampleOptions
 
 
@@ -15,12 +21,13 @@ class WriteSamples(DrawSamples):
     """Writes samples to `out/000000.png`, `000001.png`, …; each process its own.
 
     Sample i depends on (seed, i) alone, so that any number of processes writes the same files.
+    Those that a killed run left are kept; each carries a mark of what made it.
 
     Args:
         num_images: samples to draw, of all processes together.
         batch_size: drawn at once in each process.
         options: how they are drawn.
-        out: folder to write, without pictures yet.
+        out: folder to write, without pictures of other settings.
     """
 
     def __init__(
@@ -32,21 +39,52 @@ class WriteSamples(DrawSamples):
     ) -> None:
         super().__init__(num_images, batch_size, options)
         self.out = Path(out).expanduser()
+        self._mark = ""
+
+    def numbers(self, training: L.LightningDataModule | None = None) -> SampleNumbers:
+        """The numbers whose pictures are missing, to give to Trainer.predict."""
+        return SampleNumbers(
+            self.num_images, self.batch_size, training, lambda number: self._path(number).exists()
+        )
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Check model, options and folder before hours are spent.
+        """Check model and options before hours are spent, and make the folder.
 
         Raises:
-            InputError: no diffusion model, an option that it does not take, or pictures in `out`.
+            InputError: no diffusion model, or an option that it does not take.
         """
         super().setup(trainer, pl_module, stage)
         self.out.mkdir(parents=True, exist_ok=True)
-        if any(self.out.glob("*.png")):
-            raise InputError(f"{self.out} already holds pictures. Name another folder as out.")
+        if trainer.is_global_zero:
+            for leftover in self.out.glob(".*.png.*.tmp"):
+                leftover.unlink(missing_ok=True)
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Tell the model how to draw."""
+        """Tell the model how to draw.
+
+        Raises:
+            InputError: pictures in `out` that other weights or options made.
+        """
         pl_module.sample_arguments = self.arguments
+        self._mark = self._identity(pl_module)
+        pictures = sorted(self.out.glob("*.png"))
+        if any(mark_of(path) != self._mark for path in pictures):
+            raise InputError(
+                f"{self.out} already holds pictures that this model and these options did not make."
+                " Name another folder with --samples.out."
+            )
+        if pictures and trainer.is_global_zero:
+            print(f"{len(pictures)} samples are in {self.out} already and are kept.")
+
+    def _path(self, number: int) -> Path:
+        return self.out / f"{number:06d}.png"
+
+    def _identity(self, model: DiffusionModule) -> str:
+        """sha256 (hex) of what the samples depend on, but for their numbers."""
+        chosen = self.arguments.get("refiner", model.refiner)
+        options = {**asdict(self.options), "refiner": chosen and features_identity(chosen)}
+        text = features_identity(model) + json.dumps(options, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def on_predict_batch_end(
         self,
@@ -59,7 +97,7 @@ class WriteSamples(DrawSamples):
     ) -> None:
         """Write the images (B, 3, H, W) uint8 of the numbers (B,)."""
         for number, image in zip(batch.tolist(), outputs.cpu(), strict=True):
-            save(image, self.out / f"{number:06d}.png")
+            save(image, self._path(number), self._mark)
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Say where the pictures are."""

@@ -1,9 +1,10 @@
-"""Leaving a cluster that wants its machines back: save, exit with a code that means "again"."""
+"""Leaving on a signal: save, exit with a code that means "again"."""
 
 import contextlib
 import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -16,27 +17,31 @@ from lit_mbldm.training.last_checkpoint import last_keeper, save_last
 
 EXIT_CODE = getattr(os, "EX_TEMPFAIL", 75)
 # those that the system has
-SIGNALS = [getattr(signal, name) for name in ("SIGUSR1", "SIGTERM") if hasattr(signal, name)]
+_NAMES = ("SIGUSR1", "SIGTERM", "SIGINT")
+SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+_PATIENCE = 1.0  # seconds; `timeout` and torchrun send a signal twice
 
 
 class Preemption(L.Callback):
-    """On SIGUSR1 or SIGTERM to any process, saves last.ckpt after the step and exits with 75.
+    """On SIGUSR1, SIGTERM or Ctrl-C to any process, saves last.ckpt after the step, exits with 75.
+
+    A second Ctrl-C leaves at once.
 
     Between steps, several processes look for signals where validation begins; a single one also
     after each batch of it. Validation then begins anew in the resumed run. Before training, such as
-    while the data are encoded, a signal ends the process at once, with the same code.
+    while the data are encoded, and in other verbs than fit, a signal ends the process at once, with
+    the same code.
 
     Takes the place of Lightning's handlers: those communicate inside the handler, and on SLURM
-    save in the middle of a step. Without a last.ckpt to write, signals keep their meaning.
-
-    Attributes:
-        trainer: set as soon as there is one, to end the processes that it starts.
+    save in the middle of a step; outside of training they swallow SIGTERM. Without a last.ckpt to
+    write, signals keep their meaning.
     """
 
     def __init__(self) -> None:
-        self.trainer: L.Trainer | None = None
+        self._trainer: L.Trainer | None = None
         self._parent = os.getppid()
         self._received: signal.Signals | None = None
+        self._received_at = 0.0
         self._former: dict[signal.Signals, Any] = {}
         self._before_validation: dict[str, Any] | None = None
 
@@ -44,6 +49,13 @@ class Preemption(L.Callback):
         """Leave at once on a signal, until training begins; to be called before all else."""
         if threading.current_thread() == threading.main_thread():
             self._former = {number: signal.signal(number, self._leave) for number in SIGNALS}
+
+    def watch(self, trainer: L.Trainer) -> None:
+        """End the processes too that this trainer starts; to be called as soon as there is one."""
+        self._trainer = trainer
+        if self._former:
+            connector = trainer._signal_connector
+            connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
     def give_back(self) -> None:
         """Give the signals back the meaning that they had."""
@@ -55,12 +67,8 @@ class Preemption(L.Callback):
         """Note signals from now on, before any process is forked to read data."""
         if last_keeper(trainer) is None:
             self.give_back()
-        if not self._former:
-            return
         for number in self._former:
             signal.signal(number, self._note)
-        connector = trainer._signal_connector
-        connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -116,21 +124,31 @@ class Preemption(L.Callback):
         self.give_back()
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
-        """End now: what is finished of the data stays, and threads at work hold nothing up."""
+        """End now: what is finished stays, and threads at work hold nothing up."""
         self._ignore()
         if _started_by_lightning():
             if os.getppid() == self._parent:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._parent, number)
-        elif self.trainer is not None:
-            for process in getattr(self.trainer.strategy.launcher, "procs", []):
+        elif self._trainer is not None:
+            for process in getattr(self._trainer.strategy.launcher, "procs", []):
                 process.kill()
-        name = signal.Signals(number).name
-        os.write(1, f"\n{name}: left before training.\n".encode())
+        how = (
+            "without saving. Continue from the last checkpoint with --ckpt_path last."
+            if self._received
+            else "at once. Give the same command again to go on."
+        )
+        _write(f"{signal.Signals(number).name}: left {how}")
         os._exit(_exit_code())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._received = signal.Signals(number)
+        waited = time.monotonic() - self._received_at
+        if number == self._received == signal.SIGINT and waited > _PATIENCE:
+            self._leave(number, frame)
+        if self._received is None:
+            self._received, self._received_at = signal.Signals(number), time.monotonic()
+            if number == signal.SIGINT:
+                _write("SIGINT: saving after this step. Press Ctrl-C again to leave at once.")
 
     def _agreed(self, trainer: L.Trainer) -> bool:
         return trainer.strategy.reduce_boolean_decision(self._received is not None, all=False)
@@ -154,6 +172,11 @@ def _started_by_lightning() -> bool:
 def _exit_code() -> int:
     # Lightning kills a process whose children, which it started itself, end with another code
     return 0 if _started_by_lightning() else EXIT_CODE
+
+
+@rank_zero_only
+def _write(text: str) -> None:
+    os.write(1, f"\n{text}\n".encode())  # print may be what the signal interrupted
 
 
 @rank_zero_only

@@ -52,7 +52,10 @@ class Probe(L.Callback):
             kill = ["kill", f"-{self.signal.value}", "--", f"-{os.getpgid(0)}"]
             subprocess.run(kill, start_new_session=True, check=True)
         else:
-            os.kill(os.getpid() if self.target == "self" else os.getppid(), self.signal)
+            os.kill(os.getppid() if self.target == "parent" else os.getpid(), self.signal)
+        if self.target in ("burst", "twice"):
+            time.sleep(1.2 if self.target == "twice" else 0)
+            os.kill(os.getpid(), self.signal)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int

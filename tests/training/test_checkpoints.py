@@ -1,10 +1,16 @@
+import os
 import random
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -83,3 +89,40 @@ def test_other_file_systems() -> None:
     path = "memory://checkpoints/last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"number": 3}, path)
     assert AtomicCheckpointIO().load_checkpoint(path) == {"number": 3}
+
+
+class Payload:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("ran",)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder and its address on a web server."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield tmp_path, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("weights_only", [None, False])
+def test_a_checkpoint_of_a_web_server_runs_no_code(
+    served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, weights_only: bool | None
+) -> None:
+    folder, url = served
+    monkeypatch.chdir(folder)
+    torch.save({"state_dict": Payload()}, folder / "last.ckpt")
+    with pytest.raises(InputError, match=r"last\.ckpt is damaged or no checkpoint"):
+        AtomicCheckpointIO().load_checkpoint(f"{url}/last.ckpt", weights_only=weights_only)
+    assert not (folder / "ran").exists()
+
+
+def test_two_addresses_with_one_base_name(served: tuple[Path, str]) -> None:
+    folder, url = served
+    for number in (1, 2):
+        AtomicCheckpointIO().save_checkpoint({"number": number}, folder / f"{number}" / "last.ckpt")
+        found = AtomicCheckpointIO().load_checkpoint(f"{url}/{number}/last.ckpt")
+        assert found == {"number": number}
+    with pytest.raises(FileNotFoundError):
+        AtomicCheckpointIO().load_checkpoint(f"{url}/3/last.ckpt")

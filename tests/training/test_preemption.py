@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR1: saved at the end of the step, exit code 75, resumed bit for bit."""
+"""SIGTERM, SIGUSR1 and SIGINT: saved at the end of the step, exit code 75, resumed bit for bit."""
 
 import os
 import shutil
@@ -19,7 +19,8 @@ AGAIN = os.EX_TEMPFAIL
 @pytest.mark.parametrize(
     ("sent", "saved"),
     [
-        ("SIGUSR1 step 12 0 self", 13),
+        ("SIGINT step 12 0 burst", 13),  # as `timeout -s INT` does
+        pytest.param("SIGUSR1 step 12 0 self", 13, marks=pytest.mark.slow),
         pytest.param("SIGTERM step 12 0 self", 13, marks=pytest.mark.slow),
         pytest.param("SIGTERM validation 18 0 self", 18, marks=pytest.mark.slow),
         pytest.param("SIGUSR1 save 16 0 self", 17, marks=pytest.mark.slow),
@@ -37,6 +38,14 @@ def test_signal_saves_the_step_and_exits(
     assert fit.last()["/global_step"] == saved
     fit.run(RESUME)
     same(fit, unbroken)
+
+
+def test_second_ctrl_c_leaves_at_once(new_fit: Callable[..., Any]) -> None:
+    fit = new_fit()
+    printed = fit.run(code=AGAIN, PROBE_SIGNAL="SIGINT step 12 0 twice")
+    assert "Press Ctrl-C again" in printed
+    assert "SIGINT: left without saving" in printed
+    assert fit.last()["/global_step"] == 12
 
 
 @pytest.mark.slow
@@ -65,7 +74,7 @@ def test_signal_to_one_of_two_processes_is_agreed_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
 def test_signal_to_the_reading_processes_too(
     new_fit: Callable[..., Any], same: Callable[..., None], name: str
 ) -> None:
@@ -140,7 +149,7 @@ def test_signal_while_it_encodes(
     process.send_signal(signal.SIGUSR1)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == AGAIN, printed
-    assert "SIGUSR1: left before training" in printed
+    assert "SIGUSR1: left at once" in printed
     assert [path.name for path in (tmp_path / "cache").glob("*/*.tar")] == ["codes-000000.tar"]
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -332,12 +333,55 @@ def test_bad_settings_are_named(
     assert word in fails(run.arguments("test", cache, option), capsys)
 
 
-def test_predict_refuses_a_folder_with_pictures(
+def test_predict_refuses_a_folder_with_other_pictures(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    arguments = run.arguments("predict", f"--samples.out={tmp_path}", "--samples.num_images=1",
+                              "--samples.options.steps=2")  # fmt: skip
+    main(arguments)
+    assert "already holds pictures" in fails([*arguments, "--samples.options.seed=1"], capsys)
     (tmp_path / "old.png").touch()
-    arguments = run.arguments("predict", f"--samples.out={tmp_path}")
     assert "already holds pictures" in fails(arguments, capsys)
+
+
+def test_predict_goes_on_by_number(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def predict(out: str, count: int) -> dict[str, bytes]:
+        main(run.arguments("predict", f"--samples.out={tmp_path / out}",
+                           f"--samples.num_images={count}", "--samples.batch_size=2",
+                           "--samples.options.steps=2"))  # fmt: skip
+        return {path.name: path.read_bytes() for path in (tmp_path / out).iterdir()}
+
+    whole = predict("whole", 7)
+    predict("killed", 5)
+    (tmp_path / "killed" / "000002.png").unlink()
+    (tmp_path / "killed" / ".000005.png.1.tmp").touch()
+    kept = (tmp_path / "killed" / "000003.png").stat().st_mtime_ns
+    assert predict("killed", 7) == whole
+    assert predict("killed", 7) == whole  # nothing is left to draw
+    assert (tmp_path / "killed" / "000003.png").stat().st_mtime_ns == kept
+    assert "7 samples: " in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("verb", ["test", "predict"])
+def test_a_signal_ends_the_verbs_that_draw(run: Run, tmp_path: Path, verb: str) -> None:
+    group = {"test": "score", "predict": "samples"}[verb]
+    endless = [f"--{group}.num_images=100000", f"--{group}.options.steps=5"]
+    places = {"test": [f"--score.cache={tmp_path}"], "predict": [f"--samples.out={tmp_path}"]}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lit_mbldm", *run.arguments(verb, *endless, *places[verb])],
+        env={**os.environ, "PYTHONPATH": str(run.folder)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not any(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.terminate()
+    printed, _ = process.communicate(timeout=5)
+    assert process.returncode == os.EX_TEMPFAIL
+    assert "SIGTERM: left at once" in printed
 
 
 def test_in_python_the_numbers_carry_the_training_data(run: Run, tmp_path: Path) -> None:
