@@ -16,7 +16,6 @@ from huggingface_hub import (
     ModelInfo,
     constants,
     get_token,
-    hf_hub_download,
 )
 from huggingface_hub.errors import (
     HTTPError,
@@ -33,6 +32,7 @@ from lit_mbldm.zoo.card import unstated
 from lit_mbldm.zoo.entry_config import CARD, CONFIG, LIBRARY
 from lit_mbldm.zoo.export import whole_entry
 from lit_mbldm.zoo.fetch import blob_id
+from lit_mbldm.zoo.hub_client import download
 from lit_mbldm.zoo.hub_errors import LOG_IN, PAUSES, hub_errors_explained, may_pass
 from lit_mbldm.zoo.load import PICKLES, REPOSITORY, find_folder, load_pretrained
 from lit_mbldm.zoo.tree import find_class
@@ -200,9 +200,9 @@ class _Branch:
 
     def _read_config(self, commit: str | None) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
-            path = hf_hub_download(self._repository, CONFIG, revision=commit, cache_dir=folder)
+            path = download(self._repository, CONFIG, commit, folder)
             try:
-                config = json.loads(Path(path).read_bytes())
+                config = json.loads(path.read_bytes())
             except ValueError:
                 return {}
         return config if isinstance(config, dict) else {}
