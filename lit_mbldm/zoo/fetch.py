@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError
 from torch import nn
 
@@ -15,6 +15,7 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.storage.full_disk import full_disk_explained
 from lit_mbldm.zoo.entry import load_entry, read_files, write_files
 from lit_mbldm.zoo.entry_config import CONFIG, REFINER, WEIGHTS, EntryConfig, read_config
+from lit_mbldm.zoo.hub_client import download
 from lit_mbldm.zoo.hub_errors import PAUSES, hub_errors_explained, may_pass
 from lit_mbldm.zoo.integrity import DamagedError
 from lit_mbldm.zoo.load import PICKLES
@@ -152,22 +153,12 @@ class _Fetch:
         with hub_errors_explained(self._repository, revision), full_disk_explained(self._cache):
             for pause in PAUSES:
                 try:
-                    return self._download(name, revision)
+                    return download(self._repository, name, revision, self._cache, self._offline)
                 except HfHubHTTPError as error:  # the client does not fetch a body again
                     if pause is None or not may_pass(error):
                         raise
                     time.sleep(pause)
         raise AssertionError
-
-    def _download(self, name: str, revision: str | None) -> Path:
-        path = hf_hub_download(
-            self._repository,
-            name,
-            revision=revision,
-            cache_dir=self._cache,
-            local_files_only=self._offline,
-        )
-        return Path(path)
 
 
 def _read_config(path: Path) -> EntryConfig:

@@ -13,9 +13,9 @@ from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
+    ModelInfo,
     constants,
     get_token,
-    hf_hub_download,
 )
 from huggingface_hub.errors import (
     HTTPError,
@@ -24,13 +24,21 @@ from huggingface_hub.errors import (
 )
 from torch import nn
 
+from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.errors import InputError
+from lit_mbldm.training import Refiner
+from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.zoo.card import unstated
 from lit_mbldm.zoo.entry_config import CARD, CONFIG, LIBRARY
 from lit_mbldm.zoo.export import whole_entry
 from lit_mbldm.zoo.fetch import blob_id
+from lit_mbldm.zoo.hub_client import download
 from lit_mbldm.zoo.hub_errors import LOG_IN, PAUSES, hub_errors_explained, may_pass
 from lit_mbldm.zoo.load import PICKLES, REPOSITORY, find_folder, load_pretrained
+from lit_mbldm.zoo.tree import find_class
+
+# A push replaces a model by another of its kind alone.
+_KINDS: tuple[type[nn.Module], ...] = (ImageCodec, DiffusionModule, Refiner)
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ def push_pretrained(
         module = model_or_path
     else:
         module, folder = load_pretrained(model_or_path), find_folder(model_or_path)
-    branch = _Branch(repo_id, revision)
+    branch = _Branch(repo_id, revision, module)
     with hub_errors_explained(repo_id, revision):
         found = branch.look()
         if private and found.public:
@@ -97,7 +105,7 @@ def push_pretrained(
         commit = found.head if set(changes.values()) == {"same"} else None
         if commit is None and not dry_run:
             commit = branch.commit(found, files, changes, message or f"Push with {LIBRARY}")
-            _check_whole(repo_id, commit, files)
+            branch.check_whole(commit, files)
     sizes = {name: len(data) for name, data in files.items()}
     missing = unstated(files[CARD].decode())
     return Push(f"{constants.ENDPOINT}/{repo_id}", changes, sizes, commit, missing)
@@ -143,47 +151,58 @@ class _Found:
 class _Branch:
     """A branch of a repository."""
 
-    def __init__(self, repository: str, revision: str | None) -> None:
+    def __init__(self, repository: str, revision: str | None, module: nn.Module) -> None:
         self._api = HfApi(library_name=LIBRARY)
         self._repository = repository
         self._revision = revision
+        self._kind = next((k for k in _KINDS if isinstance(module, k)), type(module))
 
-    def look(self) -> _Found:
-        """Ask what is there.
+    def look(self, commit: str | None = None) -> _Found:
+        """Ask what is there, or what a commit holds.
 
         Raises:
             InputError: another kind of model.
         """
         try:
-            info = self._api.model_info(
-                self._repository, revision=self._revision, files_metadata=True
-            )
-        except RevisionNotFoundError:
-            default = self._api.model_info(self._repository)
-            return _Found(exists=True, public=not default.private)
+            info = self._info(commit or self._revision)
+            head = info.sha
+        except RevisionNotFoundError:  # a new branch starts as the default one
+            info, head = self._info(None), None
         except RepositoryNotFoundError:
             return _Found()
         ids = {f.rfilename: str(f.lfs.sha256 if f.lfs else f.blob_id) for f in info.siblings or []}
         entry = self._read_entry(info.sha, ids.keys())
-        return _Found(True, not info.private, info.sha, ids, entry)
+        return _Found(True, not info.private, head, ids, entry)
+
+    def _info(self, revision: str | None) -> ModelInfo:
+        return self._api.model_info(self._repository, revision=revision, files_metadata=True)
 
     def _read_entry(self, commit: str | None, names: Set[str]) -> frozenset[str]:
         config = self._read_config(commit) if CONFIG in names else {}
         listed = config.get("sha256")
         if config.get("library") == LIBRARY and isinstance(listed, dict):
-            return frozenset(listed) & names
-        if any(name == CONFIG or name.endswith((".safetensors", *PICKLES)) for name in names):
-            raise InputError(
-                f"{self._repository} holds another kind of model, which a push would overwrite:"
-                " choose another name."
+            if self._has_kind(config.get("model")):
+                return frozenset(listed) & names
+        elif not any(n == CONFIG or n.endswith((".safetensors", *PICKLES)) for n in names):
+            return frozenset()
+        raise InputError(
+            f"{self._repository} holds another kind of model than this {self._kind.__name__}, which"
+            " a push would overwrite: choose another name."
+        )
+
+    def _has_kind(self, tree: object) -> bool:
+        try:
+            return isinstance(tree, dict) and issubclass(
+                find_class(tree.get("class_path")), self._kind
             )
-        return frozenset()
+        except InputError:  # of a newer version
+            return False
 
     def _read_config(self, commit: str | None) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
-            path = hf_hub_download(self._repository, CONFIG, revision=commit, cache_dir=folder)
+            path = download(self._repository, CONFIG, commit, folder)
             try:
-                config = json.loads(Path(path).read_bytes())
+                config = json.loads(path.read_bytes())
             except ValueError:
                 return {}
         return config if isinstance(config, dict) else {}
@@ -232,16 +251,15 @@ class _Branch:
                 time.sleep(pause)
         raise AssertionError
 
-
-def _check_whole(repository: str, commit: str, files: Mapping[str, bytes]) -> None:
-    """See that the Hub took every file: it leaves out what a repository's .gitignore names."""
-    changes = _Branch(repository, commit).look().compare(files)
-    lacking = [name for name, change in changes.items() if change != "same"]
-    if lacking:
-        raise InputError(
-            f"{repository} did not take {', '.join(lacking)}, so that its entry is broken. Remove"
-            " them from its .gitignore, and push again."
-        )
+    def check_whole(self, commit: str, files: Mapping[str, bytes]) -> None:
+        """See that the Hub took every file: it leaves out what a repository's .gitignore names."""
+        changes = self.look(commit).compare(files)
+        lacking = [name for name, change in changes.items() if change != "same"]
+        if lacking:
+            raise InputError(
+                f"{self._repository} did not take {', '.join(lacking)}, so that its entry is"
+                " broken. Remove them from its .gitignore, and push again."
+            )
 
 
 def _operations(

@@ -79,7 +79,7 @@ def build(tree: Mapping[str, Any], num_tensors: int) -> nn.Module:
 
 def _build(tree: Mapping[str, Any]) -> nn.Module:
     path = tree.get("class_path")
-    cls = _find_class(path)
+    cls = find_class(path)
     init_args = tree.get("init_args", {})
     if not isinstance(init_args, Mapping):
         raise InputError(f"Expected the init_args of {path} by name, got {init_args!r:.80}.")
@@ -112,7 +112,12 @@ def _count_parts(tree: Mapping[str, Any]) -> int:
     return 1 + sum(_count_parts(value) for value in values if _is_part(value))
 
 
-def _find_class(path: object) -> type[nn.Module]:
+def find_class(path: object) -> type[nn.Module]:
+    """The class of a codec, denoiser, process or model.
+
+    Raises:
+        InputError: a class path outside `lit_mbldm.` or unknown.
+    """
     if not isinstance(path, str) or not _CLASS_PATH.fullmatch(path):
         raise InputError(
             "Only classes inside lit_mbldm are loaded, of its codecs, denoisers, processes and"

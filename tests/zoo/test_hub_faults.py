@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from entries import FILES, REPO, assert_same, loads
-from huggingface_hub import constants
+from huggingface_hub import constants, set_client_factory
 from huggingface_hub.utils import close_session
 from loopback_http import Exchange, Response
 from loopback_hub import Hub
@@ -257,6 +257,38 @@ def test_a_slow_hub_is_waited_for(pushed: Hub, modules: Modules) -> None:
     began = time.monotonic()
     loads(REPO, modules["refined"])
     assert time.monotonic() - began >= 0.5
+
+
+@pytest.mark.parametrize("header", ["ETag", "X-Linked-Etag", "X-Repo-Commit"])
+@pytest.mark.parametrize("status", [200, 404])
+def test_an_endpoint_that_names_paths_is_refused_before_anything_is_written(
+    pushed: Hub, folders: Folders, tmp_path: Path, header: str, status: int
+) -> None:
+    def hostile(exchange: Exchange) -> Response:
+        answer = exchange.respond()
+        if status != 200:
+            answer = Response.of_json({}, status, X_Error_Code="EntryNotFound")
+        answer.headers[header] = '"../../../evil"' if "tag" in header.lower() else "../../../evil"
+        return answer
+
+    pushed.faults.add("HEAD .*/config.json", hostile, times=None)
+    for use in (load_pretrained, pull, lambda name: push_pretrained(folders["refined"], name)):
+        with pytest.raises(InputError, match=f"{header} .*evil.* outside the Hub's cache"):
+            use(REPO)
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+def test_a_user_s_own_client_is_used(pushed: Hub, modules: Modules) -> None:
+    from huggingface_hub.utils import _http
+
+    made = []
+    before = _http._GLOBAL_CLIENT_FACTORY
+    set_client_factory(lambda: made.append(1) or _http.default_client_factory())
+    try:
+        loads(REPO, modules["refined"])
+        assert len(made) == 1
+    finally:
+        set_client_factory(before)
 
 
 # a full disk

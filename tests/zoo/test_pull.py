@@ -131,14 +131,14 @@ def test_pickles_that_an_entry_lists_are_not_downloaded(hub: Hub, folders: Folde
 
 
 def test_branches_and_commits_are_told_apart(hub: Hub, modules: Modules, folders: Folders) -> None:
-    first = push_pretrained(folders["codec"], REPO).commit
+    first = push_pretrained(folders["categorical"], REPO).commit
     second = push_pretrained(folders["continuous"], REPO, revision="model").commit
     assert {first, second} == {hub.head(REPO), hub.head(REPO, "model")}
     for name, revision, kind in [
-        (REPO, None, "codec"),
-        (f"{REPO}@main", None, "codec"),
-        (f"{REPO}@{first}", None, "codec"),
-        (REPO, first, "codec"),
+        (REPO, None, "categorical"),
+        (f"{REPO}@main", None, "categorical"),
+        (f"{REPO}@{first}", None, "categorical"),
+        (REPO, first, "categorical"),
         (f"{REPO}@model", None, "continuous"),
         (REPO, "model", "continuous"),
         (f"{REPO}@model", "model", "continuous"),
@@ -152,12 +152,12 @@ def test_branches_and_commits_are_told_apart(hub: Hub, modules: Modules, folders
 def test_a_branch_that_moved_on_is_followed_and_a_commit_stays(
     hub: Hub, modules: Modules, folders: Folders
 ) -> None:
-    commit = push_pretrained(folders["codec"], REPO).commit
-    loads(REPO, modules["codec"])
-    push_pretrained(folders["refiner"], REPO)
-    loads(REPO, modules["refiner"])
+    commit = push_pretrained(folders["categorical"], REPO).commit
+    loads(REPO, modules["categorical"])
+    push_pretrained(folders["continuous"], REPO)
+    loads(REPO, modules["continuous"])
     hub.requests.clear()
-    loads(REPO, modules["codec"], revision=commit)
+    loads(REPO, modules["categorical"], revision=commit)
     assert not hub.requests  # a commit that is in the cache needs no network
 
 

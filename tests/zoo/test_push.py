@@ -181,9 +181,9 @@ def test_a_private_repository_is_made_and_a_public_one_refused(
 ) -> None:
     push_pretrained(folders["codec"], REPO, private=True)
     assert hub.repository(REPO).private
-    push_pretrained(folders["refiner"], REPO)
+    push_pretrained(folders["decoder"], REPO)
     assert hub.repository(REPO).private  # it stays so
-    loads(REPO, modules["refiner"])
+    loads(REPO, modules["decoder"])
     head = hub.add_repo("org/public")
     for dry_run in (True, False):
         with pytest.raises(InputError, match="org/public is public"):
@@ -196,7 +196,7 @@ def test_a_branch_is_made_where_it_is_missing(
     hub: Hub, modules: Modules, folders: Folders, exists: bool
 ) -> None:
     if exists:
-        push_pretrained(folders["codec"], REPO)
+        push_pretrained(folders["categorical"], REPO)
     push = push_pretrained(folders["continuous"], REPO, revision="trial/one")
     assert push.commit == hub.head(REPO, "trial/one")
     assert entry(hub) == (FILES if exists else set())
@@ -223,8 +223,8 @@ def test_a_dry_run_lists_and_changes_nothing(hub: Hub, folders: Folders) -> None
         "samples.png": "changed",
     }
     assert push.commit is None
-    push = push_pretrained(folders["continuous"], REPO, revision="trial", dry_run=True)
-    assert set(push.changes.values()) == {"new"}
+    branch = push_pretrained(folders["continuous"], REPO, revision="trial", dry_run=True)
+    assert (branch.changes, branch.commit) == (push.changes, None)
     assert push_pretrained(folders["refined"], REPO, dry_run=True).commit == head
     assert (hub.head(REPO), set(hub.repository(REPO).branches)) == (head, {"main"})
     assert not hub.asked(CHANGES)
@@ -348,6 +348,24 @@ def test_a_file_that_the_repository_ignores_is_missed(
     hub.commit(REPO, {".gitignore": b"*.png"})
     with pytest.raises(InputError, match=r"did not take samples\.png.*\.gitignore"):
         push_pretrained(modules["codec"], REPO)
+
+
+@pytest.mark.parametrize("there", ["codec", "continuous", "refiner"])
+def test_a_push_replaces_models_of_its_own_kind_alone(
+    hub: Hub, modules: dict[str, nn.Module], there: str
+) -> None:
+    push_pretrained(modules[there], REPO)
+    head = hub.head(REPO)
+    for other in {"codec", "refined", "refiner"} - {there, {"continuous": "refined"}.get(there)}:
+        with pytest.raises(InputError, match="another kind of model"):
+            push_pretrained(modules[other], REPO)
+        with pytest.raises(InputError, match="another kind of model"):
+            push_pretrained(modules[other], REPO, revision="trial")
+    assert hub.head(REPO) == head
+    assert set(hub.repository(REPO).branches) == {"main"}
+    same_kind = {"codec": "decoder", "continuous": "categorical", "refiner": "refiner"}[there]
+    push_pretrained(modules[same_kind], REPO)
+    assert entry(hub) >= {"config.json", "model.safetensors"}
 
 
 @pytest.mark.parametrize("listed", [5, [[1]], None])
