@@ -10,6 +10,10 @@ from urllib.parse import quote, unquote, urlsplit
 TIMEOUT = 30.0
 
 
+class ChangedFileError(ValueError):
+    """A file is another than the one whose beginning was read."""
+
+
 class HttpStream:
     """The bytes of a file from a position on; from its beginning where the server knows no parts.
 
@@ -19,25 +23,36 @@ class HttpStream:
     Args:
         url: http or https.
         position: byte to begin at, where the server can.
+        mark: that the file had when its first bytes came; None takes any.
 
     Attributes:
         position: byte it begins at.
         headers: of the answer.
+        mark: what changes when the file does: ETag or date, and size, as far as the server tells.
 
     Raises:
+        ChangedFileError: the file has another mark now.
         urllib.error.HTTPError: the server refuses.
         OSError: it cannot be reached, says nothing for `TIMEOUT` seconds, or, on reading, closes
             the connection too early.
     """
 
-    def __init__(self, url: str, position: int = 0) -> None:
+    def __init__(self, url: str, position: int = 0, mark: tuple[str, str] | None = None) -> None:
         request = build_request(url)
         if position:
             request.add_header("Range", f"bytes={position}-")
+            if mark is not None and mark[0] and not mark[0].startswith("W/"):
+                request.add_header("If-Range", mark[0])
         self._response = _answer(request, behind_end=position > 0)
         self.headers = self._response.headers
         self.position = position if self._response.status in (206, 416) else 0
         self._left = int(self.headers["Content-Length"] or 0)
+        self.mark = self._mark()
+        if mark is not None and any(
+            old and new and old != new for old, new in zip(mark, self.mark, strict=True)
+        ):
+            self.close()
+            raise ChangedFileError("the file was changed on the server while it was read")
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes; none at the end."""
@@ -48,6 +63,11 @@ class HttpStream:
         if not data and self._left > 0:
             raise ConnectionError(f"the connection closed {self._left} bytes before the end")
         return data
+
+    def _mark(self) -> tuple[str, str]:
+        whole = self.headers["Content-Length"] if self._response.status == 200 else None
+        size = (self.headers["Content-Range"] or "").rpartition("/")[2].replace("*", "")
+        return self.headers["ETag"] or self.headers["Last-Modified"] or "", whole or size
 
     def close(self) -> None:
         """Close the connection."""

@@ -4,6 +4,7 @@ A web server's files come as streamed answers, those of all other URLs by fsspec
 """
 
 import io
+import time
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ from lit_mbldm.storage.http_stream import HttpStream
 from lit_mbldm.storage.urls import is_http, is_url, public
 
 BUFFER_BYTES = 1 << 18
+SLOW_SECONDS = 30.0  # of waiting, after which at least this came:
+SLOW_BYTES = 1 << 15
 
 # A worker that is forked must not close the connections it inherits: they are its parent's.
 _kept: set[fsspec.AbstractFileSystem] = set()
@@ -32,7 +35,8 @@ def open_binary(url: str | Path) -> io.BufferedReader:
 
     Raises:
         InputError: a protocol that is unknown or lacks its package.
-        OSError: it cannot be read; FileNotFoundError where it does not exist.
+        OSError: it cannot be read, changes on a web server meanwhile, or comes more slowly than
+            `SLOW_BYTES` in `SLOW_SECONDS`; FileNotFoundError where it does not exist.
     """
     if is_url(str(url)):
         return io.BufferedReader(_RemoteFile(str(url)), BUFFER_BYTES)
@@ -77,6 +81,8 @@ class _RemoteFile(io.RawIOBase):
         self._file: Any = None
         self._position = 0
         self._failure: OSError | None = None
+        self._mark: tuple[str, str] | None = None
+        self._waited, self._came = 0.0, 0  # in seconds and bytes
 
     def readable(self) -> bool:
         return True
@@ -123,12 +129,27 @@ class _RemoteFile(io.RawIOBase):
     def _read(self, size: int) -> bytes:
         try:
             if self._file is None:
-                self._file = _open_at(self._url, self._position)
-            data: bytes = self._file.read(size)
-            return data
+                self._file, begin = _open_at(self._url, self._position, self._mark)
+                self._mark = getattr(self._file, "mark", None)
+                while begin < self._position:
+                    passed = len(self._timed(min(BUFFER_BYTES, self._position - begin)))
+                    if not passed:
+                        raise OSError("shorter than it was")
+                    begin += passed
+            return self._timed(size)
         except Exception:
             self._drop()
             raise
+
+    def _timed(self, size: int) -> bytes:
+        begin = time.monotonic()
+        data: bytes = self._file.read(size)
+        self._waited, self._came = self._waited + time.monotonic() - begin, self._came + len(data)
+        if self._waited > SLOW_SECONDS:
+            if self._came < SLOW_BYTES:
+                raise ValueError(f"only {self._came} bytes came in {self._waited:.0f} s")
+            self._waited, self._came = 0.0, 0
+        return data
 
     def _drop(self) -> None:
         if self._file is not None:
@@ -150,24 +171,14 @@ def _file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     return fs, path
 
 
-def _open_at(url: str, position: int) -> Any:
-    """Open for reading from a position on."""
+def _open_at(url: str, position: int, mark: tuple[str, str] | None) -> tuple[Any, int]:
+    """Open for reading from a position on, or the one that comes with it, if it has the mark."""
     if is_http(url):
-        answer = HttpStream(url, position)
-        _discard(answer, position - answer.position)
-        return answer
+        answer = HttpStream(url, position, mark)
+        return answer, answer.position
     fs, path = _file_system(url)
     stream = fs.open(path, "rb")
-    if stream.seekable():
-        stream.seek(position)
-    else:
-        _discard(stream, position)
-    return stream
-
-
-def _discard(stream: Any, count: int) -> None:
-    while count:
-        data = stream.read(min(BUFFER_BYTES, count))
-        if not data:
-            raise OSError("shorter than it was")
-        count -= len(data)
+    if not stream.seekable():
+        return stream, 0
+    stream.seek(position)
+    return stream, position

@@ -28,7 +28,7 @@ from lit_mbldm.data.reference import shards_identity
 from lit_mbldm.data.shards import write_shards
 from lit_mbldm.data.skips import SkipLog
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage import faults, http_stream
+from lit_mbldm.storage import faults, http_stream, opening
 from lit_mbldm.storage.opening import open_binary
 
 SHARD = "codes-000001.tar"
@@ -41,7 +41,7 @@ class Server(ThreadingHTTPServer):
         ranges: whether it answers parts of files.
         faults: for each file name, what befalls the next answers: a status instead of it,
             `("cut", n)` closes the connection before byte n of the file, `("stall", n)` stops
-            there for a second.
+            there for a second, `("drip", n)` sends bytes in long intervals from there on.
         asked: path, range and credentials of each request.
     """
 
@@ -82,6 +82,9 @@ class Handler(BaseHTTPRequestHandler):
         with path.open("rb") as stream:
             stream.seek(begin)
             self.send(stream, min(where, size) - begin)
+            while kind == "drip" and (byte := stream.read(1)):
+                self.wfile.write(byte)
+                time.sleep(0.05)
             if kind == "stall":
                 self.wfile.flush()
                 time.sleep(1)
@@ -188,6 +191,7 @@ def test_a_thousand_shards_are_opened_by_one_request(code_shards, server) -> Non
     manifest = json.loads(path.read_text())
     entry = manifest["shards"][0]
     manifest["shards"] = [{**entry, "name": f"codes-{i:06d}.tar"} for i in range(1000)]
+    manifest["count"] = 1000 * entry["count"]
     path.write_text(json.dumps(manifest))
     assert open_shards(f"{server.url}/codes").count == 10_000
     assert len(server.asked) == 1
@@ -252,6 +256,38 @@ def test_a_connection_that_always_drops_loses_the_rest_of_the_shard(
     assert [entry["name"] for entry in skips.entries] == ["images-000000.tar"]
     assert f"ends after {good} samples" in skips.entries[0]["reason"]
     assert "4 times (at byte 30000)" in skips.entries[0]["reason"]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_file_that_changes_while_it_is_read_is_not_mixed(
+    code_shards, server, tmp_path, ranges
+) -> None:
+    expected, _ = read_all(str(code_shards))
+    server.ranges = ranges
+    path = code_shards / SHARD
+    changed = bytearray(path.read_bytes())
+    with tarfile.open(path) as archive:
+        for member in archive:
+            changed[member.offset_data + member.size - 1] ^= member.name.endswith(".npy")
+
+    def change() -> Iterator[Any]:
+        yield ("cut", 5000)
+        path.write_bytes(changed)
+        yield None
+
+    server.faults[SHARD] = change()
+    samples, skips = read_all(f"{server.url}/codes")
+    assert samples == [sample for sample in expected if sample in samples]
+    assert skips.count == 40 - len(samples) > 5
+    assert "changed on the server" in skips.entries[0]["reason"]
+
+
+def test_a_drip_of_bytes_is_given_up(code_shards, server, monkeypatch) -> None:
+    monkeypatch.setattr(opening, "SLOW_SECONDS", 0.3)
+    server.faults[SHARD] = itertools.repeat(("drip", 5000))
+    samples, skips = read_all(f"{server.url}/codes")
+    assert skips.count == 40 - len(samples) <= 10
+    assert "bytes came in" in skips.entries[0]["reason"]
 
 
 def test_a_missing_shard_is_skipped_counted_and_asked_for_once(code_shards, server) -> None:
