@@ -27,8 +27,7 @@ class DecoderCodec(ImageCodec):
             buffers.
 
     Raises:
-        InputError: a codec that has a decoder already, or a network that needs images whose sides
-            are multiples of more than a patch.
+        InputError: a codec that has a decoder already.
     """
 
     def __init__(self, codec: ImageCodec, network: nn.Module) -> None:
@@ -37,12 +36,6 @@ class DecoderCodec(ImageCodec):
             raise InputError(
                 f"{codec.quantizer} has a learned decoder already. Give the codec without one, and"
                 " a network trained on what that decodes."
-            )
-        factor = getattr(network, "side_factor", 1)
-        if codec.patch_size % factor:
-            raise InputError(
-                f"A decoder of {codec.quantizer} must take images whose sides are multiples of"
-                f" {codec.patch_size}; this network needs multiples of {factor}. Use fewer levels."
             )
         self.quantizer = f"{codec.quantizer}+decoder"
         self.codec = codec

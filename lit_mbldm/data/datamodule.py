@@ -10,6 +10,7 @@ from lit_mbldm.data.encoding import EncodingDataModule
 from lit_mbldm.data.in_memory import MemoryStream, StoredCodes
 from lit_mbldm.data.loader import EpochLoader
 from lit_mbldm.data.locate import ShardSet, open_shards
+from lit_mbldm.data.patterns import validation_part
 from lit_mbldm.data.reference import ReferenceSet, first_of_each, shards_identity
 from lit_mbldm.data.resumable import ResumableLoader
 from lit_mbldm.data.streams import ShardStream, ShuffledStream
@@ -25,7 +26,8 @@ class ShardDataModule(EncodingDataModule):
 
     Args:
         train: folder of shards, tar, glob or brace pattern, local or a URL, or a list of them.
-        val: the same for validation; read in order and completely.
+        val: the same for validation; read in order and completely. None takes the folder `val` in
+            the folder `train`, where `lit-mbldm shards --val` made one.
         batch_size: samples a batch and process.
         num_workers: reading processes a loader.
         image_size: crop and resize images to this side; None takes them as they are.
@@ -95,8 +97,8 @@ class ShardDataModule(EncodingDataModule):
             identity = json.dumps(shards_identity(self._train_shards))
             digest = hashlib.sha256(identity.encode()).hexdigest()
             self._identity = from_first(digest, self.device)
-        if self.val is not None:
-            self._val_shards = self._codes_of(self._open(self.val), False)
+        if (val := self.val or validation_part(self.train)) is not None:
+            self._val_shards = self._codes_of(self._open(val), False)
             self._check_processes(self._val_shards)
 
     def train_dataloader(self) -> ResumableLoader:
@@ -117,7 +119,7 @@ class ShardDataModule(EncodingDataModule):
         )
 
     def val_dataloader(self) -> EpochLoader | list[EpochLoader]:
-        """Every validation sample once, in order; an empty list without `val`."""
+        """Every validation sample once, in order; an empty list without any."""
         if self._val_shards is None:
             return []
         shards = self._val_shards

@@ -18,6 +18,7 @@ from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.data.codec import Codec
 from lit_mbldm.data.locate import Patterns, ShardSet, open_shards
 from lit_mbldm.data.manifest import FORMAT, Manifest
+from lit_mbldm.data.patterns import VAL, validation_part
 from lit_mbldm.data.reference import shards_identity
 from lit_mbldm.data.shard_codes import EncodeSettings, ShardCodes, ShardError, several_sizes
 from lit_mbldm.data.shard_folder import Part, ShardFolder
@@ -43,6 +44,8 @@ def encode_shards(
     max_skipped: float = 0.01,
 ) -> Manifest | None:
     """Encode image shards: one `codes-000000.tar` an input shard, and `manifest.json`.
+
+    The validation part in a folder of shards is encoded before, into `out/val`, without flips.
 
     A sample is `<key>.npy`, uint8 (V, S, h, w). The first member of each shard, `__codec__`,
     holds the codec's fingerprint and the shape.
@@ -80,6 +83,20 @@ def encode_shards(
             differ from their manifest; once all are, more skipped than tolerated.
         OSError: `out` cannot be written, as on a full disk.
     """
+    if not isinstance(shards, ShardSet) and (val := validation_part(shards)) is not None:
+        encode_shards(
+            val,
+            Path(out) / VAL,
+            codec,
+            flip=False,
+            batch_size=batch_size,
+            device=device,
+            workers=workers,
+            rank=rank,
+            world_size=world_size,
+            wait=wait,
+            max_skipped=max_skipped,
+        )
     images = shards if isinstance(shards, ShardSet) else open_shards(shards)
     _check_arguments(images, batch_size, workers, rank, world_size)
     if images.size is not None:

@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+from functools import cache
+from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +11,20 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lit_mbldm.errors import InputError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "HEIF")
+_HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+_HAS_HEIF = find_spec("pillow_heif") is not None
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
+    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
     | {".ppm", ".pgm", ".pbm", ".pnm"}
+    | (_HEIF_SUFFIXES if _HAS_HEIF else set())
+)
+# images that are not read, and what to do
+_CONVERT = "convert them to JPEG or PNG"
+UNREAD_SUFFIXES = (
+    dict.fromkeys(_HEIF_SUFFIXES - IMAGE_SUFFIXES, "`pip install pillow-heif` reads them")
+    | dict.fromkeys((".jxl", ".jp2", ".psd", ".svg", ".tga", ".exr", ".hdr", ".dng"), _CONVERT)
+    | dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef"), _CONVERT)
 )
 MAX_PIXELS = 89_478_485
 
@@ -37,7 +49,7 @@ def load_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises:
         ImageError: not an image, truncated, corrupt, too large, or with pixels without a range.
     """
-    formats = [name for name in FORMATS if name != "AVIF" or name in _registered()]
+    formats = _formats()
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             if image.width * image.height > max_pixels:
@@ -89,9 +101,15 @@ def to_array(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1)
 
 
-def _registered() -> set[str]:
+@cache
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow reads."""
+    if _HAS_HEIF:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     Image.init()
-    return set(Image.OPEN)
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _upright(image: Image.Image) -> Image.Image:

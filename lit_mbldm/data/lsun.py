@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -41,7 +42,7 @@ class LmdbSource:
 
     def __init__(self, data: Path) -> None:
         self.name = str(data.parent)
-        self.ignored = 0
+        self.ignored = Counter[str]()
         self._data = data
         stat = data.stat()
         with data.open("rb") as stream:
@@ -93,7 +94,7 @@ class ZippedLmdbSource:
 
     def __init__(self, archive: Path, member: zipfile.ZipInfo, scratch: Path | None) -> None:
         self.name = str(archive)
-        self.ignored = 0
+        self.ignored = Counter[str]()
         self._archive = archive
         self._member = member
         self._scratch = scratch

@@ -12,6 +12,7 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.storage.opening import listing, open_binary
 from lit_mbldm.storage.urls import base_name, folder_of, in_folder, is_http, is_url, public
 
+VAL = "val"  # folder of the validation part, in that of the training part
 Patterns = str | Path | list[str] | list[Path]
 
 
@@ -68,6 +69,20 @@ def find_shards(patterns: Patterns, manifests: Manifests | None = None) -> list[
     if not found:
         raise InputError("Expected at least one path of shards, got an empty list.")
     return found
+
+
+def validation_part(train: Patterns) -> str | None:
+    """The folder `val` in a folder of shards, local or a URL, where it holds any, else None."""
+    if isinstance(train, list):
+        return None
+    folder = in_folder(str(train), VAL)
+    if not is_url(folder):
+        path = Path(folder)
+        found = any((path / name).exists() for name in (MANIFEST, UNFINISHED))
+        return folder if found or any(path.glob("*.tar")) else None
+    if base_name(str(train)).lower().endswith(".tar"):
+        return None
+    return folder if Manifests().of_folder(folder) else None
 
 
 def display_name(patterns: Patterns) -> str:

@@ -1,5 +1,6 @@
 """What a source of images gives: undecoded images in a fixed order."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
@@ -25,12 +26,12 @@ class ImageSource(Protocol):
 
     Attributes:
         name: where they come from, for the manifest.
-        ignored: number of files passed over because they are no images.
+        ignored: number of files of each ending that are passed over, because they are no images.
         identity: a hash that changes where the images or their order do.
     """
 
     name: str
-    ignored: int
+    ignored: Counter[str]
     identity: str
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from lit_mbldm.data.endings import describe_ignored
 from lit_mbldm.data.images import ImageError, load_rgb
 from lit_mbldm.data.skips import SkipLog
 from lit_mbldm.data.sources import open_source
@@ -34,6 +35,8 @@ def read_images(
             pixels than the memory set aside.
     """
     found = open_source(source)
+    if found.ignored:
+        tqdm.write(describe_ignored(found.ignored), file=sys.stderr)
     count = min(max_images or len(found), len(found))
     drawn = set(random.Random(0).sample(range(len(found)), count))
     wanted = (raw for number, raw in enumerate(found) if number in drawn)

@@ -12,12 +12,15 @@ from typing import Any
 from tqdm import tqdm
 
 from lit_mbldm.data.convert import Converted, convert
+from lit_mbldm.data.endings import describe_ignored
 from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.manifest import FORMAT, Manifest
+from lit_mbldm.data.patterns import VAL
 from lit_mbldm.data.raw_image import ImageSource, RawImage, changed
 from lit_mbldm.data.shard_folder import UNFINISHED, Part, ShardFolder, Skips
 from lit_mbldm.data.skips import SkipLog
 from lit_mbldm.data.sources import open_source
+from lit_mbldm.data.split import split
 from lit_mbldm.errors import InputError
 
 
@@ -26,6 +29,7 @@ def write_shards(
     out: str | Path,
     size: int,
     *,
+    val: float = 0.0,
     shard_size: int = 1000,
     quality: int = 95,
     workers: int | None = None,
@@ -43,10 +47,15 @@ def write_shards(
         source: images as for `open_source`, or an opened source.
         out: folder of the shards, made where it is missing.
         size: side of the square images in pixels.
+        val: share of the images, chosen by their names, that go to shards of their own in
+            `out/val`; 0 for none.
         shard_size: images a shard.
         quality: of the JPEGs, 1 to 100, without chroma subsampling.
         workers: processes that convert; None takes one a core, 1 converts in this process.
         max_skipped: largest tolerated fraction of images that cannot be used.
+
+    Returns:
+        The manifest of `out`, without what is in `out/val`.
 
     Raises:
         InputError: a bad argument, a source that is bad or changes while it is read, other shards
@@ -54,31 +63,30 @@ def write_shards(
             everything is written, more skipped than tolerated.
         OSError: nothing can be written, as on a full disk; the finished shards stay.
     """
-    if size < 1 or shard_size < 1 or not 1 <= quality <= 100 or (workers or 1) < 1:
+    if min(size, shard_size, workers or 1) < 1 or not 1 <= quality <= 100 or not 0 <= val < 1:
         raise InputError(
-            "Expected size, shard_size and workers of at least 1 and a quality from 1 to 100, got"
-            f" {size}, {shard_size}, {workers} and {quality}."
+            "Expected size, shard_size and workers of at least 1, a quality from 1 to 100 and a"
+            f" val from 0 to below 1, got {size}, {shard_size}, {workers}, {quality} and {val}."
         )
     out = Path(out)
     if isinstance(source, str | Path | Sequence):
         images = open_source(source, scratch=out / UNFINISHED)
     else:
         images = source
-    recipe = _Recipe(images.identity, size, shard_size, quality)
-    names = [f"images-{n:06d}.tar" for n in range(-(-len(images) // shard_size))]
-    folder = ShardFolder(out, names, asdict(recipe))
-    manifest = folder.manifest()
-    if manifest is None:
-        manifest = _write_missing(folder, images, recipe, workers)
-    else:
-        tqdm.write(f"{out} holds these shards already: nothing is left to do.", file=sys.stderr)
-    skips = _log(manifest.skipped)
-    skips.check(manifest.count, len(images), max_skipped, f"What is written stays in {out}.")
     if images.ignored:
-        tqdm.write(f"Ignored {images.ignored} files that are no images.", file=sys.stderr)
+        tqdm.write(describe_ignored(images.ignored), file=sys.stderr)
+    parts: dict[Path, ImageSource] = {out: images}
+    if val:
+        parts = dict(zip((out, out / VAL), split(images, val), strict=True))
+    todo = [_Todo(folder, part, size, shard_size, quality) for folder, part in parts.items()]
+    # the validation part first: where the training part is finished, it is too
+    manifests = [part.write(workers) for part in reversed(todo)]
+    skips = _log([skip for manifest in manifests for skip in manifest.skipped])
+    good = sum(manifest.count for manifest in manifests)
+    skips.check(good, len(images), max_skipped, f"What is written stays in {out}.")
     if skips.count:
         tqdm.write(f"Skipped {skips.count} images:\n{skips.summary()}", file=sys.stderr)
-    return manifest
+    return manifests[-1]
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,26 @@ class _Members:
             skips.add(name, reason, len(list(same)))
         facts = {"upsampled": self._upsampled, "shortest_side": self._shortest_side}
         return skips.entries, facts
+
+
+class _Todo:
+    """The shards of one folder; raises InputError where it holds others."""
+
+    def __init__(
+        self, out: Path, images: ImageSource, size: int, shard_size: int, quality: int
+    ) -> None:
+        self._images = images
+        self._recipe = _Recipe(images.identity, size, shard_size, quality)
+        names = [f"images-{n:06d}.tar" for n in range(-(-len(images) // shard_size))]
+        self._folder = ShardFolder(out, names, asdict(self._recipe))
+
+    def write(self, workers: int | None) -> Manifest:
+        """Write those that are missing."""
+        if (manifest := self._folder.manifest()) is None:
+            return _write_missing(self._folder, self._images, self._recipe, workers)
+        where = self._folder.folder
+        tqdm.write(f"{where} holds these shards already: nothing is left to do.", file=sys.stderr)
+        return manifest
 
 
 def _write_missing(

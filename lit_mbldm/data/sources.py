@@ -1,18 +1,19 @@
 """Raw images of a folder, of tar archives, of a zip or of an LMDB, one at a time."""
 
-import contextlib
 import hashlib
-import os
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from lit_mbldm.data.endings import describe_ignored, ending, is_image
+from lit_mbldm.data.folder_source import FolderSource, add_file
 from lit_mbldm.data.images import IMAGE_SUFFIXES, ImageError
 from lit_mbldm.data.lsun import DATA_FILE, LmdbSource, ZippedLmdbSource
 from lit_mbldm.data.patterns import Manifests, find_shards
-from lit_mbldm.data.raw_image import ImageSource, RawImage, changed, check_bytes
+from lit_mbldm.data.raw_image import ImageSource, RawImage, check_bytes
 from lit_mbldm.data.shard_folder import UNFINISHED
 from lit_mbldm.data.tar_reader import tar_members
 from lit_mbldm.errors import InputError
@@ -49,45 +50,10 @@ def open_source(
             raise InputError(f"Expected a folder, a .tar or a .zip of images, got the file {path}.")
     if len(found) == 0:
         raise InputError(
-            f"Expected images ({' '.join(sorted(IMAGE_SUFFIXES))}) in {found.name}, found none"
-            f" ({found.ignored} other files). Name the folder that holds them."
+            f"Expected images ({' '.join(sorted(IMAGE_SUFFIXES))}) in {found.name}, found none."
+            f" {describe_ignored(found.ignored)} Name the folder that holds them."
         )
     return found
-
-
-class FolderSource:
-    """The image files below a folder, sorted by relative path.
-
-    Raises:
-        InputError: on reading, where the files are no longer those that were there at first.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.name = str(folder)
-        self.ignored = 0
-        self._folder = folder
-        self._images = 0
-        digest = hashlib.sha256()
-        for name in _files(folder):
-            if is_image(name):
-                self._images += 1
-                _add(digest, name, (folder / name).stat())
-            else:
-                self.ignored += 1
-        self.identity = digest.hexdigest()
-
-    def __len__(self) -> int:
-        return self._images
-
-    def __iter__(self) -> Iterator[RawImage]:
-        digest = hashlib.sha256()
-        for name in filter(is_image, _files(self._folder)):
-            path = self._folder / name
-            with contextlib.suppress(FileNotFoundError):  # the digest tells
-                _add(digest, name, path.stat())
-            yield RawImage(name, partial(_read_file, path))
-        if digest.hexdigest() != self.identity:
-            raise changed(self)
 
 
 class TarSource:
@@ -99,17 +65,18 @@ class TarSource:
 
     def __init__(self, archives: list[Path], name: str | None = None) -> None:
         self.name = name or ", ".join(str(path) for path in archives)
-        self.ignored = 0
+        self.ignored = Counter[str]()
         self._images = 0
         self._archives = archives
         self._counts = _told_counts(archives)
         digest = hashlib.sha256()
         for path, count in zip(archives, self._counts, strict=True):
-            _add(digest, path.name, path.stat())
+            add_file(digest, path.name, path)
             for member in _with_lost(tar_members(path), count):
-                wanted = isinstance(member, ImageError) or is_image(member.name)
-                self._images += wanted
-                self.ignored += not wanted
+                if isinstance(member, ImageError) or is_image(member.name):
+                    self._images += 1
+                else:
+                    self.ignored[ending(member.name)] += 1
         digest.update(f"{self._images}\n".encode())
         self.identity = digest.hexdigest()
 
@@ -136,7 +103,8 @@ class ZipSource:
         with zipfile.ZipFile(archive) as zipped:
             images = _zipped_images(zipped)
             self._images = len(images)
-            self.ignored = sum(not info.is_dir() for info in zipped.infolist()) - len(images)
+            others = (i.filename for i in zipped.infolist() if not i.is_dir())
+            self.ignored = Counter(ending(name) for name in others if not is_image(name))
         for info in images:
             digest.update(f"{info.filename!r} {info.file_size} {info.CRC}\n".encode())
         self.identity = digest.hexdigest()
@@ -148,12 +116,6 @@ class ZipSource:
         with zipfile.ZipFile(self._path) as zipped:
             for member in _zipped_images(zipped):
                 yield RawImage(member.filename, partial(_read_zip_member, zipped, member))
-
-
-def is_image(name: str) -> bool:
-    """Whether a file or member of this name is taken for an image, by its suffix."""
-    path = Path(name)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def _existing(source: str | Path) -> Path:
@@ -199,28 +161,6 @@ def _zipped_images(zipped: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     return sorted(images, key=lambda info: info.filename)
 
 
-def _files(folder: Path, below: str = "") -> Iterator[str]:
-    """Relative paths of the files below a folder, sorted; the names of one folder in memory.
-
-    Links to folders are not followed.
-    """
-    with os.scandir(folder / below) as entries:
-        names = sorted(
-            entry.name + "/" * entry.is_dir(follow_symlinks=False)
-            for entry in entries
-            if entry.is_file() or entry.is_dir(follow_symlinks=False)
-        )
-    for name in names:
-        if name.endswith("/"):
-            yield from _files(folder, below + name)
-        else:
-            yield below + name
-
-
-def _add(digest: "hashlib._Hash", name: str, stat: os.stat_result) -> None:
-    digest.update(f"{name!r} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-
-
 def _told_counts(archives: list[Path]) -> list[int]:
     """Images that the manifest beside each archive tells of, 0 where there is none."""
     manifests = Manifests()
@@ -248,11 +188,6 @@ def _with_lost(
 
 def _fail(error: ImageError) -> bytes:
     raise error
-
-
-def _read_file(path: Path) -> bytes:
-    check_bytes(path.stat().st_size)
-    return path.read_bytes()
 
 
 def _read_tar_member(path: Path, member: tarfile.TarInfo) -> bytes:

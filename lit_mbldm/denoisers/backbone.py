@@ -24,7 +24,8 @@ class Backbone(nn.Module):
         stem_channels: channels of the input.
         base_channels: width of the first level and of the features.
         channel_multipliers: width that each level widens to, over `base_channels`, after its
-            blocks on the way down; every level but the last halves height and width.
+            blocks on the way down; every level but the last halves height and width, an odd side
+            rounded up.
         blocks_per_level: residual blocks a level, on the way down and on the way up.
         dropout: probability of dropping a hidden channel's value.
         time_width: of the time embedding that every block takes; None for a network without time.
@@ -66,16 +67,11 @@ class Backbone(nn.Module):
         self.last = blocks(2 * base_channels, base_channels, count=1)
         self.head_norm = group_norm(base_channels)
 
-    @property
-    def side_factor(self) -> int:
-        """What the height and the width of an input must be multiples of."""
-        return 2 ** (len(self.channel_multipliers) - 1)
-
     def body(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """Map an input to features.
 
         Args:
-            x: (B, stem_channels, h, w) float, h and w multiples of `side_factor`.
+            x: (B, stem_channels, h, w) float.
             time: (B,) t/T in [0, 1], for a network with time.
 
         Returns:
@@ -93,6 +89,7 @@ class Backbone(nn.Module):
         for blocks, narrow in zip(self.up, self.narrow, strict=True):
             for block in blocks:  # type: ignore[attr-defined]
                 x = block(torch.cat([x, skips.pop()], dim=1), emb)
-            x = narrow(x)
+            h, w = skips[-1].shape[2:]
+            x = narrow(x)[:, :, :h, :w]  # odd sides were rounded up on the way down
         x = self.last[0](torch.cat([x, skips.pop()], dim=1), emb)
         return F.silu(self.head_norm(x))

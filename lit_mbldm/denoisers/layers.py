@@ -21,6 +21,12 @@ def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
     return layer
 
 
+def pad_to_even(x: Tensor) -> Tensor:
+    """Repeat the last row or column of (B, C, H, W) where their number is odd."""
+    H, W = x.shape[2:]
+    return F.pad(x, (0, W % 2, 0, H % 2), mode="replicate") if H % 2 or W % 2 else x
+
+
 class TimeEmbedding(nn.Module):
     """Sinusoids of t/T, then two linear layers: (B,) in [0, 1] to (B, width).
 
@@ -90,15 +96,15 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve height and width: 2×2 sites become channels, then a 1×1 convolution."""
+    """Halve height and width, rounded up: 2×2 sites become channels, then a 1×1 convolution."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(4 * in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, in, h, w) to (B, out, h/2, w/2)."""
-        return self.conv(F.pixel_unshuffle(x, 2))
+        """Map (B, in, h, w) to (B, out, ⌈h/2⌉, ⌈w/2⌉)."""
+        return self.conv(F.pixel_unshuffle(pad_to_even(x), 2))
 
 
 class Upsample(nn.Module):

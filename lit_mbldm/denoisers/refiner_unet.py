@@ -6,10 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_mbldm.denoisers.backbone import Backbone
-from lit_mbldm.denoisers.layers import zero_init
-from lit_mbldm.errors import InputError
-
-_SHUFFLE = 2  # pixels a side that become channels of one site
+from lit_mbldm.denoisers.layers import pad_to_even, zero_init
 
 
 class RefinerUNet(Backbone):
@@ -30,14 +27,9 @@ class RefinerUNet(Backbone):
         channel_multipliers: Sequence[int] = (1, 3, 4),
         blocks_per_level: int = 1,
     ) -> None:
-        channels = 3 * _SHUFFLE**2
+        channels = 3 * 2**2  # of 2×2 pixels
         super().__init__(channels, base_channels, channel_multipliers, blocks_per_level)
         self.head = zero_init(nn.Conv2d(base_channels, channels, 1))
-
-    @property
-    def side_factor(self) -> int:
-        """What the height and the width of an image must be multiples of."""
-        return _SHUFFLE * super().side_factor
 
     def forward(self, images: Tensor) -> Tensor:
         """Improve images.
@@ -47,16 +39,8 @@ class RefinerUNet(Backbone):
 
         Returns:
             (B, 3, H, W) of the same dtype, nominal range [0, 1], not clipped.
-
-        Raises:
-            InputError: H or W that cannot be halved often enough; multiples of 8 fit the default.
         """
-        factor, (H, W) = self.side_factor, images.shape[2:]
-        if H % factor or W % factor:
-            raise InputError(
-                f"A refiner of {len(self.channel_multipliers)} levels needs images whose sides are"
-                f" multiples of {factor}; this one is {H}×{W}. Resize or crop it."
-            )
-        sites = F.pixel_unshuffle(2 * images - 1, _SHUFFLE)
-        correction = F.pixel_shuffle(self.head(self.body(sites)), _SHUFFLE)
+        H, W = images.shape[2:]
+        sites = F.pixel_unshuffle(pad_to_even(2 * images - 1), 2)
+        correction = F.pixel_shuffle(self.head(self.body(sites)), 2)[:, :, :H, :W]
         return images + correction.to(images.dtype)

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from lit_mbldm.denoisers.backbone import Backbone
 from lit_mbldm.denoisers.layers import zero_init
-from lit_mbldm.errors import InputError
 
 
 class UNet(Backbone):
@@ -62,19 +61,9 @@ class UNet(Backbone):
 
         Returns:
             (B, out_channels, h, w).
-
-        Raises:
-            InputError: h or w that cannot be halved often enough.
         """
         return self.head(self.features(z_t, time, self_condition))
 
     def features(self, z_t: Tensor, time: Tensor, self_condition: Tensor) -> Tensor:
-        """Everything before `head`, (B, base_channels, h, w); arguments and errors as `forward`."""
-        h, w = z_t.shape[2:]
-        if h % self.side_factor or w % self.side_factor:
-            raise InputError(
-                f"A U-Net of {len(self.channel_multipliers)} levels needs latents whose sides are"
-                f" multiples of {self.side_factor}; this one is {h}×{w}. Use fewer"
-                " channel_multipliers or another image size."
-            )
+        """Everything before `head`, (B, base_channels, h, w); arguments as `forward`."""
         return self.body(torch.cat([z_t, self_condition], dim=1), time)

@@ -117,13 +117,13 @@ class Refiner(CodecModule):
         """Improve decoded images.
 
         Args:
-            images: (B, 3, H, W) uint8 RGB, sides that fit the network.
+            images: (B, 3, H, W) uint8 RGB.
 
         Returns:
             (B, 3, H, W) uint8 RGB on the same device.
 
         Raises:
-            InputError: another shape or dtype, or sides that do not fit.
+            InputError: another shape or dtype.
         """
         check_images(images)
         return improve(self.network, images)

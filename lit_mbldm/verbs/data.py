@@ -19,6 +19,13 @@ def add_shards(verbs: Verbs) -> None:
     out.required = False  # nargs="?" would not find it behind an option
     parser.add_argument("--size", type=positive, required=True, help="height and width in pixels")
     parser.add_argument(
+        "--val",
+        type=fraction,
+        default=0,
+        help="share of the images, by their names, to keep apart in OUT/val, such as 0.05"
+        " (default: 0)",
+    )
+    parser.add_argument(
         "--max-skipped",
         type=fraction,
         default=0.01,
@@ -35,6 +42,8 @@ def add_shards(verbs: Verbs) -> None:
 
 
 def _shards(options: argparse.Namespace) -> None:
+    from lit_mbldm.data.manifest import Manifest
+    from lit_mbldm.data.patterns import VAL
     from lit_mbldm.data.shards import write_shards
 
     paths = [path for path in (options.source, options.out) if path is not None]
@@ -47,8 +56,12 @@ def _shards(options: argparse.Namespace) -> None:
             f"{'' if downloads else 'out'} --download."
         )
     source = _download(options, out.parent) if downloads else paths[0]
-    manifest = write_shards(source, out, options.size, max_skipped=options.max_skipped)
+    manifest = write_shards(
+        source, out, options.size, val=options.val, max_skipped=options.max_skipped
+    )
     print(f"{manifest.count} images in {len(manifest.shards)} shards: {out}")
+    if options.val:
+        print(f"{Manifest.read(out / VAL).count} images for validation: {out / VAL}")
     if manifest.upsampled:
         print(
             f"{manifest.upsampled} of them were enlarged to {manifest.size}×{manifest.size}: the"

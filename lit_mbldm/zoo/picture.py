@@ -1,6 +1,5 @@
 """`samples.png`: what a codec, a refiner or a diffusion model does, at a glance."""
 
-import math
 from importlib import resources
 
 import torch
@@ -32,8 +31,7 @@ def draw_picture(module: nn.Module) -> Image.Image:
             arguments = SampleOptions.suiting(module).arguments(module)
             return to_pil(grid(module.sample(_SAMPLES, progress=True, **arguments)))
         case Refiner():
-            factor = getattr(module.network, "side_factor", 1)
-            photos = _photos(math.lcm(module.codec.patch_size, factor))
+            photos = _photos(module.codec.patch_size)
             decoded = module.codec.decode(module.codec.encode(photos))
             return _rows({"photo": photos, "decoded": decoded, "refined": module.refine(decoded)})
         case DecoderCodec():

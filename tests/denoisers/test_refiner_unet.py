@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from lit_mbldm.denoisers import RefinerUNet
-from lit_mbldm.errors import InputError
 
 
 def awake(network: RefinerUNet) -> RefinerUNet:
@@ -20,8 +19,8 @@ def test_paper_s_size_is_about_1_7_million_parameters() -> None:
     assert abs(count / 1.7e6 - 1) < 0.05
 
 
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (24, 40), (96, 96)])
-def test_untrained_it_is_the_identity_on_any_multiple_of_8(height: int, width: int) -> None:
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (24, 40), (9, 12)])
+def test_untrained_it_is_the_identity_on_any_size(height: int, width: int) -> None:
     images = torch.rand(2, 3, height, width)
     assert torch.equal(RefinerUNet()(images), images)
 
@@ -48,9 +47,3 @@ def test_the_dtype_stays() -> None:
     images = torch.rand(1, 3, 16, 16)
     with torch.autocast("cpu", torch.bfloat16):
         assert awake(RefinerUNet(16, (1, 2), 1))(images).dtype == torch.float32
-
-
-@pytest.mark.parametrize(("height", "width"), [(12, 16), (16, 12), (9, 9)])
-def test_sides_that_do_not_fit_are_refused(height: int, width: int) -> None:
-    with pytest.raises(InputError, match=f"multiples of 8; this one is {height}×{width}"):
-        RefinerUNet()(torch.zeros(1, 3, height, width))

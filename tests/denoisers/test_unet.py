@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lit_mbldm.denoisers import UNet
-from lit_mbldm.errors import InputError
+from lit_mbldm.denoisers.layers import pad_to_even
 
 
 def test_shapes_time_and_self_conditioning_reach_the_output() -> None:
@@ -59,7 +59,14 @@ def test_paper_s_size_has_about_51_7_million_parameters() -> None:
     assert abs(count / 51.7e6 - 1) < 0.01
 
 
-def test_sides_that_cannot_be_halved_are_refused() -> None:
-    unet = UNet(6, 6, 16, (1, 2, 2))
-    with pytest.raises(InputError, match="multiples of 4"):
-        unet(torch.zeros(1, 6, 6, 6), torch.zeros(1), torch.zeros(1, 6, 6, 6))
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 6), (13, 38)])
+def test_any_size_of_latent_fits_and_even_ones_are_not_padded(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    unet = UNet(6, 6, 16, (1, 2, 2), 1)
+    torch.nn.init.normal_(unet.head.weight)
+    z = torch.randn(2, 6, height, width)
+    out = unet(z, torch.rand(2), z)
+    assert out.shape == z.shape
+    assert out.isfinite().all()
+    even = torch.randn(2, 6, 4, 8)
+    assert pad_to_even(even) is even

@@ -1,0 +1,105 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lit_mbldm.data.datamodule import ShardDataModule
+from lit_mbldm.data.encode import encode_shards
+from lit_mbldm.data.manifest import Manifest
+from lit_mbldm.data.shards import write_shards
+from lit_mbldm.data.sources import open_source
+from lit_mbldm.data.split import split
+from lit_mbldm.errors import InputError
+
+MakePhotos = Callable[..., Path]
+SIZE = 16
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def names(folder: Path, fraction: float) -> list[set[str]]:
+    return [{image.name for image in part} for part in split(open_source(folder), fraction)]
+
+
+def test_every_image_is_in_one_part_and_stays_there(make_photos: MakePhotos) -> None:
+    photos = make_photos(100)
+    train, val = names(photos, 0.2)
+    assert not train & val
+    assert len(train | val) == 100
+    assert 10 <= len(val) <= 30
+    for index in range(0, 100, 2):
+        (photos / f"{index:03d}.png").unlink()
+    fewer = {image.name for image in open_source(photos)}
+    assert names(photos, 0.2) == [train & fewer, val & fewer]
+    assert len(names(photos, 1e-9)[1]) == 1
+    with pytest.raises(InputError, match="All 50 images"):
+        split(open_source(photos), 1.0)
+
+
+def test_shards_encode_and_training_keep_the_parts_apart(
+    make_photos: MakePhotos, tmp_path: Path, codec
+) -> None:
+    photos, out, codes = make_photos(40), tmp_path / "images", tmp_path / "codes"
+    manifest = write_shards(photos, out, SIZE, val=0.2, shard_size=10)
+    encode_shards(out, codes, codec)
+    counts = {}
+    for folder in (out, codes):
+        data = ShardDataModule(str(folder), batch_size=2)
+        data.setup("fit")
+        counts[folder] = data._train_shards.count, data._val_shards.count
+        assert len(data.val_dataloader()) == -(-data._val_shards.count // 2)
+    assert counts[out] == counts[codes]
+    assert counts[out] == (manifest.count, 40 - manifest.count)
+    assert 0 < manifest.count < 40
+    assert (Manifest.read(codes).variants, Manifest.read(codes / "val").variants) == (2, 1)
+    assert len(open_source(out)) == manifest.count
+
+
+def test_killed_between_the_parts_it_goes_on_to_the_same_bytes(
+    make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = make_photos(40)
+    write_shards(photos, tmp_path / "whole", SIZE, val=0.2, shard_size=10, workers=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("lit_mbldm.data.shards._manifest", interrupt_second())
+        with pytest.raises(KeyboardInterrupt):
+            write_shards(photos, tmp_path / "half", SIZE, val=0.2, shard_size=10, workers=1)
+    with pytest.raises(InputError, match="still being written"):
+        ShardDataModule(str(tmp_path / "half")).setup("fit")
+    write_shards(photos, tmp_path / "half", SIZE, val=0.2, shard_size=10, workers=1)
+    assert contents(tmp_path / "half") == contents(tmp_path / "whole")
+    for other in (0, 0.3):
+        with pytest.raises(InputError, match="other settings"):
+            write_shards(photos, tmp_path / "half", SIZE, val=other, shard_size=10, workers=1)
+
+
+def test_a_validation_part_cannot_be_added_later(image_shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="other settings"):
+        write_shards(tmp_path / "photos", image_shards, SIZE, val=0.2, shard_size=10)
+    assert not (image_shards / "val").exists()
+
+
+def interrupt_second() -> Callable[..., Manifest]:
+    from lit_mbldm.data.shards import _manifest
+
+    calls = []
+
+    def build(*arguments) -> Manifest:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return _manifest(*arguments)
+
+    return build
+
+
+def test_one_bad_image_counts_in_all_images_wherever_it_is(
+    make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    photos = make_photos(150)
+    bad = min(names(photos, 0.05)[1])
+    (photos / bad).write_bytes(b"no image")
+    write_shards(photos, tmp_path / "out", SIZE, val=0.05)
+    assert [s["name"] for s in Manifest.read(tmp_path / "out" / "val").skipped] == [bad]
