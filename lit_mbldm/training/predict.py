@@ -44,10 +44,6 @@ class WriteSamples(DrawSamples):
         if any(self.out.glob("*.png")):
             raise InputError(f"{self.out} already holds pictures. Name another folder as out.")
 
-    def on_predict_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Tell the model how to draw."""
-        pl_module.sample_arguments = self.arguments
-
     def on_predict_batch_end(
         self,
         trainer: L.Trainer,
@@ -63,6 +59,5 @@ class WriteSamples(DrawSamples):
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Say where the pictures are."""
-        pl_module.sample_arguments = {}
         if trainer.is_global_zero:
             print(f"\n{self.num_images} samples: {self.out}")
