@@ -1,11 +1,32 @@
 """Random numbers keyed by sample: none depends on the batch or on the number of devices."""
 
 import hashlib
+import operator
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from lit_mbldm.errors import InputError
+
+
+def read_seed(seed: object) -> int:
+    """The seed as Python's integer, so that equal numbers of any type are one seed.
+
+    Args:
+        seed: an integer, or numpy's or torch's without dimensions.
+
+    Raises:
+        InputError: anything else, such as a bool, a float, a text or a list.
+    """
+    boolean = isinstance(seed, bool) or getattr(seed, "dtype", None) in (torch.bool, np.bool_)
+    if not boolean and not getattr(seed, "ndim", 0):
+        try:
+            return operator.index(seed)  # type: ignore[arg-type]
+        except TypeError:
+            pass
+    raise InputError(f"Expected one whole number as seed, got {type(seed).__name__} {seed!r:.80}.")
 
 
 def _hash(key: tuple[int, ...]) -> int:

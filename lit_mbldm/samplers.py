@@ -1,5 +1,6 @@
 """Loops over reverse steps, and their time grids."""
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Literal, Protocol, get_args
@@ -38,6 +39,10 @@ class Process(Protocol):
     def finish(self) -> Callable[..., Tensor]:
         """(prediction, generator, options) -> z_0."""
 
+    @property
+    def expected(self) -> Callable[..., Tensor]:
+        """(prediction, options) -> the z_0 that ddim and dpm++ head for."""
+
     def implicit_step(
         self, z_t: Tensor, z0: Tensor, t: int, s: int, eta: float, generator: SampleStreams
     ) -> Tensor:
@@ -66,6 +71,21 @@ def check_sampler(sampler: Sampler, eta: float) -> None:
         raise InputError(f"Expected a sampler of {get_args(Sampler)}, got {sampler!r}.")
     if not 0 <= eta <= 1 or (eta and sampler != "ddim"):
         raise InputError(f"eta is ddim's and lies in [0, 1], got {eta} with {sampler}.")
+
+
+def read_temperature(value: object) -> float:
+    """A temperature γ as a number; "argmax" is 0.
+
+    Raises:
+        InputError: another text, or no finite number from 0.
+    """
+    try:
+        number = 0.0 if value == "argmax" else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise InputError(f"A temperature is a number from 0, or argmax, got {value!r:.80}.")
+    return number
 
 
 def draw(
@@ -140,7 +160,9 @@ def ddim(
     def update(z_t: Tensor, prediction: Prediction, t: int, s: int) -> Tensor:
         if s == 0:
             return process.finish(prediction, generator, **options)
-        return process.implicit_step(z_t, prediction.z0, t, s, eta, generator)
+        return process.implicit_step(
+            z_t, process.expected(prediction, **options), t, s, eta, generator
+        )
 
     return _reverse(process, denoiser, shape, steps, generator, update, on_step)
 
@@ -165,11 +187,11 @@ def dpm_solver(
         nonlocal earlier
         if s == 0:
             return process.finish(prediction, generator, **options)
-        z0 = prediction.z0
+        z0 = expected = process.expected(prediction, **options)
         h = (process.snr(s) / process.snr(t)).log() / 2
         if earlier is not None:
             z0 = z0 + (z0 - earlier[0]) * h / (2 * earlier[1])
-        earlier = prediction.z0, h
+        earlier = expected, h
         return process.implicit_step(z_t, z0, t, s, 0.0, generator)
 
     return _reverse(process, denoiser, shape, steps, generator, update, on_step)

@@ -19,7 +19,7 @@ from lit_mbldm.data.shards import write_shards
 from lit_mbldm.denoisers import RefinerUNet, UNet
 from lit_mbldm.pictures import grid
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
-from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, Refiner
+from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, Refiner, SampleOptions
 from lit_mbldm.zoo import load_pretrained
 from lit_mbldm.zoo.entry import save_entry
 
@@ -392,7 +392,7 @@ def test_sample_refuses_what_is_no_model(
         (["--refiner", "no-such-refiner"], "no-such-refiner"),
         (["--refiner", "opq-32-8-8"], "expected a Refiner"),
         (["--path", "1"], "from 2 to 51 frames"),
-        (["--path", "--steps", "5"], "from 2 to 6 frames, not 11"),
+        (["--path", "11", "--steps", "5"], "from 2 to 6 frames, not 11"),
         (["--path", "many"], "whole number"),
         (["--path", "--steps", "5000"], "[1, 1000]"),
         (["--path", "--refiner", "opq-32-8-8"], "leave --refiner out"),
@@ -481,7 +481,7 @@ def test_sample_shows_the_way_from_noise(
     out = tmp_path / "path.png"
     main(["sample", entry, "-n", "2", "--steps", "4", "--temperature", "0.5", "--path", "3",
           "--out", str(out)])  # fmt: skip
-    paths = categorical.sample_paths(2, 3, steps=4, temperature=0.5)
+    paths = categorical.sample_paths(2, SampleOptions(steps=4, temperature=0.5), 3)
     expected = grid(paths.flatten(0, 1), columns=3)
     assert torch.equal(sheet(out)[:, -expected.shape[1] :], expected)
 

@@ -151,6 +151,26 @@ def test_samples_have_the_softmax_s_frequencies(
     assert chisquare(observed.numpy(), expected.numpy()).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 2.2])
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+def test_a_temperature_acts_at_every_step(sampler: Sampler, temperature: float) -> None:
+    """A network that ignores z_t: the path keeps the noise and heads for the tempered mean."""
+    process = CategoricalProcess(codebook_size=8)
+    logits = torch.randn(8, generator=torch.Generator().manual_seed(0))
+    path: dict[int, Tensor] = {}
+    draw(
+        process, lambda z_t, *_: logits.view(1, 8, 1, 1).expand(len(z_t), 8, 4, 4), (1, 4, 4), 4,
+        streams(1), sampler, temperature=temperature,
+        on_step=lambda s, z, _: path.update({s: z}),
+    )  # fmt: skip
+    scores = logits.double() / max(temperature, 1e-3)
+    mean = (scores.softmax(0) * process.levels).sum().float()
+    z_T = process.prior((1, 4, 4), streams(1))
+    noise = process.implied_noise(z_T, mean, process.num_timesteps)
+    for s in (750, 500, 250):
+        assert torch.allclose(path[s], process.mix(mean, noise, s), atol=1e-4)
+
+
 def test_ddim_with_eta_one_is_ancestral_sampling() -> None:
     """The variance of one step and of all is the posterior's (Song et al. 2021, section 4.2)."""
     process = GaussianProcess(objective="x0", self_conditioning=False)

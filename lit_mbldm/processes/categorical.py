@@ -56,6 +56,7 @@ class CategoricalProcess(GaussianForward):
         codebook_size: codewords K of the codec.
     """
 
+    has_temperature = True
     levels: Tensor  # (K,): z_0 of each index
 
     def __init__(
@@ -291,6 +292,25 @@ class CategoricalProcess(GaussianForward):
         """
         z0 = self.finish(prediction, generator, temperature)
         return self.draw_posterior(z_t, z0, t, s, generator)
+
+    def expected(self, prediction: Prediction, temperature: float = 1.0) -> Tensor:
+        """The mean of softmax(logits/γ), (B, S, h, w), which `step` draws z̃_0 around.
+
+        Args:
+            prediction: with logits.
+            temperature: γ ≥ 0; 0 takes the most probable codeword.
+        """
+        if temperature == 1:
+            return prediction.z0
+        assert prediction.logits is not None
+        if temperature == 0:
+            return self.levels[prediction.logits.argmax(-1)]
+        z0 = torch.empty_like(prediction.z0)
+        for row, logits in zip(z0, prediction.logits, strict=True):
+            scores = logits.flatten(0, 2) / temperature  # (S·h·w, K)
+            with full_float32(z0.device):
+                row.copy_(expectation(scores, self.levels[:, None]).view_as(row))
+        return z0
 
     def finish(
         self, prediction: Prediction, generator: SampleStreams, temperature: float = 1.0

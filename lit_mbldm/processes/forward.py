@@ -5,6 +5,7 @@ B samples, S code channels, h×w sites, K codewords, T timesteps; t = 0 is clean
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,9 @@ class GaussianForward(nn.Module):
     step: Callable[..., Tensor]
     # (prediction, generator) -> z_0, at the end of the samplers that follow an expected z_0
     finish: Callable[..., Tensor]
+    # (prediction) -> the z_0 that those samplers head for before
+    expected: Callable[..., Tensor]
+    has_temperature: ClassVar[bool] = False  # whether these three take one
 
     def __init__(
         self,

@@ -93,6 +93,10 @@ class GaussianProcess(GaussianForward):
         """Draw z_s ~ q(z_s | z_t, ẑ_0) for any s < t; at s = 0 it is ẑ_0 itself."""
         return self.draw_posterior(z_t, prediction.z0, t, s, generator)
 
+    def expected(self, prediction: Prediction) -> Tensor:
+        """The estimate of z_0."""
+        return prediction.z0
+
     def finish(self, prediction: Prediction, generator: SampleStreams) -> Tensor:
         """The last step's z_0: the estimate itself."""
         return prediction.z0

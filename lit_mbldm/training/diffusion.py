@@ -1,8 +1,9 @@
 """What continuous and categorical training share: wiring of codec, process and denoiser."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,15 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.processes.forward import GaussianForward
 from lit_mbldm.randomness import SampleStreams
 from lit_mbldm.ranks import gather_rows
-from lit_mbldm.samplers import Sampler, draw
+from lit_mbldm.samplers import OnStep, Sampler, check_sampler, draw, time_grid
 from lit_mbldm.training.loss_by_time import LossByTime
 from lit_mbldm.training.module import CodecModule
-from lit_mbldm.training.refiner import Refiner
+from lit_mbldm.training.options import SampleOptions, fresh_seed
+from lit_mbldm.training.refiner import Refiner, load_refiner
+from lit_mbldm.zoo.about import about_module
 from lit_mbldm.zoo.checkpoint import CHECKPOINT_KEY
+
+_STEPS, _FRAMES = 50, 11  # where nothing else is said
 
 
 class DiffusionModule(CodecModule):
@@ -65,7 +70,7 @@ class DiffusionModule(CodecModule):
         self.codes_shape = self.codec.latent_shape(image_size, image_size)
         num_channels = self.latent.num_channels(self.codec.num_codes)
         self.latent_shape = (num_channels, *self.codes_shape[1:])
-        self.sample_arguments: dict[str, Any] = {}  # of `generate`, in test and predict
+        self.test_options = SampleOptions()  # of test and predict, which their callbacks set
         self._refiner: tuple[Refiner, ...] = ()  # no submodule: neither trained nor saved with it
         self.train_by_time, self.val_by_time = LossByTime(), LossByTime()
         self._check_parts()
@@ -175,14 +180,20 @@ class DiffusionModule(CodecModule):
         self.log_dict(self.val_by_time.metrics("val/loss_at"), batch_size=size)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep also what each process's means of the epoch have taken in."""
+        """Keep also the sampling options, and what each process's means have taken in."""
         super().on_save_checkpoint(checkpoint)
+        checkpoint[CHECKPOINT_KEY]["sampling"] = self.sampling.given()
         sums = self.train_by_time.sums()[None]
         checkpoint[CHECKPOINT_KEY]["loss_by_time"] = gather_rows(sums, self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take them over; with another number of processes the first takes all."""
+        """Take them over, options that the config sets excepted.
+
+        With another number of processes the first takes all sums.
+        """
         super().on_load_checkpoint(checkpoint)
+        kept = SampleOptions.read(checkpoint[CHECKPOINT_KEY].get("sampling", {}))
+        self.sampling = self.sampling.over(kept)
         sums = checkpoint[CHECKPOINT_KEY].get("loss_by_time")  # (W, 10, 2)
         world_size = self._trainer.world_size if self._trainer is not None else 1
         if sums is not None and len(sums) == world_size:
@@ -192,141 +203,185 @@ class DiffusionModule(CodecModule):
 
     def test_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Generate the images, (B, 3, H, W) uint8, of sample numbers (B,) int64."""
-        return self.generate(batch.tolist(), **self.sample_arguments)
+        return self.generate(batch.tolist(), self.test_options)
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Generate images as `test_step` does."""
         return self.test_step(batch, batch_idx)
 
+    @property
+    def sampling(self) -> SampleOptions:
+        """The model's own options, for what `sample` is not told.
+
+        They come from its entry, its checkpoint or the config's `SampleImages`, and go into
+        checkpoints and entries.
+        """
+        return SampleOptions.read(about_module(self).sampling)
+
+    @sampling.setter
+    def sampling(self, options: SampleOptions) -> None:
+        vars(self)["about"] = replace(about_module(self), sampling=options.given())
+
+    def settle(self, options: SampleOptions) -> SampleOptions:
+        """Complete options by the model's own, check them, and load the refiner they name.
+
+        Raises:
+            InputError: an option that the model does not take or out of range, or a refiner that
+                does not load or is another codec's.
+        """
+        steps = min(_STEPS, self.process.num_timesteps)
+        options = options.over(self.sampling).over(SampleOptions(steps, sampler="ddpm"))
+        assert options.steps is not None and options.sampler is not None  # noqa: PT018
+        check_sampler(options.sampler, options.eta or 0.0)
+        time_grid(self.process.num_timesteps, options.steps)
+        if options.temperature is not None and not self.process.has_temperature:
+            raise InputError(f"A {type(self).__name__} takes no temperature: leave it out.")
+        refiner = options.refiner
+        if refiner in (None, "none"):
+            return options
+        if isinstance(refiner, str):
+            refiner = load_refiner(refiner)
+        self.check_refiner(refiner)
+        return replace(options, refiner=refiner)
+
     def sample(
         self,
         num_images: int,
-        steps: int = 50,
-        seed: int = 0,
+        steps: int | None = None,
+        seed: int | None = 0,
         batch_size: int = 16,
         progress: bool = False,
-        sampler: Sampler = "ddpm",
-        eta: float = 0.0,
+        sampler: Sampler | None = None,
+        eta: float | None = None,
         refiner: Refiner | bool = True,
+        temperature: float | Literal["argmax"] | None = None,
     ) -> Tensor:
         """Generate images; image i depends on (seed, i) alone.
 
+        None is the model's own setting, `sampling`, as in `lit-mbldm sample`, else the default.
+
         Args:
             num_images: N.
-            steps: reverse steps, at most T.
-            seed: of the noise.
+            steps: reverse steps, at most T; by default 50.
+            seed: of the noise, one integer of Python, numpy or torch: equal numbers are one seed.
+                None draws a fresh one, which a log line tells.
             batch_size: images made at once.
             progress: show a progress bar.
-            sampler: "ddpm" (ancestral, the paper's), "ddim" or "dpm++" (DPM-Solver++ 2M).
-            eta: of ddim, from 0 (no noise) to 1.
+            sampler: "ddpm" (ancestral, the paper's, the default), "ddim" or "dpm++" (DPM-Solver++
+                2M). The latter two follow the expected z_0; a categorical model then draws its
+                codewords at the last step.
+            eta: of ddim, from 0 (no noise, the default) to 1.
             refiner: to pass the decoded images through; True is the one that came with the model,
                 if any, False none.
+            temperature: γ of a categorical model's softmax at every step, by default 1; 0 or
+                "argmax" takes the most probable codeword.
 
         Returns:
             (N, 3, H, W) uint8 RGB on the CPU.
 
         Raises:
-            InputError: numbers out of range, or eta with another sampler than ddim.
+            InputError: numbers out of range, a seed that is no integer, a temperature for a
+                continuous model, or eta with another sampler than ddim.
         """
-        return self._sample(
-            num_images, batch_size, progress, steps, seed, refiner, sampler=sampler, eta=eta
+        options = SampleOptions(
+            steps,
+            fresh_seed() if seed is None else seed,
+            sampler,
+            eta,
+            temperature,
+            None if refiner is True else refiner or "none",
         )
+        return torch.cat(list(self.batches(num_images, options, batch_size, progress)))
 
-    def _sample(
-        self,
-        num_images: int,
-        batch_size: int,
-        progress: bool,
-        steps: int,
-        seed: int,
-        refiner: Refiner | bool,
-        **options: Any,
-    ) -> Tensor:
+    def batches(
+        self, num_images: int, options: SampleOptions, batch_size: int = 16, progress: bool = False
+    ) -> Iterator[Tensor]:
+        """Generate images 0 to N - 1 as `sample` does, each batch (B, 3, H, W) uint8 on the CPU."""
         if min(num_images, batch_size) < 1:
             raise InputError(
                 "The number of images and the batch size must be at least 1, got"
                 f" {num_images} and {batch_size}."
             )
-        images = []
-        with tqdm(total=num_images * steps, disable=not progress, desc="sampling") as bar:
-            for numbers in torch.arange(num_images).split(batch_size):
-                advance = partial(_advance, bar, len(numbers))
-                made = self.generate(
-                    numbers.tolist(), steps, seed, refiner=refiner, on_step=advance, **options
-                )
-                images.append(made.cpu())
-        return torch.cat(images)
+        options = self.settle(options)
+        total = num_images * (options.steps or 0)
+        with tqdm(total=total, disable=not progress, desc="sampling") as bar:
+            for first in range(0, num_images, batch_size):
+                numbers = range(first, min(first + batch_size, num_images))
+                yield self.generate(numbers, options, partial(_advance, bar, len(numbers))).cpu()
 
     @torch.inference_mode()
     def generate(
-        self,
-        numbers: Sequence[int],
-        steps: int = 50,
-        seed: int = 0,
-        refiner: Refiner | bool = True,
-        **options: Any,
+        self, numbers: Sequence[int], options: SampleOptions, on_step: OnStep | None = None
     ) -> Tensor:
         """Generate the images of these numbers as one batch.
 
         Args:
             numbers: B sample numbers; sample i depends on (seed, i) alone.
-            steps: reverse steps, at most T.
-            seed: of the noise.
-            refiner: to pass the decoded images through; True is the one that came with the model,
-                if any, False none.
-            options: of `lit_mbldm.samplers.draw`.
+            options: how they are drawn; what they leave open is the model's own.
+            on_step: called after each step.
 
         Returns:
             (B, 3, H, W) uint8 RGB on the model's device.
+
+        Raises:
+            InputError: as `settle`.
         """
+        options = self.settle(options)
         training = self.training
         self.eval()
         try:
-            streams = self._sample_streams(seed, numbers)
-            z0 = draw(self.process, self.denoiser, self.latent_shape, steps, streams, **options)
+            z0 = draw(
+                self.process,
+                self.denoiser,
+                self.latent_shape,
+                generator=self._sample_streams(options, numbers),
+                on_step=on_step,
+                **options.given(),
+            )
         finally:
             self.train(training)
         images = self.codec.decode(self.latent.to_codes(z0))
-        chosen = self.refiner if refiner is True else refiner
-        return chosen.to(self.device).refine(images) if chosen else images
+        refiner = self.refiner if options.refiner is None else options.refiner
+        return refiner.to(self.device).refine(images) if isinstance(refiner, Refiner) else images
 
     def sample_paths(
-        self, num_images: int, frames: int = 11, steps: int = 50, seed: int = 0, **options: Any
+        self, num_images: int, options: SampleOptions, frames: int | None = None
     ) -> Tensor:
         """Decode z_t along the way from noise to image (Scribano et al. 2023, figure 7).
 
         Args:
             num_images: B.
-            frames: F of each path, evenly spread over the steps, noise and image included.
-            steps: reverse steps, at most T.
-            seed: of the noise: the last frames are `generate`'s images, unrefined.
-            options: of `lit_mbldm.samplers.draw`.
+            options: how they are drawn: the last frames are `generate`'s images, unrefined.
+            frames: F of each path, evenly spread over the steps, noise and image included; by
+                default 11, or what the steps allow.
 
         Returns:
             (B, F, 3, H, W) uint8 RGB on the model's device.
 
         Raises:
-            InputError: fewer than 2 frames, or more than steps + 1.
+            InputError: as `settle`, or fewer than 2 frames, or more than steps + 1.
         """
-        picks = frame_steps(frames, steps)
+        options = self.settle(replace(options, refiner="none"))
+        picks = frame_steps(frames, options.steps or 0)
         numbers = range(num_images)
-        noise = self.process.prior(self.latent_shape, self._sample_streams(seed, numbers))
-        path = [noise]
-        options |= {"refiner": False, "on_step": lambda step, z, _: path.append(z)}
-        self.generate(numbers, steps, seed, **options)
+        path = [self.process.prior(self.latent_shape, self._sample_streams(options, numbers))]
+        self.generate(numbers, options, on_step=lambda step, z, _: path.append(z))
         decoded = [self.codec.decode(self.latent.to_codes(path[step])) for step in picks]
         return torch.stack(decoded, dim=1)
 
-    def _sample_streams(self, seed: int, numbers: Sequence[int]) -> SampleStreams:
-        return SampleStreams([(seed, number) for number in numbers], self.device)
+    def _sample_streams(self, options: SampleOptions, numbers: Sequence[int]) -> SampleStreams:
+        return SampleStreams([(options.seed, number) for number in numbers], self.device)
 
 
-def frame_steps(frames: int, steps: int) -> list[int]:
+def frame_steps(frames: int | None, steps: int) -> list[int]:
     """After how many of a path's steps each of its frames is taken, from 0 to steps.
+
+    None is 11 frames, or what the steps allow.
 
     Raises:
         InputError: fewer than 2 frames, or more than steps + 1.
     """
+    frames = min(_FRAMES, steps + 1) if frames is None else frames
     if not 2 <= frames <= steps + 1:
         raise InputError(f"A path of {steps} steps has from 2 to {steps + 1} frames, not {frames}.")
     return [round(i * steps / (frames - 1)) for i in range(frames)]

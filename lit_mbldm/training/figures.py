@@ -1,7 +1,7 @@
 """The paper's figures of a model: its samples at several temperatures, and on their way."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from PIL.Image import Image
@@ -9,13 +9,16 @@ from PIL.Image import Image
 from lit_mbldm.pictures import table
 from lit_mbldm.samplers import time_grid
 from lit_mbldm.training.diffusion import DiffusionModule, frame_steps
+from lit_mbldm.training.options import SampleOptions
 
 
 def draw_temperatures(
     model: DiffusionModule,
     columns: int,
     temperatures: Sequence[float],
-    arguments: Mapping[str, Any],
+    options: SampleOptions,
+    batch_size: int = 16,
+    progress: bool = False,
 ) -> Image:
     """Samples of the same seeds at each temperature, a row each.
 
@@ -25,14 +28,21 @@ def draw_temperatures(
         model: a categorical model.
         columns: samples a row.
         temperatures: γ of each row.
-        arguments: of `model.sample`, but for the temperature.
+        options: how they are drawn, but for the temperature.
+        batch_size: images made at once.
+        progress: show progress bars.
     """
-    rows = [model.sample(columns, **{**arguments, "temperature": t}) for t in temperatures]
+    rows = [
+        torch.cat(
+            list(model.batches(columns, replace(options, temperature=t), batch_size, progress))
+        )
+        for t in temperatures
+    ]
     return table(torch.stack(rows), [f"{t:g}" if t else "argmax" for t in temperatures])
 
 
 def draw_paths(
-    model: DiffusionModule, rows: int, frames: int, arguments: Mapping[str, Any]
+    model: DiffusionModule, rows: int, options: SampleOptions, frames: int | None = None
 ) -> Image:
     """Samples on their way from noise to image, a row each.
 
@@ -41,12 +51,14 @@ def draw_paths(
     Args:
         model: the model.
         rows: samples.
-        frames: columns.
-        arguments: of `model.sample_paths`.
+        options: how they are drawn.
+        frames: columns; by default 11, or what the steps allow.
 
     Raises:
         InputError: a number of frames that does not fit the number of steps.
     """
-    times = time_grid(model.process.num_timesteps, arguments["steps"])
-    captions = [f"t = {times[step]}" for step in frame_steps(frames, arguments["steps"])]
-    return table(model.sample_paths(rows, frames, **arguments), columns=captions)
+    paths = model.sample_paths(rows, options, frames)
+    steps = model.settle(options).steps or 0
+    times = time_grid(model.process.num_timesteps, steps)
+    captions = [f"t = {times[step]}" for step in frame_steps(frames, steps)]
+    return table(paths, columns=captions)

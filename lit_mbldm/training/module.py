@@ -11,6 +11,7 @@ from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.randomness import SampleStreams
 from lit_mbldm.ranks import all_equal, from_first
+from lit_mbldm.zoo.about import About, about_module
 from lit_mbldm.zoo.checkpoint import CHECKPOINT_KEY
 from lit_mbldm.zoo.load import load_codec
 from lit_mbldm.zoo.tree import describe
@@ -89,7 +90,8 @@ class CodecModule(L.LightningModule):
                 "The processes have different codecs: their names stand for different files. Name a"
                 " commit (org/repo@commit), or see that the machines' folders agree."
             )
-        vars(self).pop("about", None)  # of the weights that it was loaded with
+        # the other facts are of the weights that it was loaded with
+        vars(self)["about"] = About(sampling=about_module(self).sampling)
         if self.trainer.ckpt_path is None:
             self.noise_seed = from_first(torch.initial_seed(), self.device)
 

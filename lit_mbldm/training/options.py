@@ -1,91 +1,82 @@
-"""How samples are drawn, wherever a config or a command says so."""
+"""How samples are drawn, wherever a config, a command or a caller says so."""
 
-import inspect
+import secrets
 import shlex
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
-from torch import nn
+from lightning.pytorch.utilities import rank_zero_info
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.samplers import Sampler, check_sampler, time_grid
-from lit_mbldm.training.diffusion import DiffusionModule
-from lit_mbldm.training.refiner import Refiner, load_refiner
-from lit_mbldm.zoo.about import about_module
+from lit_mbldm.randomness import read_seed
+from lit_mbldm.samplers import Sampler, read_temperature
+from lit_mbldm.training.refiner import Refiner
 
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """Settings of `DiffusionModule.sample`; None leaves a model's default.
+    """How samples are drawn; None leaves a setting to the model.
 
     Attributes:
         steps: reverse steps, at most T.
-        seed: of the noise; sample i depends on (seed, i) alone.
+        seed: of the noise, any integer; sample i depends on (seed, i) alone.
         sampler: ddpm (the paper's), ddim or dpm++.
         eta: of ddim, from 0 (no noise) to 1.
-        temperature: γ of a categorical model; 0 takes the most probable codeword.
-        refiner: name or path of a refiner to pass the images through; `none` leaves out the one
-            that came with the model.
+        temperature: γ of a categorical model; 0 or argmax takes the most probable codeword.
+        refiner: a refiner, its name or its path, to pass the images through; `none` leaves out
+            the one that came with the model.
+
+    Raises:
+        InputError: a seed or a temperature that is none.
     """
 
-    steps: int = 50
+    steps: int | None = None
     seed: int = 0
-    sampler: Sampler = "ddpm"
+    sampler: Sampler | None = None
     eta: float | None = None
-    temperature: float | None = None
-    refiner: str | None = None
+    temperature: float | Literal["argmax"] | None = None
+    refiner: str | Refiner | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", read_seed(self.seed))
+        if self.temperature is not None:
+            object.__setattr__(self, "temperature", read_temperature(self.temperature))
 
     @classmethod
-    def suiting(cls, model: nn.Module, **given: Any) -> "SampleOptions":
-        """Options that are given, else what the model was published with, else the defaults.
-
-        Args:
-            model: of `load_pretrained`.
-            given: attributes; None where they are not given.
+    def read(cls, sampling: Mapping[str, Any]) -> "SampleOptions":
+        """Take over what `given` returned.
 
         Raises:
-            InputError: it was published with other options than these.
+            InputError: another setting.
         """
-        chosen = {name: value for name, value in given.items() if value is not None}
-        default: dict[str, Any] = {}
-        if isinstance(model, DiffusionModule):
-            default["steps"] = min(cls.steps, model.process.num_timesteps)
         try:
-            return cls(**{**default, **about_module(model).sampling, **chosen})
+            return cls(**sampling)
         except TypeError as error:
             raise InputError(f"The model suggests unknown options of sampling: {error}.") from error
 
-    def arguments(self, model: DiffusionModule) -> dict[str, Any]:
-        """Keyword arguments for the model's `sample` and `generate`.
+    def given(self) -> dict[str, Any]:
+        """What suits a model and is kept with it: all that is given but seed and refiner."""
+        values = {name: getattr(self, name) for name in ("steps", "sampler", "eta", "temperature")}
+        return {name: value for name, value in values.items() if value is not None}
 
-        Raises:
-            InputError: no diffusion model, an option that it does not take or out of range, or a
-                refiner that does not load or is another codec's.
-        """
-        if not isinstance(model, DiffusionModule):
-            raise InputError(f"Samples need a diffusion model, got a {type(model).__name__}.")
-        check_sampler(self.sampler, self.eta or 0.0)
-        time_grid(model.process.num_timesteps, self.steps)
-        if self.temperature is not None and not self.temperature >= 0:
-            raise InputError(
-                f"The sampling temperature must be at least 0, not {self.temperature}."
-            )
-        given = {name: value for name, value in asdict(self).items() if value is not None}
-        for name in given.keys() - inspect.signature(model.sample).parameters.keys():
-            raise InputError(f"A {type(model).__name__} takes no {name}: leave it out.")
-        if self.refiner is not None:
-            given["refiner"] = self._chosen_refiner(model, self.refiner)
-        return given
+    def over(self, others: "SampleOptions") -> "SampleOptions":
+        """These options, completed by others; eta goes with its sampler."""
+        if self.sampler not in (None, others.sampler):
+            others = replace(others, eta=None)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(others, **{k: v for k, v in values.items() if v is not None})
 
     def flags(self, seed: int) -> str:
         """These options as flags of `lit-mbldm sample`, but with another seed."""
-        given = {k: v for k, v in asdict(replace(self, seed=seed)).items() if v is not None}
-        return " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in given.items())
+        values = {**self.given(), "seed": seed}
+        if isinstance(self.refiner, str):
+            values["refiner"] = self.refiner
+        return " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in values.items())
 
-    @staticmethod
-    def _chosen_refiner(model: DiffusionModule, name: str) -> Refiner | bool:
-        if name == "none":
-            return False
-        refiner = load_refiner(name)
-        model.check_refiner(refiner)
-        return refiner
+
+def fresh_seed() -> int:
+    """A random seed, which a log line tells."""
+    seed = secrets.randbelow(2**32)
+    rank_zero_info(f"Fresh seed: {seed}")
+    return seed

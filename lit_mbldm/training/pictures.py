@@ -15,10 +15,11 @@ from torch import Tensor
 from lit_mbldm.pictures import beside, grid, save, to_pil, to_tensor
 from lit_mbldm.training.categorical import CategoricalDiffusion
 from lit_mbldm.training.diffusion import DiffusionModule
+from lit_mbldm.training.drawing import diffusion_model
 from lit_mbldm.training.figures import draw_paths, draw_temperatures
 from lit_mbldm.training.options import SampleOptions
 
-_FEW, _FRAMES = 4, 11
+_FEW = 4
 _TEMPERATURES = (0.0, 0.1, 1.0, 2.0)
 
 
@@ -31,7 +32,8 @@ class SampleImages(L.Callback):
 
     Args:
         num_images: samples in a grid.
-        options: how they are drawn; the seed is the same every time.
+        options: how they are drawn; the seed is the same every time. But for seed and refiner they
+            become the model's own, which checkpoints and entries keep.
     """
 
     def __init__(self, num_images: int = 16, options: SampleOptions | None = None) -> None:
@@ -39,7 +41,7 @@ class SampleImages(L.Callback):
         self.options = options or SampleOptions()
         self._real: Tensor | None = None
         self._folder = Path()
-        self._arguments: dict[str, Any] = {}
+        self._settled = self.options
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Agree on a folder, and check the options before hours are spent.
@@ -49,7 +51,9 @@ class SampleImages(L.Callback):
         """
         # every rank must ask for log_dir, which is broadcast
         self._folder = Path(_relative(trainer.log_dir or trainer.default_root_dir))
-        self._arguments = self.options.arguments(pl_module)
+        model = diffusion_model(pl_module)
+        self._settled = model.settle(self.options)
+        model.sampling = self.options.over(model.sampling)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
@@ -80,21 +84,21 @@ class SampleImages(L.Callback):
                     logger.experiment.add_image(name, to_tensor(picture), trainer.global_step)
 
     def _draw(self, model: DiffusionModule) -> dict[str, Image]:
-        arguments = self._arguments
-        pictures = {"samples": to_pil(grid(model.sample(self.num_images, **arguments)))}
-        unrefined = {name: value for name, value in arguments.items() if name != "refiner"}
-        frames = min(_FRAMES, self.options.steps + 1)
-        pictures["path"] = draw_paths(model, _FEW, frames, unrefined)
+        pictures = {"samples": to_pil(grid(self._sample(model)))}
+        pictures["path"] = draw_paths(model, _FEW, self._settled)
         if isinstance(model, CategoricalDiffusion):
-            pictures["temperatures"] = draw_temperatures(model, _FEW, _TEMPERATURES, arguments)
+            pictures["temperatures"] = draw_temperatures(model, _FEW, _TEMPERATURES, self._settled)
         return pictures
+
+    def _sample(self, model: DiffusionModule, progress: bool = False) -> Tensor:
+        return torch.cat(list(model.batches(self.num_images, self._settled, progress=progress)))
 
     @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write samples.png and print the command that samples from the checkpoint."""
         if self._real is None:  # resumed where nothing was left to do
             return
-        samples = pl_module.sample(self.num_images, progress=True, **self._arguments)
+        samples = self._sample(pl_module, progress=True)
         columns = math.ceil(math.sqrt(self.num_images))
         blank = torch.full_like(samples, 255)
         blank[: len(self._real)] = self._real

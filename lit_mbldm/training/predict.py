@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.drawing import DrawSamples
 from lit_mbldm.training.numbers import SampleNumbers
 from lit_mbldm.training.options import SampleOptions
+from lit_mbldm.training.refiner import Refiner
 
 
 class WriteSamples(DrawSamples):
@@ -60,12 +60,11 @@ class WriteSamples(DrawSamples):
                 leftover.unlink(missing_ok=True)
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Tell the model how to draw.
+        """Keep the pictures that are there.
 
         Raises:
             InputError: pictures in `out` that other weights or options made.
         """
-        pl_module.sample_arguments = self.arguments
         self._mark = self._identity(pl_module)
         pictures = sorted(self.out.glob("*.png"))
         if any(mark_of(path) != self._mark for path in pictures):
@@ -81,8 +80,10 @@ class WriteSamples(DrawSamples):
 
     def _identity(self, model: DiffusionModule) -> str:
         """sha256 (hex) of what the samples depend on, but for their numbers."""
-        chosen = self.arguments.get("refiner", model.refiner)
-        options = {**asdict(self.options), "refiner": chosen and features_identity(chosen)}
+        settled = model.settle(model.test_options)
+        refiner = model.refiner if settled.refiner is None else settled.refiner
+        of_refiner = features_identity(refiner) if isinstance(refiner, Refiner) else None
+        options = {**settled.given(), "seed": settled.seed, "refiner": of_refiner}
         text = features_identity(model) + json.dumps(options, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -101,6 +102,5 @@ class WriteSamples(DrawSamples):
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Say where the pictures are."""
-        pl_module.sample_arguments = {}
         if trainer.is_global_zero:
             print(f"\n{self.num_images} samples: {self.out}")

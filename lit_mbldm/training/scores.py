@@ -19,7 +19,7 @@ from lit_mbldm.ranks import from_first, gather_rows
 from lit_mbldm.reference_features import Reference, default_cache, measure_reference
 from lit_mbldm.storage.atomic import replacing
 from lit_mbldm.training.diffusion import DiffusionModule
-from lit_mbldm.training.drawing import DrawSamples
+from lit_mbldm.training.drawing import DrawSamples, diffusion_model
 from lit_mbldm.training.numbers import SampleNumbers
 from lit_mbldm.training.options import SampleOptions
 
@@ -81,7 +81,6 @@ class ScoreSamples(DrawSamples):
     def on_test_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Measure the training set, or find it in the cache."""
         self._numbers, self._features, self._shown = [], [], []
-        pl_module.sample_arguments = self.arguments
         self.features.to(pl_module.device)
         self._data = self._find_reference(trainer)
         self._reference = measure_reference(
@@ -117,7 +116,6 @@ class ScoreSamples(DrawSamples):
         if self._reference is not None:
             self._report(trainer, scores, len(features))
             save(grid(images), self.folder / "test_samples.png")
-        pl_module.sample_arguments = {}
 
     def _find_reference(self, trainer: L.Trainer) -> ReferenceSet:
         numbers = getattr(trainer, "datamodule", None)
@@ -152,7 +150,7 @@ class ScoreSamples(DrawSamples):
         record = {
             **scores,
             "num_images": num_images,
-            "options": asdict(self.options),
+            "options": self.drawn_with(diffusion_model(trainer.lightning_module)),
             "reference": "training images" if of_images else "decoded training codes",
             "reference_images": self._reference.real.count,
             "features": describe_features(self.features),

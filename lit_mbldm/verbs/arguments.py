@@ -4,6 +4,8 @@ import argparse
 import math
 from typing import TypeAlias
 
+_DIGITS = 18  # of what fits into 64 bits
+
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -20,15 +22,18 @@ def fraction(text: str) -> float:
 
 def positive(text: str) -> int:
     """A whole number from 1."""
-    return _at_least(1, text)
+    return _whole(text, 1)
 
 
 def natural(text: str) -> int:
     """A whole number from 0."""
-    return _at_least(0, text)
+    return _whole(text, 0)
 
 
-def _at_least(least: int, text: str) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got {text!r}")
+def _whole(text: str, least: int) -> int:
+    fits = text.isdecimal() and len(text) <= _DIGITS and least <= int(text)
+    if not fits:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number from {least}, of at most {_DIGITS} digits, got {text!r:.40}"
+        )
     return int(text)

@@ -1,17 +1,16 @@
 """The verb `sample`."""
 
 import argparse
-import math
-from pathlib import Path
 from typing import get_args
 
+from lit_mbldm.errors import InputError
 from lit_mbldm.verbs.arguments import Verbs, natural, positive
 
 
 def add_sample(verbs: Verbs) -> None:
     """`sample`: a picture of generated images."""
     parser = verbs.add_parser("sample", help="generate images from a model")
-    parser.add_argument("model", help="checkpoint, folder, name or org/repo")
+    parser.add_argument("model", help="checkpoint, run's or entry's folder, name or org/repo")
     parser.add_argument(
         "-n",
         type=positive,
@@ -20,7 +19,7 @@ def add_sample(verbs: Verbs) -> None:
     parser.add_argument(
         "--steps", type=positive, help="reverse steps (default: 50, or what suits it)"
     )
-    parser.add_argument("--seed", type=natural, default=0)
+    parser.add_argument("--seed", type=seed, default=0, help="whole number, or random (default: 0)")
     parser.add_argument("--batch-size", type=positive, default=16, help="images made at once")
     parser.add_argument(
         "--sampler",
@@ -39,16 +38,20 @@ def add_sample(verbs: Verbs) -> None:
         "--path",
         type=positive,
         nargs="?",
-        const=11,
+        const=0,
         metavar="FRAMES",
-        help="show each image's way from noise, a row of frames (default: 11)",
+        help="show each image's way from noise, a row of frames (default: up to 11)",
     )
     parser.add_argument(
         "--refiner",
         help="checkpoint, folder or name of a refiner; `none` leaves out the model's own",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
-    parser.add_argument("--out", type=Path, default=Path("grid.png"), help="PNG to write")
+    parser.add_argument(
+        "--out",
+        default="grid.png",
+        help="PNG to write, or a folder (DIR/) for one file an image (default: grid.png)",
+    )
     parser.set_defaults(run=_sample)
 
 
@@ -70,12 +73,16 @@ def sampler(text: str) -> str:
 
 def temperature(text: str) -> float:
     """A number from 0, or argmax."""
+    from lit_mbldm.samplers import read_temperature
+
     try:
-        number = 0.0 if text == "argmax" else float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:
+        return read_temperature(text)
+    except InputError as error:
         raise argparse.ArgumentTypeError(
             f"expected numbers from 0, or argmax, got {text!r} (the model's name comes first)"
-        )
-    return number
+        ) from error
+
+
+def seed(text: str) -> int | None:
+    """A whole number from 0; None for a random one."""
+    return None if text == "random" else natural(text)

@@ -24,7 +24,8 @@ def load_checkpoint(path: Path) -> nn.Module:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         kept, weights = checkpoint[CHECKPOINT_KEY], checkpoint["state_dict"]
-        facts = {"command": kept.get("command"), "steps": checkpoint["global_step"]}
+        facts = {name: kept.get(name) for name in ("command", "sampling")}
+        facts["steps"] = checkpoint["global_step"]
         tree, about = kept["model"], About.read({k: v for k, v in facts.items() if v is not None})
         if not isinstance(tree, dict) or not all(
             isinstance(name, str) and isinstance(tensor, Tensor) and _is_plain(tensor)

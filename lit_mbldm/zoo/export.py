@@ -8,6 +8,8 @@ from typing import Any
 from torch import nn
 
 from lit_mbldm.errors import InputError
+from lit_mbldm.training import SampleOptions
+from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.refiner import load_refiner
 from lit_mbldm.zoo.about import about_module
 from lit_mbldm.zoo.card import address_card, write_card
@@ -42,7 +44,11 @@ def export(
         if not isinstance(module, TakesRefiner):
             raise InputError(f"A {type(module).__name__} has no samples to refine.")
         module.use_refiner(load_refiner(refiner))
-    vars(module)["about"] = replace(about_module(module), **facts)
+    about = replace(about_module(module), **facts)
+    if isinstance(module, DiffusionModule):
+        sampling = SampleOptions.read(about.sampling).over(module.sampling)
+        about = replace(about, sampling=sampling.given())
+    vars(module)["about"] = about
     files = whole_entry(module, name=name)
     out.mkdir(parents=True, exist_ok=True)
     write_files(out, files)

@@ -11,7 +11,7 @@ from lit_mbldm.data.images import resize_square, to_array
 from lit_mbldm.data.read_images import read_images
 from lit_mbldm.errors import InputError
 from lit_mbldm.pictures import grid, table, to_pil
-from lit_mbldm.training import Refiner, SampleOptions
+from lit_mbldm.training import Refiner
 from lit_mbldm.training.diffusion import DiffusionModule
 
 _SIDE = 192
@@ -28,8 +28,7 @@ def draw_picture(module: nn.Module) -> Image.Image:
     """
     match module:
         case DiffusionModule():
-            arguments = SampleOptions.suiting(module).arguments(module)
-            return to_pil(grid(module.sample(_SAMPLES, progress=True, **arguments)))
+            return to_pil(grid(module.sample(_SAMPLES, progress=True)))
         case Refiner():
             photos = _photos(module.codec.patch_size)
             decoded = module.codec.decode(module.codec.encode(photos))

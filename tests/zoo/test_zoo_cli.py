@@ -7,9 +7,11 @@ import pytest
 import torch
 from entries import ABOUT
 from loopback_hub import Hub
+from PIL import Image
 from tiny import categorical, refiner
 
 from lit_mbldm.cli import main
+from lit_mbldm.pictures import grid, to_pil
 from lit_mbldm.zoo import load_pretrained
 from lit_mbldm.zoo.about import About
 from lit_mbldm.zoo.entry import save_entry
@@ -63,6 +65,8 @@ def test_sample_takes_what_suits_the_model(made: Path, tmp_path: Path) -> None:
         main(["sample", str(tmp_path / "out"), "-n", "2", "--out", str(grids[name]), *options])
     assert grids["default"].read_bytes() == grids["same"].read_bytes()
     assert grids["default"].read_bytes() != grids["other"].read_bytes()
+    drawn = to_pil(grid(load_pretrained(tmp_path / "out").sample(2)))
+    assert drawn.tobytes() == Image.open(grids["default"]).tobytes()
 
 
 def test_push_pull_and_search(
