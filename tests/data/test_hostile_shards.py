@@ -374,12 +374,14 @@ def attack(folder: Path, out: Path, codec: Any, count: int) -> None:
     for number in range(count):
         shard = rng.choice(shards)
         good = shard.read_bytes()
-        shard.write_bytes(mutate(good, rng))
+        shard.write_bytes(changed := mutate(good, rng))
         try:
             for codes in read_by_all(folder, out / f"{number}", codec):
                 for index, found in codes.items():
                     assert torch.equal(found, whole[index]), f"wrong codes, seed {seed}"
-            bare.mkdir()
+            encoded = out / f"{number}" / "codes" / MANIFEST
+            assert changed == good or not encoded.exists(), f"encoded in silence, seed {seed}"
+            bare.mkdir(parents=True)
             shutil.copy(shard, bare)
             read_by_all(bare, out / f"{number}-bare", codec)
         finally:
