@@ -1,10 +1,11 @@
 """The codec's tag at the head of a code shard."""
 
-import io
-import json
 import tarfile
 from dataclasses import dataclass
+from typing import BinaryIO
 
+from lit_mbldm.data.manifest import is_shape, read_json
+from lit_mbldm.data.tar_reader import Member, read_member, tar_members
 from lit_mbldm.data.tar_writer import CODEC_MEMBER
 from lit_mbldm.storage.opening import open_binary
 
@@ -23,35 +24,38 @@ def read_tag(url: str) -> CodecTag | None:
     """The tag of a shard, None where it holds images.
 
     Raises:
-        tarfile.TarError: no tar archive.
-        ValueError: an unreadable tag, or codes without one.
+        tarfile.TarError: no tar archive, an unreadable tag, or codes without one.
         OSError: the shard cannot be read.
     """
     with open_binary(url) as stream:
-        return take_tag(stream)
+        return tag_of(stream, next(tar_members(stream), None))
 
 
-def take_tag(stream: io.BufferedReader) -> CodecTag | None:
-    """Read the tag at the beginning of a stream of `open_binary`, and nothing more of it.
+def tag_of(stream: BinaryIO, first: Member | None) -> CodecTag | None:
+    """The tag of a shard, None where it holds images; only a tag is read.
+
+    Args:
+        stream: that stands at the contents of the first member.
+        first: the shard's first member.
 
     Raises:
-        tarfile.TarError: no tar archive.
-        ValueError: an unreadable tag, or codes without one.
+        tarfile.TarError: no member, an unreadable tag, or codes without one.
         OSError: the stream cannot be read.
     """
-    header = stream.peek(tarfile.BLOCKSIZE)[: tarfile.BLOCKSIZE]
-    member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
-    if member.name != CODEC_MEMBER:
-        if member.name.endswith(".npy"):
-            raise ValueError("codes without the codec's fingerprint; encode the images again")
+    if first is None:
+        raise tarfile.ReadError("a tar archive without files")
+    if first.name != CODEC_MEMBER:
+        if first.name.lower().endswith(".npy"):
+            raise tarfile.ReadError("codes without the codec's fingerprint; encode them again")
         return None
-    blocks = -(-member.size // tarfile.BLOCKSIZE)
-    if member.size > MAX_TAG_BYTES:
-        raise ValueError(f"a {CODEC_MEMBER} of {member.size} bytes")
-    data = stream.read((1 + blocks) * tarfile.BLOCKSIZE)[tarfile.BLOCKSIZE :]
+    if first.size > MAX_TAG_BYTES:
+        raise tarfile.ReadError(f"an unreadable {CODEC_MEMBER}: {first.size} bytes")
     try:
-        fields = json.loads(data[: member.size])
-        S, h, w = (int(n) for n in fields["shape"])
-        return CodecTag(str(fields["fingerprint"]), (S, h, w))
+        fields = read_json(read_member(stream, first))
+        fingerprint, shape = fields["fingerprint"], fields["shape"]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"an unreadable {CODEC_MEMBER}: {error!r}") from error
+        raise tarfile.ReadError(f"an unreadable {CODEC_MEMBER}: {error!r}") from error
+    if not (isinstance(fingerprint, str) and is_shape(shape)):
+        raise tarfile.ReadError(f"an unreadable {CODEC_MEMBER}: no fingerprint and (S, h, w)")
+    S, h, w = shape
+    return CodecTag(fingerprint, (S, h, w))

@@ -178,7 +178,8 @@ class ShardDataModule(EncodingDataModule):
                 " `lit-mbldm encode`, or set cache_dir to have them encoded first."
             )
         copies = self.trainer.num_devices if self.trainer is not None else 1
-        return StoredCodes(shards, 2 if self.horizontal_flip else 1, self.max_skipped, copies)
+        variants = 2 if self.horizontal_flip else 1
+        return StoredCodes(shards, variants, self.max_skipped, copies, self._codebook_size)
 
     def _check_processes(self, shards: ShardSet, stored: StoredCodes | None = None) -> None:
         count = shards.count if stored is None else len(stored.index)
@@ -192,7 +193,13 @@ class ShardDataModule(EncodingDataModule):
                 " damaged."
             )
 
+    @property
+    def _codebook_size(self) -> int:
+        """K of the model's codec, 256 where none is known."""
+        size: int = getattr(self.codec, "codebook_size", 256)
+        return size
+
     def _decoder(self, shards: ShardSet) -> Decoder:
         if shards.tag is not None:
-            return CodeDecoder(shards.tag.shape, self.horizontal_flip)
+            return CodeDecoder(shards.tag.shape, self.horizontal_flip, self._codebook_size)
         return ImageDecoder(self.image_size, self.horizontal_flip)

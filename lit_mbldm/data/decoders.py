@@ -1,13 +1,21 @@
 """Bytes of a sample to an array: images and codes, nothing else, and nothing pickled."""
 
 import io
+import math
 import random
+import re
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lit_mbldm.data.images import ImageError, fit_square, load_rgb, to_array
+
+_NPY = re.compile(
+    rb"\x93NUMPY\x01\x00(..)\{'descr': '\|u1', 'fortran_order': False, 'shape': "
+    rb"\(([12]), (\d{1,5}), (\d{1,5}), (\d{1,5})\), \} *\n",
+    re.DOTALL,
+)
 
 
 class Decoder(Protocol):
@@ -51,13 +59,20 @@ class CodeDecoder:
     Args:
         shape: expected (S, h, w).
         horizontal_flip: whether a generator picks the flipped image's codes half of the time.
+        codebook_size: K, which the codes lie below.
     """
 
     key = "codes"
 
-    def __init__(self, shape: tuple[int, int, int], horizontal_flip: bool = True) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        horizontal_flip: bool = True,
+        codebook_size: int = 256,
+    ) -> None:
         self.shape = shape
         self.horizontal_flip = horizontal_flip
+        self.codebook_size = codebook_size
 
     def __call__(self, data: bytes, rng: random.Random | None) -> NDArray[np.uint8]:
         """Decode an .npy of codes; raises ImageError."""
@@ -70,24 +85,26 @@ class CodeDecoder:
         codes = load_codes(data)
         if codes.shape[1:] != self.shape:
             raise ImageError(f"codes of shape {codes.shape[1:]} instead of {self.shape}")
+        if self.codebook_size < 256 and codes.max() >= self.codebook_size:
+            raise ImageError(
+                f"code {codes.max()}, but the codec has {self.codebook_size} codewords"
+            )
         return codes
 
 
 def load_codes(data: bytes) -> NDArray[np.uint8]:
-    """Read an .npy of codes (V, S, h, w), V 1 or 2.
+    """Read an .npy of codes (V, S, h, w) uint8, V 1 or 2.
 
     Raises:
-        ImageError: pickled, truncated, or another dtype or shape.
+        ImageError: it is not exactly what `np.save` writes of such an array.
     """
-    try:
-        codes = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError) as error:
-        raise ImageError(f"no readable .npy of codes ({error})") from error
-    if codes.dtype != np.uint8:
-        raise ImageError(f"codes of dtype {codes.dtype} instead of uint8")
-    if codes.ndim != 4 or codes.shape[0] not in (1, 2):
-        raise ImageError(f"codes of shape {codes.shape} instead of (1 or 2, S, h, w)")
-    return codes
+    header = _NPY.match(data)
+    if header is None or header.end() != 10 + int.from_bytes(header[1], "little"):
+        raise ImageError("no readable .npy of codes, uint8 (1 or 2, S, h, w)")
+    shape = tuple(int(n) for n in header.groups()[1:])
+    if len(data) - header.end() != math.prod(shape) or 0 in shape:
+        raise ImageError(f"no readable .npy of codes: {len(data)} bytes for the shape {shape}")
+    return np.frombuffer(data, np.uint8, offset=header.end()).reshape(shape).copy()
 
 
 def dump_codes(codes: NDArray[np.uint8]) -> bytes:

@@ -4,6 +4,7 @@ N samples, V variants (the image, its mirror image), S code channels, h×w patch
 batch.
 """
 
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from lit_mbldm.data.decoders import CodeDecoder
 from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.loader import check_batches
 from lit_mbldm.data.locate import ShardSet
-from lit_mbldm.data.reading import ChangedShardError, read_span, whole
+from lit_mbldm.data.reading import read_span, whole
 from lit_mbldm.data.skips import SkipLog
 from lit_mbldm.errors import InputError
 from lit_mbldm.ranks import is_first
@@ -34,25 +35,32 @@ class StoredCodes:
         variants: V, 2 to keep the mirror image's codes too, where they are stored; else 1.
         max_skipped: largest tolerated fraction of samples that cannot be read.
         copies: of the codes on this machine, one a process.
+        codebook_size: K, which the codes lie below.
 
     Attributes:
         codes: (N, V, S, h, w) uint8.
         index: (N,) int64, the samples' numbers in the set.
 
     Raises:
-        InputError: more than fits in this machine's memory, too many unreadable samples, or a
-            shard that differs from its manifest, though all its samples can be read.
+        InputError: more than fits in this machine's memory, or too many samples that are
+            unreadable or in shards that differ from their manifest.
     """
 
     def __init__(
-        self, shards: ShardSet, variants: int, max_skipped: float, copies: int = 1
+        self,
+        shards: ShardSet,
+        variants: int,
+        max_skipped: float,
+        copies: int = 1,
+        codebook_size: int = 256,
     ) -> None:
         assert shards.tag is not None
         self.name = shards.name
         self.codes = torch.empty(0, dtype=torch.uint8)
         index: list[int] = []
         skips = SkipLog()
-        for number, codes in _read(shards, CodeDecoder(shards.tag.shape), skips):
+        decoder = CodeDecoder(shards.tag.shape, codebook_size=codebook_size)
+        for number, codes in _read(shards, decoder, skips):
             if not index:
                 self.codes = _empty(shards, min(variants, len(codes)), copies)
             V = self.codes.shape[1]
@@ -75,34 +83,20 @@ class StoredCodes:
 def _read(
     shards: ShardSet, decoder: CodeDecoder, skips: SkipLog
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    changed: list[str] = []
-
-    def skip(name: str, error: Exception, count: int) -> None:
-        if isinstance(error, ChangedShardError):
-            changed.append(name)
-        else:
-            skips.add(name, error, count)
-
     with tqdm(total=shards.count, desc="codes", unit="image", disable=not is_first()) as progress:
         for shard in shards.shards:
-            for sample in read_span(whole(shard), skip):
+            for sample in read_span(whole(shard), skips.add):
                 progress.update()
                 try:
                     yield sample.index, decoder.variants(sample.data)
                 except ImageError as error:
                     skips.add(sample.name, error)
-    noted = {entry["name"].partition("/")[0] for entry in skips.entries}
-    if unseen := [name for name in changed if name not in noted]:
-        raise InputError(
-            f"Shards of {shards.name} differ from their manifest's sha256: {', '.join(unseen)}."
-            " Copy or write them again, or remove the manifest to use them as they are."
-        )
 
 
 def _empty(shards: ShardSet, variants: int, copies: int) -> Tensor:
     assert shards.tag is not None
     shape = (shards.count, variants, *shards.tag.shape)
-    needed = copies * int(np.prod(shape))
+    needed = copies * math.prod(shape)
     available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > available:
         raise InputError(

@@ -2,20 +2,20 @@
 
 import tarfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import webdataset
 from tqdm import tqdm
 
 from lit_mbldm.data.codec_tag import CodecTag, read_tag
-from lit_mbldm.data.images import IMAGE_SUFFIXES, ImageError
+from lit_mbldm.data.images import IMAGE_SUFFIXES
 from lit_mbldm.data.manifest import Kind
 from lit_mbldm.data.patterns import Manifests, Patterns, display_name, find_shards
 from lit_mbldm.data.skips import SkipLog
-from lit_mbldm.data.tar_reader import tar_members
+from lit_mbldm.data.tar_reader import Member, tar_members
 from lit_mbldm.errors import InputError
+from lit_mbldm.storage.opening import open_binary
 from lit_mbldm.storage.urls import base_name, folder_of, public
 
 
@@ -104,9 +104,7 @@ def open_shards(patterns: Patterns) -> ShardSet:
     for url in tqdm(urls, desc="shards", unit="shard", delay=2, leave=False):
         try:
             shard = _open(url, start, manifests)
-        except (tarfile.TarError, OSError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
+        except (tarfile.TarError, OSError) as error:
             skips.add(public(url), error)
         else:
             shards.append(shard)
@@ -130,44 +128,30 @@ def open_shards(patterns: Patterns) -> ShardSet:
 
 def sample_key(member: str) -> str | None:
     """The WebDataset key of a member that holds an image or codes, None for any other."""
-    name = Path(member).name
+    folder, slash, name = member.rpartition("/")
     if name.startswith((".", "__")) or Path(name).suffix.lower() not in IMAGE_SUFFIXES | {".npy"}:
         return None
-    key: str | None = webdataset.tariterators.base_plus_ext(member)[0]
-    return key
+    return folder + slash + name.partition(".")[0]
 
 
-class FirstMembers:
-    """Picks, of members in order, the one of each sample that is used: its first image or codes.
+def samples(
+    members: Iterable[Member], on_second: Callable[[str], None]
+) -> Iterator[tuple[str, Member]]:
+    """The key of each sample in a row, and its member that is used: its first image or codes.
 
     Args:
+        members: in order.
         on_second: called with the name of each further image of a sample that has one, or codes of
-            one that has codes, and why it is not used.
-
-    Attributes:
-        count: samples so far.
+            one that has codes, before the next sample comes.
     """
-
-    def __init__(self, on_second: Callable[[str, ImageError], None]) -> None:
-        self.count = 0
-        self._key: str | None = None
-        self._codes = False
-        self._on_second = on_second
-
-    def __call__(self, member: str) -> bool:
-        """Whether the next member is used."""
-        key = sample_key(member)
-        if key is None:
-            return False
-        codes = member.lower().endswith(".npy")
-        if key != self._key:
-            self._key, self._codes = key, codes
-            self.count += 1
-            return True
-        if codes == self._codes:
-            reason = f"one more of the sample {Path(key).name}, as names count up to the first dot"
-            self._on_second(member, ImageError(reason))
-        return False
+    last, of_codes = None, False
+    for member in members:
+        key, codes = sample_key(member.name), member.name.lower().endswith(".npy")
+        if key is not None and key != last:
+            last, of_codes = key, codes
+            yield key, member
+        elif key is not None and codes == of_codes:
+            on_second(member.name)
 
 
 def count_samples(url: str | Path) -> int:
@@ -176,14 +160,15 @@ def count_samples(url: str | Path) -> int:
     Warns where it is cut off, and where a sample has several images. A URL is read whole.
     """
     more: list[str] = []
-    first = FirstMembers(lambda member, _: more.append(member))
-    for member in tar_members(url):
-        if isinstance(member, ImageError):
-            warnings.warn(
-                f"{public(str(url))}: {member}; its samples up to there are used.", stacklevel=2
-            )
-        else:
-            first(member.name)
+    count = 0
+    try:
+        with open_binary(url) as stream:
+            for _ in samples(tar_members(stream), more.append):
+                count += 1
+    except (tarfile.TarError, OSError) as error:
+        warnings.warn(
+            f"{public(str(url))}: {error}; its samples up to there are used.", stacklevel=2
+        )
     if more:
         warnings.warn(
             f"{public(str(url))}: {len(more)} members are left out, such as {more[0]}: what is"
@@ -191,7 +176,7 @@ def count_samples(url: str | Path) -> int:
             " shards` makes shards of all images.",
             stacklevel=2,
         )
-    return first.count
+    return count
 
 
 def _open(url: str, start: int, manifests: Manifests) -> Shard:

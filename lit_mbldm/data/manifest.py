@@ -1,18 +1,24 @@
 """manifest.json: what a folder of shards holds, with a checksum of each shard."""
 
 import hashlib
+import io
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, BinaryIO, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import replacing
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+MAX_JSON_BYTES = 1 << 26
+MAX_SHARD_BYTES = 1 << 50
+MIN_SAMPLE_BYTES = 512  # a tar's header
 
 Kind = Literal["images", "codes"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,33 +87,48 @@ class Manifest:
         """
         path = folder / MANIFEST
         try:
-            text = path.read_bytes()
+            with path.open("rb") as stream:
+                return cls.parse(stream, str(path))
         except OSError as error:
             raise _unreadable(str(path), error) from error
-        return cls.parse(text, str(path))
 
     @classmethod
-    def parse(cls, text: bytes, name: str) -> "Manifest":
-        """Read a manifest's text.
+    def parse(cls, stream: BinaryIO, name: str) -> "Manifest":
+        """Read a manifest.
 
         Args:
-            text: JSON.
+            stream: of JSON.
             name: of the file, for messages.
 
         Raises:
             InputError: it is not one of this format.
+            OSError: the stream cannot be read.
         """
         try:
-            fields: dict[str, Any] = json.loads(text)
+            fields = dict(read_json(stream))
             version = fields.pop("format")
             if version != FORMAT:
                 raise ValueError(f"format {version}, this version reads format {FORMAT}")
-            shards = [ShardEntry(**entry) for entry in fields.pop("shards")]
-            if any(Path(shard.name).name != shard.name for shard in shards):
-                raise ValueError("a shard lies outside the folder")
-            return cls(shards=shards, **fields)
+            shards = [_typed(ShardEntry, entry) for entry in fields.pop("shards")]
+            manifest = _typed(cls, {**fields, "shards": shards})
+            manifest._check()
+            return manifest
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise _unreadable(name, error) from error
+
+    def _check(self) -> None:
+        for shard in self.shards:
+            if Path(shard.name).name != shard.name:
+                raise ValueError("a shard lies outside the folder")
+            least = shard.count * MIN_SAMPLE_BYTES
+            if not 0 < least <= shard.bytes <= MAX_SHARD_BYTES:
+                raise ValueError(f"{shard.name} of {shard.count} samples and {shard.bytes} bytes")
+        if self.count != (total := sum(shard.count for shard in self.shards)):
+            raise ValueError(f"a count of {self.count}, but {total} samples in its shards")
+        if self.shape is not None and not is_shape(self.shape):
+            raise ValueError(f"the shape {self.shape}")
+        for entry in self.skipped:
+            _typed(_Skipped, entry)
 
     def verify(self, folder: Path) -> None:
         """Check every shard's size and sha256.
@@ -124,6 +145,57 @@ class Manifest:
             InputError: naming the shards that are missing or differ.
         """
         _refuse_differing(folder, [s for s in self.shards if not s.has_size_in(folder)])
+
+
+@dataclass(frozen=True)
+class _Skipped:
+    """An entry of a `SkipLog`."""
+
+    name: str
+    reason: str
+    count: int = 1
+
+
+def read_json(source: BinaryIO | bytes) -> Any:
+    """What a stream or text of JSON holds; raises ValueError where it is none, deep or endless."""
+    stream, text = (io.BytesIO(source) if isinstance(source, bytes) else source), bytearray()
+    while block := stream.read(1 << 20):
+        text += block
+        if len(text) > MAX_JSON_BYTES:
+            raise ValueError(f"more than {MAX_JSON_BYTES} bytes of JSON")
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("JSON nested too deeply") from error
+
+
+def is_shape(value: object) -> bool:
+    """Whether it is a list [S, h, w] of a sample's codes."""
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(type(n) is int and 0 < n < 1 << 16 for n in value)
+    )
+
+
+def _typed(kind: type[T], fields: dict[str, Any]) -> T:
+    """A dataclass of these fields, which have the types that it declares."""
+    hints = get_type_hints(kind)
+    for name, value in fields.items():
+        if not _is(value, hints[name]):
+            raise TypeError(f"{name} is {value!r}")
+    return kind(**fields)
+
+
+def _is(value: object, hint: Any) -> bool:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is UnionType:
+        return any(_is(value, option) for option in args)
+    if origin is Literal:
+        return value in args
+    if origin is list:
+        return isinstance(value, list) and all(_is(item, args[0]) for item in value)
+    return type(value) is (origin or hint) and not (isinstance(value, int) and value < 0)
 
 
 def file_sha256(path: Path) -> str:
@@ -143,5 +215,5 @@ def _refuse_differing(folder: Path, shards: list[ShardEntry]) -> None:
 
 def _unreadable(name: str, error: Exception) -> InputError:
     return InputError(
-        f"Expected a manifest of shards in {name}: {error!r}. Write the shards again."
+        f"Expected a manifest of shards in {name}: {error!r:.300}. Write the shards again."
     )

@@ -193,9 +193,8 @@ def _read_manifest(folder: str) -> Manifest | None:
     url = in_folder(folder, MANIFEST)
     try:
         with open_binary(url) as stream:
-            text = stream.read()
+            return Manifest.parse(stream, public(url))
     except (FileNotFoundError, PermissionError):  # stores may deny what does not exist
         return None
     except OSError as error:
         raise InputError(f"The manifest of the shards cannot be read: {error}.") from None
-    return Manifest.parse(text, public(url))

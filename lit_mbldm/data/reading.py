@@ -1,24 +1,27 @@
-"""Undecoded samples of shards, in order, by WebDataset's tar readers."""
+"""Undecoded samples of shards, in order, of shards that are what their manifest tells."""
 
 import hashlib
-import io
+import os
+import shutil
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from itertools import chain
+from typing import BinaryIO
 
-import webdataset
-
-from lit_mbldm.data.codec_tag import CodecTag, take_tag
+from lit_mbldm.data.codec_tag import CodecTag, tag_of
 from lit_mbldm.data.images import ImageError
-from lit_mbldm.data.locate import FirstMembers, Shard
+from lit_mbldm.data.locate import Shard, samples
 from lit_mbldm.data.manifest import MANIFEST
+from lit_mbldm.data.tar_reader import Member, read_member, tar_members
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.opening import BUFFER_BYTES, open_binary
-from lit_mbldm.storage.urls import base_name, public
+from lit_mbldm.storage.opening import open_binary
+from lit_mbldm.storage.urls import base_name, is_url, public
 
 OnSkip = Callable[[str, Exception, int], None]
+_known: dict[tuple[int, ...], str] = {}  # sha256 of local files that this process has read
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Span:
         stop: after the last one.
         index: number in the set of the first one.
         tag: that the shard must have, where it holds codes.
-        sha256: that the shard must have; only for a span of all its samples.
+        sha256: that the shard must have; a URL is copied to a temporary file to see to it.
     """
 
     url: str
@@ -62,12 +65,12 @@ class Span:
         return base_name(self.url)
 
 
-class ChangedShardError(ImageError):
-    """A shard whose samples are all there, but which differs from its manifest."""
+class LostShardError(ImageError):
+    """A shard that cannot be reached or was changed: another try or copy may give all of it."""
 
 
 def whole(shard: Shard) -> Span:
-    """All samples of a shard; reading them compares it with its manifest."""
+    """All samples of a shard."""
     return Span(shard.url, 0, shard.count, shard.start, shard.tag, shard.sha256)
 
 
@@ -75,14 +78,15 @@ def spans(shards: Sequence[Shard], start: int, stop: int) -> list[Span]:
     """Where samples start to stop - 1 of all shards in a row lie.
 
     The row is a circle: positions from the total number on begin again at the first shard. At
-    most one whole turn.
+    most one whole turn. URLs are not compared with their sha256, which takes the whole file.
     """
     total = sum(shard.count for shard in shards)
     found, begin = [], 0
     for shard in [*shards, *shards]:
         first, last = max(start, begin) - begin, min(stop, begin + shard.count) - begin
         if first < last:
-            found.append(Span(shard.url, first, last, shard.start + first, shard.tag))
+            sha256 = None if is_url(shard.url) else shard.sha256
+            found.append(Span(shard.url, first, last, shard.start + first, shard.tag, sha256))
         begin += shard.count
     assert 0 <= start < max(total, 1)
     assert stop - start <= total
@@ -90,98 +94,89 @@ def spans(shards: Sequence[Shard], start: int, stop: int) -> list[Span]:
 
 
 def read_span(span: Span, on_skip: OnSkip) -> Iterator[Sample]:
-    """Read the samples of a span.
+    """Read the samples of a span; none of a shard that differs from its sha256.
 
     Args:
         span: which.
-        on_skip: called once, with the shard's name, the error and the number of samples that are
-            lost by it, where the shard is missing, unreadable or ends early, or is changed (a
-            ChangedShardError, after the last sample, and 0). The error's cause is an OSError where
-            the shard may be whole and could not be reached. Called too with each image that is
-            not the first of its sample.
+        on_skip: called with the shard's name, the error and the number of samples that are lost by
+            it: once where the shard ends early or is damaged, or, with a LostShardError, where it
+            cannot be reached or differs from its sha256. Called too with each sample that is too
+            large, and each image that is not the first of its sample.
 
     Raises:
         InputError: the shard holds codes of another codec than it should.
     """
-    errors: list[Exception] = []
-    digest = hashlib.sha256()
+    number, count = -1, 0
+    lost: Exception | None = None
 
-    def note(error: Exception) -> bool:
-        errors.append(error)
-        return True
+    def second(member: str) -> None:
+        if span.start <= number < span.stop:
+            key = base_name(member).partition(".")[0]
+            reason = f"one more of the sample {key}, as names count up to the first dot"
+            on_skip(f"{span.name}/{member}", ImageError(reason), 1)
 
-    def note_second(member: str, error: ImageError) -> None:
-        if span.start < first.count <= span.stop:
-            on_skip(f"{span.name}/{member}", error, 1)
-
-    first = FirstMembers(note_second)
-    wanted, count = span.stop - span.start, 0
     try:
-        with _open(span, digest) as stream:
-            _check_tag(span, stream)
-            files = webdataset.tariterators.tar_file_expander(
-                [{"url": span.name, "stream": stream}],
-                handler=note,
-                select_files=first,
-            )
-            groups = webdataset.tariterators.group_by_keys(files, handler=note)
-            for group in islice(groups, span.start, span.stop):
-                data = next(value for name, value in group.items() if not name.startswith("__"))
-                count += 1
-                yield Sample(f"{span.name}/{group['__key__']}", span.index + count - 1, data)
-            while span.sha256 is not None and stream.read(BUFFER_BYTES):
-                pass
-    except (OSError, tarfile.TarError, _TagError) as error:
-        note(error)
-    reason = f" ({_reason(errors[0])})" if errors else ""
-    if count < wanted:
-        lost = ImageError(f"ends after {span.start + count} samples{reason}")
-    elif span.sha256 not in (None, digest.hexdigest()):
-        lost = ChangedShardError(f"differs from the sha256 in its {MANIFEST}{reason}")
-    else:
+        with _open(span) as stream:
+            for number, (key, member) in enumerate(samples(_members(span, stream), second)):
+                if number >= span.stop:
+                    break
+                if number >= span.start:
+                    name = f"{span.name}/{key}"
+                    try:
+                        data = read_member(stream, member)
+                    except ImageError as error:
+                        on_skip(name, error, 1)
+                    else:
+                        yield Sample(name, span.index + number - span.start, data)
+                    count += 1
+    except (OSError, tarfile.TarError, LostShardError) as error:
+        lost = error
+    wanted = span.stop - span.start
+    if count == wanted:
         return
-    lost.__cause__ = errors[0] if errors else None
+    if not isinstance(lost, LostShardError):
+        reason = f" ({lost})" if lost else ""
+        kind = LostShardError if isinstance(lost, OSError) else ImageError
+        lost = kind(f"ends after {span.start + count} samples{reason}")
     on_skip(span.name, lost, wanted - count)
 
 
-class _Hashed(io.RawIOBase):
-    """A stream whose bytes go into a digest as they are read."""
-
-    def __init__(self, stream: io.BufferedReader, digest: "hashlib._Hash") -> None:
-        super().__init__()
-        self._stream = stream
-        self._digest = digest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        count = self._stream.readinto1(buffer)  # what comes before a fault is kept
-        self._digest.update(memoryview(buffer)[:count])
-        return count
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
-
-
-def _open(span: Span, digest: "hashlib._Hash") -> io.BufferedReader:
-    stream = open_binary(span.url)
-    if span.sha256 is None:
-        return stream
-    return io.BufferedReader(_Hashed(stream, digest), BUFFER_BYTES)
+@contextmanager
+def _open(span: Span) -> Iterator[BinaryIO]:
+    """Open a shard; raises LostShardError where it differs from its sha256."""
+    with ExitStack() as stack:
+        stream: BinaryIO = stack.enter_context(open_binary(span.url))
+        if span.sha256 is not None:
+            if is_url(span.url):
+                copy = stack.enter_context(tempfile.TemporaryFile())
+                shutil.copyfileobj(stream, copy)
+                stream = copy
+                sha256 = _sha256(stream)
+            else:
+                stat = os.fstat(stream.fileno())
+                key = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+                sha256 = _known[key] = _known.get(key) or _sha256(stream)
+            if sha256 != span.sha256:
+                raise LostShardError(
+                    f"differs from the sha256 in its {MANIFEST}: copy or write it again, or remove"
+                    " the manifest to use it as it is"
+                )
+        yield stream
 
 
-class _TagError(Exception):
-    """A tag that cannot be read."""
+def _sha256(stream: BinaryIO) -> str:
+    """Hash a file from its beginning, and go back there."""
+    stream.seek(0)
+    digest = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+    stream.seek(0)
+    return digest
 
 
-def _check_tag(span: Span, stream: io.BufferedReader) -> None:
-    """Read the tag at the head, which only the codes of the right codec have."""
-    try:
-        tag = take_tag(stream)
-    except ValueError as error:
-        raise _TagError(str(error)) from error
+def _members(span: Span, stream: BinaryIO) -> Iterator[Member]:
+    """The shard's members, where its tag is the right codec's."""
+    members = tar_members(stream)
+    first = next(members, None)
+    tag = tag_of(stream, first)
     if span.tag is not None and tag != span.tag:
         held = "images" if tag is None else f"codes of {tag.fingerprint[:12]}…, shape {tag.shape}"
         raise InputError(
@@ -189,10 +184,4 @@ def _check_tag(span: Span, stream: io.BufferedReader) -> None:
             f" {public(span.url)}, as its manifest says, but it holds {held}. Encode the images"
             " again with `lit-mbldm encode`."
         )
-
-
-def _reason(error: Any) -> str:
-    """The error's own words: WebDataset adds the stream and the name to them."""
-    if isinstance(error, OSError) and error.strerror:
-        return str(error)
-    return str(error.args[0]).partition(" @ <")[0] if error.args else type(error).__name__
+    return chain([first] if first else [], members)

@@ -20,7 +20,7 @@ from lit_mbldm.data.decoders import ImageDecoder, dump_codes
 from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.locate import Shard
 from lit_mbldm.data.manifest import FORMAT
-from lit_mbldm.data.reading import ChangedShardError, Sample, read_span, whole
+from lit_mbldm.data.reading import LostShardError, Sample, read_span, whole
 from lit_mbldm.data.skips import SkipLog
 from lit_mbldm.data.tar_writer import CODEC_MEMBER
 from lit_mbldm.errors import InputError
@@ -75,8 +75,8 @@ class EncodeSettings:
 class ShardCodes:
     """The codes of one shard of images.
 
-    What cannot be read of it is skipped and noted. Where its manifest has another checksum than it
-    and yet nothing is skipped, nobody could see which image is damaged: this is an error.
+    What cannot be read of it is skipped and noted. A shard that differs from its manifest's sha256
+    is an error, as nobody can see which images are damaged.
 
     Args:
         shard: of images of one size.
@@ -97,7 +97,6 @@ class ShardCodes:
         self._settings = settings
         self._on_batch = on_batch
         self._failure: Exception | None = None
-        self._change: ChangedShardError | None = None
 
     def members(self) -> Iterator[tuple[str, bytes]]:
         """`__codec__`, then `<key>.npy` of each image; nothing where no image can be used.
@@ -118,11 +117,6 @@ class ShardCodes:
                 yield f"{item.key}.npy", dump_codes(variants)
         if self._failure is not None:
             raise ShardError(f"{self._shard.name} {self._failure}") from self._failure
-        if self._change is not None and not self.skips.entries:
-            raise ShardError(
-                f"{self._shard.name} {self._change}: copy or write it again, or remove the manifest"
-                " and name another folder to encode it as it is"
-            ) from self._change
 
     def notes(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """What was skipped, and the images' size, of JSON's types."""
@@ -145,10 +139,8 @@ class ShardCodes:
         return result
 
     def _skip(self, name: str, error: Exception, count: int) -> None:
-        if isinstance(error.__cause__, OSError):
+        if isinstance(error, LostShardError):
             self._failure = error
-        elif isinstance(error, ChangedShardError):
-            self._change = error
         else:
             self.skips.add(name, error, count)
 

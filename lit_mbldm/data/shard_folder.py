@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from lit_mbldm.data.manifest import MANIFEST, Manifest, ShardEntry
+from lit_mbldm.data.manifest import MANIFEST, Manifest, ShardEntry, read_json
 from lit_mbldm.data.tar_writer import write_tar
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import replacing
@@ -62,9 +62,7 @@ class ShardFolder:
         self.folder = folder
         self.names = names
         self.recipe = json.loads(json.dumps(recipe))
-        self.recipe_hash = hashlib.sha256(
-            json.dumps(self.recipe, sort_keys=True).encode()
-        ).hexdigest()
+        self.recipe_hash = _sha256(self.recipe)
         self._notes = folder / UNFINISHED
         if self.manifest() is None and self._begin():
             return
@@ -89,10 +87,14 @@ class ShardFolder:
         return manifest
 
     def part(self, name: str) -> Part | None:
-        """What became of a shard, None before it is finished."""
+        """What became of a shard, None before it is finished or where its note is damaged."""
         try:
-            fields = json.loads((self._notes / f"{name}.json").read_text())
-        except FileNotFoundError:
+            with (self._notes / f"{name}.json").open("rb") as stream:
+                note = read_json(stream)
+            fields = note["part"]
+            if note["sha256"] != _sha256(fields):
+                return None
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
         entry = ShardEntry(**fields["entry"]) if fields["entry"] else None
         if entry is not None and not entry.has_size_in(self.folder):
@@ -149,7 +151,8 @@ class ShardFolder:
             entry = None if members is None else write_tar(self.folder / name, members)
             part = Part(entry, *notes())
             with replacing(self._notes / f"{name}.json") as temporary:
-                temporary.write_text(json.dumps(asdict(part)))
+                fields = asdict(part)
+                temporary.write_text(json.dumps({"sha256": _sha256(fields), "part": fields}))
         return part
 
     def finish(self, build: Callable[[list[Part]], Manifest]) -> Manifest | None:
@@ -218,7 +221,8 @@ class ShardFolder:
             if not held or self._end_of_notes() is not None:
                 return False
             with contextlib.suppress(FileNotFoundError):
-                self._compare(json.loads(path.read_text()))
+                with path.open("rb") as stream:
+                    self._compare(stream)
                 return True
             if self._end_of_notes() is not None:
                 return False
@@ -226,7 +230,14 @@ class ShardFolder:
                 temporary.write_text(json.dumps(self.recipe))
             return True
 
-    def _compare(self, started: dict[str, Any]) -> None:
+    def _compare(self, stream: BinaryIO) -> None:
+        try:
+            started = dict(read_json(stream))
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"Expected the recipe of unfinished shards in {self._notes}, got {error!r:.300}."
+                f" Choose another folder, or remove {self.folder}."
+            ) from error
         keys = sorted({*started, *self.recipe})
         differ = [key for key in keys if started.get(key) != self.recipe.get(key)]
         if differ:
@@ -235,3 +246,7 @@ class ShardFolder:
                 f" {' and '.join(differ)}. Give what they were begun with, choose another folder,"
                 " or remove it. Input files count as others where their modification times changed."
             )
+
+
+def _sha256(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -15,7 +15,7 @@ from lit_mbldm.data.lsun import DATA_FILE, LmdbSource, ZippedLmdbSource
 from lit_mbldm.data.patterns import Manifests, find_shards
 from lit_mbldm.data.raw_image import ImageSource, RawImage, check_bytes
 from lit_mbldm.data.shard_folder import UNFINISHED
-from lit_mbldm.data.tar_reader import tar_members
+from lit_mbldm.data.tar_reader import Member, read_member, tar_members
 from lit_mbldm.errors import InputError
 
 
@@ -72,7 +72,7 @@ class TarSource:
         digest = hashlib.sha256()
         for path, count in zip(archives, self._counts, strict=True):
             add_file(digest, path.name, path)
-            for member in _with_lost(tar_members(path), count):
+            for member in _tar_images(path, count):
                 if isinstance(member, ImageError) or is_image(member.name):
                     self._images += 1
                 else:
@@ -85,7 +85,7 @@ class TarSource:
 
     def __iter__(self) -> Iterator[RawImage]:
         for path, count in zip(self._archives, self._counts, strict=True):
-            for member in _with_lost(tar_members(path), count):
+            for member in _tar_images(path, count):
                 if isinstance(member, ImageError):
                     yield RawImage(path.name, partial(_fail, member))
                 elif is_image(member.name):
@@ -168,20 +168,17 @@ def _told_counts(archives: list[Path]) -> list[int]:
     return [told[1].count if told and told[0].kind == "images" else 0 for told in found]
 
 
-def _with_lost(
-    members: Iterator[tarfile.TarInfo | ImageError], count: int
-) -> Iterator[tarfile.TarInfo | ImageError]:
-    """The members, and at last an error for each of `count` images that is not among them."""
+def _tar_images(path: Path, count: int) -> Iterator[Member | ImageError]:
+    """The files of a tar, and at last an error for each of `count` images not among them."""
     error: ImageError | None = None
-    for member in members:
-        if isinstance(member, ImageError):
-            error = member
-            continue
-        count -= is_image(member.name)
-        yield member
-    if error is not None:
-        yield error
-        count -= 1
+    try:
+        with path.open("rb") as stream:
+            for member in tar_members(stream):
+                count -= is_image(member.name)
+                yield member
+    except (tarfile.TarError, OSError) as damage:
+        error = ImageError(str(damage))
+        count = max(count, 1)
     for _ in range(count):
         yield error or ImageError("fewer images than its manifest tells")
 
@@ -190,14 +187,13 @@ def _fail(error: ImageError) -> bytes:
     raise error
 
 
-def _read_tar_member(path: Path, member: tarfile.TarInfo) -> bytes:
-    check_bytes(member.size)
+def _read_tar_member(path: Path, member: Member) -> bytes:
     with path.open("rb") as stream:
-        stream.seek(member.offset_data)
-        data = stream.read(member.size)
-    if len(data) < member.size:
-        raise ImageError("cut off by the end of the tar archive")
-    return data
+        stream.seek(member.offset)
+        try:
+            return read_member(stream, member)
+        except tarfile.ReadError as error:
+            raise ImageError(str(error)) from error
 
 
 def _read_zip_member(zipped: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:

@@ -169,6 +169,7 @@ def test_a_failure_reaches_every_process(
     data = bytearray(shard.read_bytes())
     data[512:700] = bytes(188)
     shard.write_bytes(data)
+    (image_shards / "manifest.json").unlink()
     for rank in range(3):
         children.start(tmp_path / "cache", rank, 3)
     (message,) = set(children.wait())

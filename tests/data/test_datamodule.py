@@ -220,6 +220,7 @@ def test_corrupt_images_are_skipped_and_every_batch_is_full(image_shards) -> Non
     data = bytearray(shard.read_bytes())
     data[512:700] = bytes(188)
     shard.write_bytes(data)
+    (image_shards / "manifest.json").unlink()
     stream = ShuffledStream(open_shards(image_shards), ImageDecoder(), 10)
     with pytest.warns(UserWarning, match=r"images-000001\.tar/00000010.*1 skipped"):
         batches = list(stream)
@@ -232,6 +233,7 @@ def test_too_many_unreadable_samples_end_the_epoch(image_shards, workers) -> Non
     data = bytearray(shard.read_bytes())
     data[512:700] = bytes(188)
     shard.write_bytes(data)
+    (image_shards / "manifest.json").unlink()
     module = ShardDataModule(str(image_shards), batch_size=4, num_workers=workers)
     module.setup("fit")
     with warnings.catch_warnings():

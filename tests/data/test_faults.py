@@ -23,8 +23,13 @@ SAMPLE = 2 * BLOCK  # header and one block of contents
 TAG = 2 * BLOCK
 
 
+def unchecked(folder: Path) -> str:
+    """A URL, whose shards a stream does not compare with their sha256."""
+    return f"file://{folder}"
+
+
 def read_all(folder: Path) -> tuple[list[Sample], SkipLog]:
-    shards = open_shards(folder)
+    shards = open_shards(unchecked(folder))
     skips = SkipLog()
     parts = spans(shards.shards, 0, shards.count)
     return [sample for part in parts for sample in read_span(part, skips.add)], skips
@@ -192,6 +197,6 @@ def test_lost_samples_are_counted_with_their_shard() -> None:
 
 def train(folder: Path, workers: int = 0) -> list[int]:
     """The numbers of the samples of an epoch."""
-    module = ShardDataModule(str(folder), batch_size=10, num_workers=workers, max_skipped=1.0)
+    module = ShardDataModule(unchecked(folder), batch_size=10, num_workers=workers, max_skipped=1.0)
     module.setup("fit")
     return [int(index) for batch in module.train_dataloader() for index in batch["index"]]

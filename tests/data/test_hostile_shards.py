@@ -1,0 +1,398 @@
+"""Shards, tags, manifests and notes that are damaged or made to do harm, through every reader."""
+
+import contextlib
+import io
+import json
+import random
+import shutil
+import signal
+import tarfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lit_mbldm.data.datamodule import ShardDataModule
+from lit_mbldm.data.decoders import CodeDecoder, dump_codes, load_codes
+from lit_mbldm.data.encode import encode_shards
+from lit_mbldm.data.images import ImageError
+from lit_mbldm.data.in_memory import StoredCodes
+from lit_mbldm.data.locate import open_shards
+from lit_mbldm.data.manifest import MANIFEST, Manifest
+from lit_mbldm.data.shard_folder import UNFINISHED, Part, ShardFolder
+from lit_mbldm.data.shards import write_shards
+from lit_mbldm.data.sources import open_source
+from lit_mbldm.errors import InputError
+
+BLOCK = tarfile.BLOCKSIZE
+SHARD = "codes-000001.tar"
+CODES = np.arange(8, dtype=np.uint8).reshape(2, 1, 2, 2)
+
+
+@pytest.fixture(autouse=True)
+def _ends() -> Iterator[None]:
+    """No test goes on for ever."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(100)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def header(name: str, size: int = 0, **fields: Any) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    for field, value in fields.items():
+        setattr(member, field, value)
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % BLOCK)
+
+
+def member(name: str, data: bytes, **fields: Any) -> bytes:
+    return header(name, len(data), **fields) + padded(data)
+
+
+def tag(shape: object = (1, 2, 2)) -> bytes:
+    return member("__codec__", json.dumps({"fingerprint": "f", "shape": shape}).encode())
+
+
+def pax(record: bytes) -> bytes:
+    return member("pax", record, type=tarfile.XHDTYPE)
+
+
+GOOD = member("a.npy", dump_codes(CODES))
+END = bytes(20 * BLOCK)
+HOSTILE = {
+    "2^40": header("b.npy", 1 << 40),
+    "2^60": header("b.npy", 1 << 60),
+    "2^80": header("b.npy", 1 << 80),
+    "negative": header("b.npy", -BLOCK),
+    "very negative": header("b.npy", -(1 << 62)),
+    "negative extension": header("b.npy", -BLOCK, type=tarfile.XHDTYPE),
+    "large extension": header("b.npy", 1 << 30, type=tarfile.GNUTYPE_LONGNAME),
+    "sparse": member("b.npy", dump_codes(CODES), type=tarfile.GNUTYPE_SPARSE),
+    "pax sparse": pax(b"22 GNU.sparse.major=1\n") + member("b.npy", dump_codes(CODES)),
+    "pax size": pax(b"28 size=1152921504606846976\n") + GOOD,
+    "pax negative size": pax(b"11 size=-9\n") + GOOD,
+    "pax endless": pax(b"0 size=-9\n") + GOOD,
+    "pax cut": pax(b"99 path=b\n") + GOOD,
+    "zero block": bytes(BLOCK) + GOOD,
+}
+
+
+def lenient(shards: Path | str, **options: Any) -> ShardDataModule:
+    module = ShardDataModule(str(shards), batch_size=1, max_skipped=1.0, **options)
+    module.setup("fit")
+    return module
+
+
+def streamed(shards: Path | str) -> dict[int, Any]:
+    """The codes or images of an epoch by their numbers; none where nothing can be read."""
+    batches = []
+    with contextlib.suppress(InputError):
+        for batch in lenient(shards, horizontal_flip=False).train_dataloader():
+            batches.append(batch)
+    return {int(b["index"][0]): (b["codes"] if "codes" in b else b["images"])[0] for b in batches}
+
+
+@pytest.mark.filterwarnings("ignore:.*(Skipped|Left out|up to there)")
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_members_end_a_shard_and_no_reader_hangs(kind: str, tmp_path: Path, codec) -> None:
+    shard = tmp_path / "a.tar"
+    shard.write_bytes(tag() + GOOD + HOSTILE[kind] + END)
+    with pytest.warns(UserWarning, match=r"(truncated|corrupt).* at byte \d+"):
+        shards = open_shards(shard)
+    kept = StoredCodes(shards, 2, 1.0)
+    assert kept.index.tolist() == [0]
+    assert torch.equal(kept.codes[0], torch.from_numpy(CODES))
+    assert list(streamed(shard)) == [0]
+    images = shard.read_bytes()[len(tag()) :].replace(b".npy", b".png")
+    fixed = io.BytesIO()
+    for at in range(0, len(images), BLOCK):  # checksums of the new names
+        block = bytearray(images[at : at + BLOCK])
+        if block[257:262] == b"ustar":
+            block[148:156] = b" " * 8
+            block[148:156] = b"%06o\0 " % sum(block)
+        fixed.write(block)
+    shard.write_bytes(fixed.getvalue())
+    assert len(list(open_source(shard))) in (2, 3)
+    with pytest.raises(InputError, match="could not be used"):
+        write_shards(shard, tmp_path / "out", 16, workers=1)
+    with pytest.raises(InputError, match="could not be used"):
+        encode_shards(shard, tmp_path / "codes", codec)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["zz.__x.npy", "b.__codec__.npy", "ü/./b..npy", "\udcff.npy", "x/..npy/c.npy", "é.n.npy"],
+)
+def test_odd_names_are_members_like_others(name: str, tmp_path: Path) -> None:
+    shard = tmp_path / "a.tar"
+    shard.write_bytes(tag() + GOOD + member(name, dump_codes(CODES)) + END)
+    assert open_shards(shard).count == len(streamed(shard)) == 2
+
+
+def test_long_names_and_other_kinds_of_members_are_read_past(tmp_path: Path) -> None:
+    long = "folder/" * 30 + "ü.npy"
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        with tarfile.open(tmp_path / "a.tar", "w", format=form) as archive:
+            for name, kind, data in [
+                ("__codec__", tarfile.REGTYPE, tag()[BLOCK:].rstrip(b"\0")),
+                ("folder", tarfile.DIRTYPE, b""),
+                (long, tarfile.REGTYPE, dump_codes(CODES)),
+                ("link.npy", tarfile.SYMTYPE, b""),
+                ("text.txt", tarfile.REGTYPE, bytes(3 * BLOCK + 1)),
+                ("old.npy", tarfile.AREGTYPE, dump_codes(CODES)),
+            ]:
+                info = tarfile.TarInfo(name)
+                info.type, info.size, info.mtime = kind, len(data), 1.5
+                archive.addfile(info, io.BytesIO(data))
+        shards = open_shards(tmp_path / "a.tar")
+        assert len(streamed(tmp_path / "a.tar")) == shards.count == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"fingerprint": "f", "shape": [1e400, 2, 2]}',
+        b'{"fingerprint": "f", "shape": [true, 2, 2]}',
+        b'{"fingerprint": "f", "shape": [1, 2, -2]}',
+        b'{"fingerprint": "f", "shape": "122"}',
+        b'{"fingerprint": 5, "shape": [1, 2, 2]}',
+        b'{"fingerprint": "f"}',
+        b"[" * 60_000,
+        b"1",
+        b"\xff",
+    ],
+)
+def test_hostile_tags_make_an_unreadable_shard(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(member("__codec__", text) + GOOD + END)
+    with pytest.raises(InputError, match="unreadable __codec__"):
+        open_shards(tmp_path / "a.tar")
+
+
+def test_single_bit_flips_of_a_header_give_the_codes_or_an_error() -> None:
+    good = dump_codes(CODES)
+    for position in range(len(good) - CODES.size):
+        for bit in range(8):
+            data = bytearray(good)
+            data[position] ^= 1 << bit
+            with contextlib.suppress(ImageError):
+                assert np.array_equal(CodeDecoder((1, 2, 2)).variants(bytes(data)), CODES)
+    for data in (good[:-1], good + b"\0", good[:60]):
+        with pytest.raises(ImageError, match=r"no readable \.npy"):
+            load_codes(data)
+
+
+def epoch_of(module: ShardDataModule) -> set[int]:
+    module.setup("fit")
+    return {int(index) for batch in module.train_dataloader() for index in batch["index"]}
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_codes_that_the_codec_does_not_have_are_skipped(tmp_path: Path, in_memory: bool) -> None:
+    shard = tmp_path / "a.tar"
+    shard.write_bytes(tag() + GOOD + member("b.npy", dump_codes(CODES + 9)) + END)
+    module = ShardDataModule(str(shard), batch_size=1, max_skipped=1.0, in_memory=in_memory)
+    codec = SimpleNamespace(codebook_size=16, fingerprint="f")
+    module.trainer = SimpleNamespace(
+        lightning_module=SimpleNamespace(codec=codec),
+        num_devices=1,
+        global_rank=0,
+        world_size=1,
+        current_epoch=0,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+    )
+    with pytest.warns(UserWarning, match="code 16, but the codec has 16 codewords"):
+        assert epoch_of(module) == {0}
+
+
+@pytest.mark.filterwarnings("ignore:.*(Skipped|Left out)")
+def test_a_skipped_sample_does_not_hide_changed_ones(
+    code_shards: Path, image_shards: Path, tmp_path: Path, codec
+) -> None:
+    for shard in (code_shards / SHARD, image_shards / "images-000001.tar"):
+        data = bytearray(shard.read_bytes())
+        with tarfile.open(shard) as archive:
+            first, *others = archive.getmembers()[shard.name.startswith("codes") :]
+        data[first.offset_data : first.offset_data + 100] = bytes(100)
+        for other in others:
+            data[other.offset_data + other.size - 1] ^= 1
+        shard.write_bytes(data)
+    with pytest.raises(InputError, match=r"images-000001\.tar differs from the sha256"):
+        encode_shards(image_shards, tmp_path / "out", codec, max_skipped=1)
+    kept = StoredCodes(open_shards(code_shards), 2, 0.25)
+    assert not set(kept.index.tolist()) & set(range(10, 20))
+    for folder in (code_shards, image_shards):
+        assert not set(streamed(folder)) & set(range(10, 20))
+        module = ShardDataModule(str(folder), str(folder), batch_size=10)
+        module.setup("fit")
+        for loader in (module.train_dataloader(), module.val_dataloader()):
+            with pytest.raises(InputError, match="10 samples could not be read"):
+                list(loader)
+
+
+def test_a_local_shard_is_hashed_once(code_shards: Path, monkeypatch) -> None:
+    hashed = []
+    monkeypatch.setattr("lit_mbldm.data.reading._known", {})
+    monkeypatch.setattr("lit_mbldm.data.reading._sha256", lambda s: hashed.append(s.name) or "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            streamed(code_shards)
+    assert sorted(set(hashed)) == [str(path) for path in sorted(code_shards.glob("*.tar"))]
+
+
+VALUES = (None, True, -1, 0, 1, 2.5, 10**30, "x", "", [], [[]], {}, [1, 2], {"name": 1})
+
+
+def mutations(value: Any) -> Iterator[Any]:
+    """The JSON value with one part of it replaced by each of `VALUES`, or left out."""
+    yield from VALUES
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield {k: v for k, v in value.items() if k != key}
+            yield from ({**value, key: other} for other in mutations(part))
+    if isinstance(value, list):
+        for place, part in enumerate(value[:2]):
+            yield value[:place] + value[place + 1 :]
+            yield from ([*value[:place], m, *value[place + 1 :]] for m in mutations(part))
+
+
+def test_a_manifest_of_other_types_is_an_error_or_gives_the_same_samples(code_shards) -> None:
+    path = code_shards / MANIFEST
+    fields = json.loads(path.read_text())
+    fields["skipped"] = [{"name": "a.png", "reason": "no image", "count": 2}]
+    for changed in mutations(fields):
+        path.write_text(json.dumps(changed))
+        with contextlib.suppress(InputError):
+            shards = open_shards(code_shards)
+            assert all(shard.count == 10 for shard in shards.shards)
+            assert shards.count == Manifest.read(code_shards).count
+    for shards in ([{**fields["shards"][0], "count": 0}, *fields["shards"][1:]],):
+        path.write_text(json.dumps({**fields, "count": 30, "shards": shards}))
+        with pytest.raises(InputError, match=r"codes-000000\.tar of 0 samples"):
+            open_shards(code_shards)
+
+
+@pytest.mark.parametrize("kind", ["nested", "endless"])
+def test_a_nested_or_endless_manifest_is_an_error(code_shards: Path, kind: str) -> None:
+    path = code_shards / MANIFEST
+    path.write_bytes(b"[" * 100_000)
+    if kind == "endless":
+        with path.open("r+b") as stream:
+            stream.truncate(1 << 36)
+    with pytest.raises(InputError, match=r"Expected a manifest of shards in .*(nested|more than)"):
+        open_shards(code_shards)
+
+
+@pytest.mark.parametrize("text", [b"", b"[" * 100_000, b"[]", b'{"entry": 1}', b'{"a', b"1", None])
+def test_a_damaged_note_is_written_again_and_a_damaged_recipe_is_told(
+    tmp_path: Path, text: bytes | None
+) -> None:
+    folder = ShardFolder(tmp_path / "out", ["a.tar"], {"size": 1})
+    assert folder.write("a.tar", [("a.jpg", b"x")], lambda: ([], {})) == folder.part("a.tar")
+    note = tmp_path / "out" / UNFINISHED / "a.tar.json"
+    good = note.read_bytes()
+    note.write_bytes(good.replace(b'"count": 1', b'"count": 0') if text is None else text)
+    assert note.read_bytes() != good
+    assert folder.part("a.tar") is None
+    assert isinstance(folder.write("a.tar", [("a.jpg", b"x")], lambda: ([], {})), Part)
+    assert note.read_bytes() == good
+    (note.parent / "recipe.json").write_bytes(text or b"x")
+    with pytest.raises(InputError, match=r"recipe|unfinished shards that were begun with"):
+        ShardFolder(tmp_path / "out", ["a.tar"], {"size": 1})
+
+
+def mutate(data: bytes, rng: random.Random) -> bytes:
+    """Damage of one kind: bits, blocks, the length, or a header that holds with another field."""
+    changed = bytearray(data)
+    blocks = len(data) // BLOCK
+    first, second = (BLOCK * rng.randrange(blocks) for _ in range(2))
+    one, other = changed[first : first + BLOCK], changed[second : second + BLOCK]
+    kind = rng.randrange(6)
+    if kind == 0:
+        for _ in range(rng.choice([1, 1, 4, 100])):
+            changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    elif kind == 1:
+        changed[first : first + BLOCK], changed[second : second + BLOCK] = other, one
+    elif kind == 2:
+        changed[first : first + BLOCK] = rng.choice([bytes(BLOCK), rng.randbytes(BLOCK), other])
+    elif kind == 3:
+        del changed[rng.randrange(len(data)) :]
+    elif kind == 4:
+        changed[first:first] = other * rng.randrange(1, 4)
+    else:
+        heads = [at for at in range(0, len(data), BLOCK) if data[at + 257 : at + 262] == b"ustar"]
+        at = rng.choice(heads)
+        size = rng.choice([0, 1, 511, 513, 1 << 20, 1 << 33, (1 << 40) + 1, 1 << 62, -1, -1024])
+        name = rng.choice(["a.npy", "zz.__x.npy", "__codec__", "..", "", "a.jpg", "\udcff.png"])
+        changed[at : at + BLOCK] = header(
+            name, size, type=rng.choice([b"0", b"S", b"x", b"L", b"1"])
+        )
+    return bytes(changed)
+
+
+def read_by_all(folder: Path, out: Path, codec: Any) -> list[dict[int, Any]]:
+    """The codes that every reader gives by their numbers; only InputErrors are taken."""
+    found = []
+    kind = "images" if folder.name.startswith("images") else "codes"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with contextlib.suppress(InputError):
+            found.append(streamed(folder))
+        with contextlib.suppress(InputError):
+            if kind == "codes":
+                kept = StoredCodes(open_shards(folder), 1, 1.0)
+                found.append(dict(zip(kept.index.tolist(), kept.codes[:, 0], strict=True)))
+            else:
+                encode_shards(folder, out / "codes", codec, max_skipped=1.0, flip=False)
+        with contextlib.suppress(InputError):
+            write_shards(folder, out / "images", 16, workers=1, max_skipped=1.0)
+    return found
+
+
+def attack(folder: Path, out: Path, codec: Any, count: int) -> None:
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    shards = sorted(folder.glob("*.tar"))
+    whole = streamed(folder)
+    bare = out / f"{folder.name}-bare"
+    for number in range(count):
+        shard = rng.choice(shards)
+        good = shard.read_bytes()
+        shard.write_bytes(changed := mutate(good, rng))
+        try:
+            for codes in read_by_all(folder, out / f"{number}", codec):
+                for index, found in codes.items():
+                    assert torch.equal(found, whole[index]), f"wrong codes, seed {seed}"
+            encoded = out / f"{number}" / "codes" / MANIFEST
+            assert changed == good or not encoded.exists(), f"encoded in silence, seed {seed}"
+            bare.mkdir(parents=True)
+            shutil.copy(shard, bare)
+            read_by_all(bare, out / f"{number}-bare", codec)
+        finally:
+            shard.write_bytes(good)
+            shutil.rmtree(bare, ignore_errors=True)
+
+
+@pytest.mark.parametrize("kind", ["image", "code"])
+@pytest.mark.parametrize("count", [8, pytest.param(150, marks=pytest.mark.slow)])
+def test_no_mutated_shard_gives_wrong_samples_or_another_error(
+    request: pytest.FixtureRequest, kind: str, count: int, tmp_path: Path, codec
+) -> None:
+    signal.alarm(100 + 10 * count)
+    attack(request.getfixturevalue(f"{kind}_shards"), tmp_path / "out", codec, count)
