@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.atomic import replacing
+from lit_mbldm.storage.atomic import check_writable, replacing
 
 _GAP = 2
 _MARK = "lit_mbldm"
@@ -80,11 +80,12 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def check_path(path: Path) -> None:
-    """Raise InputError where no picture can be written: another suffix, or no such folder."""
+    """Raise InputError where no picture can be written: another suffix, no folder or read-only."""
     if path.suffix.lower() != ".png":
         raise InputError(f"Pictures are written as PNG, expected a name such as grid.png: {path}")
     if not path.absolute().parent.is_dir():
         raise InputError(f"The folder of {path} does not exist. Make it, or name another.")
+    check_writable(path.absolute().parent)
 
 
 def save(image: Tensor | Image.Image, path: Path, mark: str | None = None) -> None:

@@ -33,6 +33,7 @@ from lit_mbldm.training.last_checkpoint import (
 from lit_mbldm.training.module import CodecModule
 from lit_mbldm.training.preemption import Preemption
 from lit_mbldm.training.step_seeds import StepSeeds
+from lit_mbldm.training.time_left import TimeLeft
 from lit_mbldm.training.unfinished_step import FinishStep
 from lit_mbldm.zoo.command import shareable_command
 
@@ -133,6 +134,7 @@ class _TrainerCLI(LightningCLI):
                 StepSeeds(),
                 FinishStep(),
                 SaveLastStep(),
+                TimeLeft(),
                 self._preemption,
             ]
 

@@ -497,6 +497,25 @@ def test_a_model_is_no_codec(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "expected a codec" in message
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["shards photos /proc/out --size 32", "codec fit VQ-8-8-8 nowhere /proc/out",
+     "codec decoder nowhere /proc/out", "codec report nowhere nowhere --picture /proc/out.png",
+     "export nowhere /proc/out", "sample nowhere --out /proc/out.png"],
+)  # fmt: skip
+def test_a_place_where_nothing_can_be_written_is_found_first(
+    command: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_photos(tmp_path / "photos", 1)
+    message = fails(command.split(), capsys)
+    assert "/proc" in message
+    assert "shards:" not in message  # nothing was converted
+
+
 def test_a_missing_checkpoint_and_an_occupied_name_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,9 +1,12 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and places where none can."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from lit_mbldm.errors import InputError
 
 
 @contextmanager
@@ -20,3 +23,20 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """See that files can be written into a folder that exists or is still to be made.
+
+    Raises:
+        InputError: they cannot.
+    """
+    folder = folder.absolute()
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise InputError(
+            f"Nothing can be written into {existing} ({error.strerror}). Choose another place, or"
+            " change its permissions."
+        ) from error

@@ -44,10 +44,12 @@ def add_codec(verbs: Verbs) -> None:
 
 def _codec_fit(options: argparse.Namespace) -> None:
     from lit_mbldm.codecs.fit import fit_codec
+    from lit_mbldm.storage.atomic import check_writable
     from lit_mbldm.zoo.about import About
     from lit_mbldm.zoo.entry import refuse_existing_entry, save_entry
 
     refuse_existing_entry(options.out)
+    check_writable(options.out)
     codec = fit_codec(
         _read_tensors(options),
         options.quantizer,
@@ -65,11 +67,13 @@ def _codec_fit(options: argparse.Namespace) -> None:
 
 def _codec_decoder(options: argparse.Namespace) -> None:
     from lit_mbldm.codecs import DecoderCodec
+    from lit_mbldm.storage.atomic import check_writable
     from lit_mbldm.training.refiner import load_refiner
     from lit_mbldm.zoo.about import about_module
     from lit_mbldm.zoo.entry import refuse_existing_entry, save_entry
 
     refuse_existing_entry(options.out)
+    check_writable(options.out)
     refiner = load_refiner(options.refiner)
     if refiner.noise_range[1] > 0:
         raise InputError(

@@ -6,6 +6,14 @@ from pathlib import Path
 from lit_mbldm.errors import InputError
 from lit_mbldm.verbs.arguments import Verbs, fraction, positive
 
+_PATCH = 8  # pixels, of every codec that `codec fit` makes
+_CONFIGS = {64: "own64", 96: "small96_cat", 128: "own128", 192: "small192_cat"}
+_CONFIGS |= {256: "own256", 512: "church_cat"}
+_SIZES = (
+    f"of the configs, {', '.join(f'{name} is for {size}' for size, name in _CONFIGS.items())}, and"
+    " each for any other size with --model.image_size"
+)
+
 
 def add_shards(verbs: Verbs) -> None:
     """`shards`: images to image shards."""
@@ -17,7 +25,12 @@ def add_shards(verbs: Verbs) -> None:
     )
     out = parser.add_argument("out", metavar="OUT", help="folder to write")
     out.required = False  # nargs="?" would not find it behind an option
-    parser.add_argument("--size", type=positive, required=True, help="height and width in pixels")
+    parser.add_argument(
+        "--size",
+        type=side,
+        required=True,
+        help=f"height and width in pixels, a multiple of {_PATCH}; {_SIZES}",
+    )
     parser.add_argument(
         "--val",
         type=fraction,
@@ -55,6 +68,9 @@ def _shards(options: argparse.Namespace) -> None:
             f" --split and --base-url; got the paths {' '.join(paths)} with"
             f"{'' if downloads else 'out'} --download."
         )
+    if options.size not in _CONFIGS:
+        size = options.size
+        print(f"For {size}×{size} give a config --model.image_size {size}; {_SIZES}.")
     source = _download(options, out.parent) if downloads else paths[0]
     manifest = write_shards(
         source, out, options.size, val=options.val, max_skipped=options.max_skipped
@@ -67,6 +83,18 @@ def _shards(options: argparse.Namespace) -> None:
             f"{manifest.upsampled} of them were enlarged to {manifest.size}×{manifest.size}: the"
             f" shortest side was {manifest.shortest_side} pixels."
         )
+
+
+def side(text: str) -> int:
+    """A number of pixels that whole patches fill."""
+    pixels = positive(text)
+    if pixels % _PATCH:
+        down = pixels // _PATCH * _PATCH
+        raise argparse.ArgumentTypeError(
+            f"expected a multiple of {_PATCH}, the side of a codec's patch, got {text}:"
+            f" {f'{down} or ' if down else ''}{down + _PATCH} fits; {_SIZES}"
+        )
+    return pixels
 
 
 def _download(options: argparse.Namespace, folder: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from lit_mbldm.errors import InputError
+from lit_mbldm.storage.atomic import check_writable
 from lit_mbldm.training import SampleOptions
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.refiner import load_refiner
@@ -36,9 +37,11 @@ def export(
         name: by which its card says that it is loaded; pushing fills it in otherwise.
 
     Raises:
-        InputError: an entry in `out`, or a model, refiner or options of sampling that do not fit.
+        InputError: an entry in `out`, a place where nothing can be written, or a model, refiner or
+            options of sampling that do not fit.
     """
     refuse_existing_entry(out)
+    check_writable(out)
     module = load_pretrained(model)
     if refiner is not None:
         if not isinstance(module, TakesRefiner):
