@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning as L
 from jsonargparse import ArgumentError
+from jsonargparse.typing import PositiveInt
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -24,6 +25,7 @@ from lit_mbldm.ranks import leave
 from lit_mbldm.training import ScoreSamples, WriteSamples
 from lit_mbldm.training.checkpoints import AtomicCheckpointIO, unreadable
 from lit_mbldm.training.diffusion import DiffusionModule
+from lit_mbldm.training.intervals import INTERVALS, set_intervals
 from lit_mbldm.training.last_checkpoint import (
     CONFIG_NAME,
     SaveLastStep,
@@ -108,6 +110,9 @@ class _TrainerCLI(LightningCLI):
     ) -> LightningArgumentParser:
         """Add each verb's own group; the other verbs take its section in a config, unread."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        for name, text in INTERVALS.items():
+            shown = text if subcommand == "fit" else SUPPRESS
+            parser.add_argument(f"--{name}", type=PositiveInt | None, default=None, help=shown)
         for verb, (group, callback) in _GROUPS.items():
             if verb == subcommand:
                 parser.add_lightning_class_args(callback, group)
@@ -156,6 +161,8 @@ class _TrainerCLI(LightningCLI):
             if isinstance(self.model, CodecModule):
                 self.model.command = self._command
             keep_last(self.trainer)
+            every = {name: self._get(self.config, name) for name in INTERVALS}
+            set_intervals(self.trainer, **every)
         arguments = self.config_init[self.subcommand]
         last = arguments.ckpt_path == "last"
         if last:

@@ -116,6 +116,19 @@ def test_folder_to_codes_to_model_to_grid(
     assert np.array_equal(*grids)
 
 
+def test_intervals_are_options_beside_a_list_of_callbacks(tmp_path: Path) -> None:
+    config = write_config(tmp_path, "continuous")
+    config.write_text(
+        config.read_text().replace("save_last: true", "save_last: true, save_top_k: -1")
+    )
+    main(["fit", f"--config={config}", "--trainer.max_epochs=2", "--checkpoint_every=3",
+          "--sample_every=2"])  # fmt: skip
+    saved = {path.name for path in tmp_path.glob("*.ckpt")}
+    assert saved == {"epoch=1-step=3.ckpt", "last.ckpt"}
+    drawn = {path.name for path in (tmp_path / "pictures").glob("samples*")}
+    assert drawn == {"samples-0000002.png", "samples-0000004.png"}
+
+
 @pytest.mark.parametrize(("quantizer", "last"), [("PQ-16-8-8", "Cr"), ("JPQ-32", "P3")])
 def test_codec_fit_and_report(
     quantizer: str, last: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL.Image import Image
@@ -23,7 +24,7 @@ _TEMPERATURES = (0.0, 0.1, 1.0, 2.0)
 
 
 class SampleImages(L.Callback):
-    """Draw samples at every validation and, beside real images, at the end of fit.
+    """Draw samples while training and, beside real images, at the end of fit.
 
     Into `<log_dir>/pictures/` and to TensorBoard go a grid, four samples on their way from noise
     (figure 7 of Scribano et al. 2023) and, of a categorical model, four samples at each of four
@@ -32,11 +33,19 @@ class SampleImages(L.Callback):
     Args:
         num_images: samples in a grid.
         options: how they are drawn; the seed is the same every time.
+        every_n_steps: steps from one grid to the next; None draws at every validation.
     """
 
-    def __init__(self, num_images: int = 16, options: SampleOptions | None = None) -> None:
+    def __init__(
+        self,
+        num_images: int = 16,
+        options: SampleOptions | None = None,
+        every_n_steps: int | None = None,
+    ) -> None:
         self.num_images = num_images
         self.options = options or SampleOptions()
+        self.every_n_steps = every_n_steps
+        self._drawn = 0
         self._real: Tensor | None = None
         self._folder = Path()
         self._arguments: dict[str, Any] = {}
@@ -71,8 +80,27 @@ class SampleImages(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Sample while averaged weights are in place, which validation sees to."""
-        if batch_idx or trainer.sanity_checking:
+        if self.every_n_steps is None and not batch_idx and not trainer.sanity_checking:
+            self._show(trainer, pl_module)
+
+    @rank_zero_only
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Sample every n steps, from averaged weights if there are any."""
+        step = trainer.global_step
+        if self.every_n_steps is None or step % self.every_n_steps or step == self._drawn:
             return
+        self._drawn = step  # the next batches may add to the same step
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        averages = [one for one in callbacks if isinstance(one, WeightAveraging)]
+        for one in averages:
+            one.on_validation_epoch_start(trainer, pl_module)
+        self._show(trainer, pl_module)
+        for one in averages:
+            one.on_validation_epoch_end(trainer, pl_module)
+
+    def _show(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
         for name, picture in self._draw(pl_module).items():
             save(picture, self._folder / "pictures" / f"{name}-{trainer.global_step:07d}.png")
             for logger in trainer.loggers:
