@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_mbldm.config_files import expand_bases
 from lit_mbldm.errors import InputError
+from lit_mbldm.quiet import quieten
 from lit_mbldm.ranks import leave
 from lit_mbldm.training import ScoreSamples, WriteSamples
 from lit_mbldm.training.checkpoints import AtomicCheckpointIO, unreadable
@@ -54,10 +55,7 @@ def run_trainer(argv: list[str]) -> None:
     Raises:
         InputError: arguments or a config that cannot be parsed.
     """
-    # The data modules' lengths are exact: their streams share batches out among workers.
-    warnings.filterwarnings("ignore", message=r".*IterableDataset` has `__len__` defined")
-    # A checkpoint's state_dict, which test and predict load, holds the averaged weights.
-    warnings.filterwarnings("ignore", message=r".*WeightAveraging callback, but loading")
+    quieten()
     sys.argv[1:] = expand_bases(argv)  # LightningCLI warns of arguments given in any other way
     try:
         _TrainerCLI(

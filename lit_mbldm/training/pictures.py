@@ -56,8 +56,7 @@ class SampleImages(L.Callback):
         Raises:
             InputError: no diffusion model, or an option that it does not take or out of range.
         """
-        # every rank must ask for log_dir, which is broadcast
-        self._folder = Path(_relative(trainer.log_dir or trainer.default_root_dir))
+        self._folder = log_folder(trainer)
         self._arguments = self.options.arguments(pl_module)
 
     def on_train_batch_start(
@@ -129,14 +128,23 @@ class SampleImages(L.Callback):
         path = self._folder / "samples.png"
         save(beside(grid(samples, columns), grid(blank, columns)), path)
         print(f"\nSamples (left) beside real images (right): {path}")
-        checkpoint = getattr(trainer.checkpoint_callback, "last_model_path", "") or getattr(
-            trainer.checkpoint_callback, "best_model_path", ""
-        )
-        if checkpoint:
+        if checkpoint := saved_checkpoint(trainer):
             print(
-                f"Make more: lit-mbldm sample {shlex.quote(_relative(checkpoint))}"
-                f" -n 16 {self.options.flags(seed=1)} --out grid.png"
+                f"Make more: lit-mbldm sample {checkpoint} -n 16 {self.options.flags(seed=1)}"
+                " --out grid.png"
             )
+
+
+def log_folder(trainer: L.Trainer) -> Path:
+    """Where pictures go; every rank must ask, since it is broadcast."""
+    return Path(_relative(trainer.log_dir or trainer.default_root_dir))
+
+
+def saved_checkpoint(trainer: L.Trainer) -> str:
+    """The last or the best checkpoint of a run as a word of a shell, or nothing."""
+    callback = trainer.checkpoint_callback
+    path = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
+    return shlex.quote(_relative(path)) if path else ""
 
 
 def _relative(path: str) -> str:
