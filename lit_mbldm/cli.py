@@ -6,6 +6,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from tqdm import tqdm
+
 from lit_mbldm.errors import InputError
 from lit_mbldm.verbs.codec import add_codec
 from lit_mbldm.verbs.data import add_encode, add_shards
@@ -18,7 +20,11 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run `lightning`, `lit-mbldm` or `python -m lit_mbldm`."""
     argv = list(sys.argv[1:] if args is None else args)
     try:
-        _dispatch(argv)
+        try:
+            _dispatch(argv)
+        finally:
+            for bar in [*getattr(tqdm, "_instances", ())]:
+                bar.close()  # so that a message begins its own line
     except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

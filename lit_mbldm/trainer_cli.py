@@ -3,6 +3,7 @@
 import atexit
 import difflib
 import inspect
+import os
 import pkgutil
 import re
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import lightning as L
 from jsonargparse import ArgumentError
+from jsonargparse.typing import PositiveInt
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -19,18 +21,21 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_mbldm.config_files import expand_bases
 from lit_mbldm.errors import InputError
+from lit_mbldm.quiet import quieten
 from lit_mbldm.ranks import leave
 from lit_mbldm.training import ScoreSamples, WriteSamples
 from lit_mbldm.training.checkpoints import AtomicCheckpointIO, unreadable
 from lit_mbldm.training.diffusion import DiffusionModule
+from lit_mbldm.training.intervals import INTERVALS, set_intervals
 from lit_mbldm.training.last_checkpoint import (
+    CONFIG_NAME,
     SaveLastStep,
     continue_version,
     find_last,
     keep_last,
-    warn_of_newer_run,
 )
 from lit_mbldm.training.module import CodecModule
+from lit_mbldm.training.new_run import NewRun
 from lit_mbldm.training.preemption import Preemption
 from lit_mbldm.training.step_seeds import StepSeeds
 from lit_mbldm.training.time_left import TimeLeft
@@ -51,10 +56,7 @@ def run_trainer(argv: list[str]) -> None:
     Raises:
         InputError: arguments or a config that cannot be parsed.
     """
-    # The data modules' lengths are exact: their streams share batches out among workers.
-    warnings.filterwarnings("ignore", message=r".*IterableDataset` has `__len__` defined")
-    # A checkpoint's state_dict, which test and predict load, holds the averaged weights.
-    warnings.filterwarnings("ignore", message=r".*WeightAveraging callback, but loading")
+    quieten()
     sys.argv[1:] = expand_bases(argv)  # LightningCLI warns of arguments given in any other way
     try:
         _TrainerCLI(
@@ -63,7 +65,7 @@ def run_trainer(argv: list[str]) -> None:
             L.LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            save_config_kwargs={"config_filename": "resolved_config.yaml", "overwrite": True},
+            save_config_kwargs={"config_filename": CONFIG_NAME, "overwrite": True},
         )
     except ArgumentError as error:
         raise InputError(_explain(str(error), argv[0])) from error
@@ -107,6 +109,9 @@ class _TrainerCLI(LightningCLI):
     ) -> LightningArgumentParser:
         """Add each verb's own group; the other verbs take its section in a config, unread."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        for name, text in INTERVALS.items():
+            shown = text if subcommand == "fit" else SUPPRESS
+            parser.add_argument(f"--{name}", type=PositiveInt | None, default=None, help=shown)
         for verb, (group, callback) in _GROUPS.items():
             if verb == subcommand:
                 parser.add_lightning_class_args(callback, group)
@@ -127,6 +132,7 @@ class _TrainerCLI(LightningCLI):
         """Check the checkpoint of a verb that draws samples, and leave training's config alone."""
         if self.subcommand in _GROUPS:
             _check_checkpoint(self.subcommand, self._get(self.config, "ckpt_path"))
+        if self.subcommand != "fit":
             self.save_config_callback = None
         self._preemption.take_signals()
         if self.subcommand == "fit":
@@ -149,18 +155,44 @@ class _TrainerCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """See that there is a last checkpoint, and find the one of earlier runs if asked for."""
-        self._preemption.watch(self.trainer)
+        self._new_run = NewRun(self.trainer)
+        self._preemption.watch(self.trainer, self._new_run.remove_if_nothing_was_done)
         if self.subcommand == "fit":
             if isinstance(self.model, CodecModule):
                 self.model.command = self._command
             keep_last(self.trainer)
+            every = {name: self._get(self.config, name) for name in INTERVALS}
+            set_intervals(self.trainer, **every)
         arguments = self.config_init[self.subcommand]
-        if arguments.ckpt_path == "last":
-            arguments.ckpt_path = find_last(self.trainer)
-            if self.subcommand == "fit":
-                warn_of_newer_run(self.trainer, arguments.ckpt_path)
-                continue_version(self.trainer, arguments.ckpt_path)
-                warnings.filterwarnings("ignore", message=r"Checkpoint directory .* not empty")
+        last = arguments.ckpt_path == "last"
+        if last:
+            arguments.ckpt_path = find_last(self.trainer, self._run_of_config())
+            warnings.filterwarnings("ignore", message=r"Checkpoint directory .* not empty")
+        if arguments.ckpt_path and (last or self.subcommand != "fit"):
+            continue_version(self.trainer, arguments.ckpt_path)
+        self._drop_logs()
+
+    def _run_of_config(self) -> str | None:
+        """The folder of the run whose own config was given, if it was."""
+        paths = [str(path) for path in self._get(self.config, "config") or []]
+        names = [path for path in paths if os.path.basename(path) == CONFIG_NAME]
+        return os.path.dirname(os.path.abspath(names[-1])) if names else None
+
+    def _drop_logs(self) -> None:
+        """Log nothing where it would start a run of its own: what draws or measures has none."""
+        if self.subcommand == "predict":
+            self.trainer.loggers = []
+        elif self.subcommand == "validate":
+            known = [x for x in self.trainer.loggers if getattr(x, "_version", "") is not None]
+            self.trainer.loggers = known
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run, and leave no folder of a run that did not start."""
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException:
+            self._new_run.remove_if_nothing_was_done()
+            raise
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Give the verbs that draw samples their numbers in place of data."""

@@ -116,6 +116,56 @@ def test_folder_to_codes_to_model_to_grid(
     assert np.array_equal(*grids)
 
 
+def test_intervals_are_options_beside_a_list_of_callbacks(tmp_path: Path) -> None:
+    config = write_config(tmp_path, "continuous")
+    config.write_text(
+        config.read_text().replace("save_last: true", "save_last: true, save_top_k: -1")
+    )
+    main(["fit", f"--config={config}", "--trainer.max_epochs=2", "--checkpoint_every=3",
+          "--sample_every=2"])  # fmt: skip
+    saved = {path.name for path in tmp_path.glob("*.ckpt")}
+    assert saved == {"epoch=1-step=3.ckpt", "last.ckpt"}
+    drawn = {path.name for path in (tmp_path / "pictures").glob("samples*")}
+    assert drawn == {"samples-0000002.png", "samples-0000004.png"}
+
+
+def test_a_refiner_ends_with_its_picture_and_the_next_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_photos(tmp_path / "photos", 2, side=64)
+    monkeypatch.chdir(tmp_path)
+    options = ["--data.crop_size=64", "--data.batch_size=2", "--trainer.max_steps=1"]
+    main(["fit", f"--config={CONFIGS / 'jpq48_decoder.yaml'}", f"--data.folder={photos}", *options])
+    (next_command,) = re.findall("Use it: lit-mbldm (.*) OUT", capsys.readouterr().out)
+    with Image.open("runs/jpq48_decoder/version_0/refined.png") as picture:
+        assert picture.width > 3 * 64
+    main([*next_command.split(), "decoder"])
+
+
+def test_lines_of_lightning_that_tell_nothing_are_left_out(tmp_path: Path) -> None:
+    """And an error begins a line of its own, though a bar was being drawn."""
+    config = write_config(tmp_path, "continuous")
+    keys = yaml.safe_load(config.read_text())
+    keys["trainer"] |= {"enable_progress_bar": True, "enable_model_summary": True}
+    keys["trainer"]["callbacks"].append({"class_path": "fails_for_tests.Fails"})
+    config.write_text(yaml.safe_dump(keys))
+    (tmp_path / "fails_for_tests.py").write_text(
+        "import lightning, lit_mbldm.errors\n"
+        "class Fails(lightning.Callback):\n"
+        "    def on_train_batch_end(self, *rest):\n"
+        "        raise lit_mbldm.errors.InputError('no more')\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-m", "lit_mbldm", "fit", f"--config={config}"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    assert "Trainable params" in ran.stdout
+    for noise in ("Tip", "_pytree", "Flops", "FLOPs"):
+        assert noise not in ran.stdout
+    assert "error: no more" in ran.stdout.split("\n")
+
+
 @pytest.mark.parametrize(("quantizer", "last"), [("PQ-16-8-8", "Cr"), ("JPQ-32", "P3")])
 def test_codec_fit_and_report(
     quantizer: str, last: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -1,8 +1,8 @@
 """`last.ckpt`: which callback writes it, and where `--ckpt_path last` finds it."""
 
+import glob
 import os
 import re
-from pathlib import PurePosixPath
 from typing import Any
 
 import lightning as L
@@ -12,6 +12,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_mbldm.errors import InputError
+
+CONFIG_NAME = "resolved_config.yaml"  # of a run, in its folder
+_LAST = re.compile(r"/last(?:-v(\d+))?\.ckpt$")
 
 
 def keep_last(trainer: L.Trainer) -> None:
@@ -33,7 +36,12 @@ def keep_last(trainer: L.Trainer) -> None:
         for callback in callbacks:
             if callback.save_last is None and not callback.save_weights_only:
                 callback.save_last = True
-                return
+                break
+    keeper = last_keeper(trainer)
+    for callback in callbacks:
+        beside = keeper is not None and callback.dirpath == keeper.dirpath
+        if callback.save_last and beside and callback is not keeper:
+            callback.save_last = False  # it would be a last-v1.ckpt
 
 
 def last_keeper(trainer: L.Trainer) -> ModelCheckpoint | None:
@@ -63,10 +71,16 @@ class SaveLastStep(L.Callback):
     """Writes last.ckpt at the last step, which `every_n_train_steps` alone may leave out."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Keep a run that was complete already from saving its averaged weights as the others."""
+        """Keep a complete run from saving its averaged weights as the others, or a file twice.
+
+        A killed run may have saved a file after its last.ckpt: what is saved again replaces it.
+        """
         keeper = last_keeper(trainer)
         if keeper is not None and trainer.ckpt_path is not None:
             keeper._last_checkpoint_saved = str(trainer.ckpt_path)
+            if os.path.basename(trainer.ckpt_path) == "last.ckpt":
+                for callback in _model_checkpoints(trainer):
+                    callback._enable_version_counter = False
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -79,43 +93,40 @@ class SaveLastStep(L.Callback):
             save_last(trainer)
 
 
-def find_last(trainer: L.Trainer) -> str:
-    """The newest last.ckpt that earlier runs with this trainer's settings wrote.
+def find_last(trainer: L.Trainer, run: str | None = None) -> str:
+    """The last.ckpt of the newest run with this trainer's settings.
 
-    It is looked for in the `dirpath` of a ModelCheckpoint, else in the folders of all versions of
-    the first logger, or of the version it names, else in `default_root_dir`.
+    It is looked for in the `dirpath` of a ModelCheckpoint, else in the given run, else in the runs
+    of the first logger, or the version it names, else in `default_root_dir`. The newest run is the
+    one with the highest number, since clocks may go back.
+
+    Args:
+        trainer: with the loggers and callbacks of the run.
+        run: folder of a run.
 
     Raises:
         InputError: there is none.
     """
-    callbacks = _model_checkpoints(trainer)
-    found: dict[str, Any] = {}
-    for callback in callbacks:
-        for folder in _folders(trainer, callback):
-            for path in _last_files(folder, callback):
-                found[path] = get_filesystem(path).modified(path)
+    folder = _checkpoint_folder(trainer, run)
+    found = [
+        (_number(path), int(match[1] or 0), get_filesystem(path).modified(path), path)
+        for path in _glob(f"{folder}/last*.ckpt")
+        if (match := _LAST.search(path))
+    ]
     if not found:
-        places = sorted({place for callback in callbacks for place in _places(trainer, callback)})
         raise InputError(
-            f"There is no last.ckpt in {' or '.join(places) or 'this config: it saves none'}, where"
-            " --ckpt_path last looks. Start without --ckpt_path, or name a file."
+            f"There is no last.ckpt in {folder}, where --ckpt_path last looks. Start without"
+            " --ckpt_path, or name a file."
         )
-    return max(found, key=found.__getitem__)
-
-
-def warn_of_newer_run(trainer: L.Trainer, path: str) -> None:
-    """Say so where a newer run of the logger has no last.ckpt, so that an older one continues."""
-    former = _version(os.path.dirname(path))
-    for callback in _model_checkpoints(trainer):
-        folders = [f for f in _folders(trainer, callback) if not _last_files(f, callback)]
-        newest = max(folders, key=_version, default="")
-        if 0 <= former < _version(newest):
-            rank_zero_warn(
-                f"{os.path.dirname(newest)} is newer than {os.path.dirname(os.path.dirname(path))},"
-                " but holds no last.ckpt: it ended before it saved one, or trained nothing. The"
-                " older run continues. Start without --ckpt_path if you do not want that."
-            )
-            return
+    number, *_, last = max(found)
+    newest = max(map(_number, _glob(f"{os.path.dirname(folder)}/{CONFIG_NAME}")), default=-1)
+    if 0 <= number < newest:
+        rank_zero_warn(
+            f"version_{newest} is newer than {os.path.dirname(os.path.dirname(last))}, but holds no"
+            " last.ckpt: it ended before it saved one. The older run continues. Start without"
+            " --ckpt_path if you do not want that."
+        )
+    return last
 
 
 def continue_version(trainer: L.Trainer, path: str) -> None:
@@ -129,59 +140,41 @@ def continue_version(trainer: L.Trainer, path: str) -> None:
         return
     folder = os.path.dirname(os.path.dirname(path))
     if os.path.abspath(os.path.dirname(folder)) == os.path.abspath(logger.root_dir):
-        name = os.path.basename(folder)
-        number = name.removeprefix("version_")
-        logger._version = int(number) if number.isdecimal() else name
-    elif latest := logger._get_next_version():
-        logger._version = latest - 1
+        logger._version = _number(path) if _number(path) >= 0 else os.path.basename(folder)
+    elif any(callback.dirpath for callback in _model_checkpoints(trainer)):
+        logger._version = (logger._get_next_version() or 1) - 1
 
 
 def _model_checkpoints(trainer: L.Trainer) -> list[ModelCheckpoint]:
     return [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
 
 
-def _places(trainer: L.Trainer, callback: ModelCheckpoint) -> list[str]:
-    """Where a callback saves, with `*` for any version."""
-    if callback.dirpath is not None:
-        return [str(callback.dirpath)]
-    if not trainer.loggers:
-        return [os.path.join(trainer.default_root_dir, "checkpoints")]
+def _checkpoint_folder(trainer: L.Trainer, run: str | None) -> str:
+    """Where checkpoints are saved, with `*` for any run of the first logger."""
+    for callback in _model_checkpoints(trainer):
+        if callback.dirpath is not None:
+            return glob.escape(str(callback.dirpath))
+    if run is None and not trainer.loggers:
+        run = str(trainer.default_root_dir)
+    if run is not None:
+        return os.path.join(glob.escape(run), "checkpoints")
     logger = trainer.loggers[0]
     version = getattr(logger, "_version", None)
-    folder = (
-        "*" if version is None else version if isinstance(version, str) else f"version_{version}"
+    name = version if isinstance(version, str) else f"version_{version}"
+    root = os.path.join(logger.save_dir or trainer.default_root_dir, str(logger.name))
+    return os.path.join(
+        glob.escape(root), glob.escape(name) if version is not None else "*", "checkpoints"
     )
-    root = logger.save_dir or trainer.default_root_dir
-    return [os.path.join(root, str(logger.name), folder, "checkpoints")]
 
 
-def _folders(trainer: L.Trainer, callback: ModelCheckpoint) -> list[str]:
-    """The folders that `_places` stands for."""
-    folders = []
-    for place in _places(trainer, callback):
-        root, star, rest = place.partition("*")
-        folders += [path.rstrip("/") + rest for path in _listing(root)] if star else [place]
-    return folders
+def _glob(pattern: str) -> list[str]:
+    """Existing files as full paths or URLs."""
+    fs = get_filesystem(pattern)
+    found = [str(path) for path in fs.glob(pattern) if fs.exists(path)]
+    return found if _is_local_file_protocol(pattern) else [fs.unstrip_protocol(p) for p in found]
 
 
-def _last_files(folder: str, callback: ModelCheckpoint) -> list[str]:
-    pattern = re.compile(rf"{callback.CHECKPOINT_NAME_LAST}(-v\d+)?{callback.FILE_EXTENSION}")
-    fs = get_filesystem(folder)
-    return [
-        path
-        for path in _listing(folder)
-        if pattern.fullmatch(PurePosixPath(path).name) and fs.exists(path)
-    ]
-
-
-def _version(folder: str) -> int:
-    """The number of a run by its folder of checkpoints, -1 where it has none."""
-    number = PurePosixPath(folder).parent.name.removeprefix("version_")
-    return int(number) if number.isdecimal() else -1
-
-
-def _listing(folder: str) -> list[str]:
-    """What is in a folder, as full paths or URLs; nothing if there is no such folder."""
-    fs = get_filesystem(folder)
-    names = fs.ls(folder, detail=False) if fs.isdir(folder) else []
-    return [*names] if _is_local_file_protocol(folder) else [fs.unstrip_protocol(n) for n in names]
+def _number(path: str) -> int:
+    """The number of the run that a file is in, -1 where it has none."""
+    found = re.search(r"/version_(\d+)/", path)
+    return int(found[1]) if found else -1

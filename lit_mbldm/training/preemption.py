@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -39,6 +40,7 @@ class Preemption(L.Callback):
 
     def __init__(self) -> None:
         self._trainer: L.Trainer | None = None
+        self._tidy: Callable[[], None] = lambda: None
         self._parent = os.getppid()
         self._received: signal.Signals | None = None
         self._received_at = 0.0
@@ -50,9 +52,9 @@ class Preemption(L.Callback):
         if threading.current_thread() == threading.main_thread():
             self._former = {number: signal.signal(number, self._leave) for number in SIGNALS}
 
-    def watch(self, trainer: L.Trainer) -> None:
-        """End the processes too that this trainer starts; to be called as soon as there is one."""
-        self._trainer = trainer
+    def watch(self, trainer: L.Trainer, tidy: Callable[[], None]) -> None:
+        """End the processes too that this trainer starts, and tidy up when leaving at once."""
+        self._trainer, self._tidy = trainer, tidy
         if self._former:
             connector = trainer._signal_connector
             connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
@@ -138,6 +140,7 @@ class Preemption(L.Callback):
             if self._received
             else "at once. Give the same command again to go on."
         )
+        self._tidy()
         _write(f"{signal.Signals(number).name}: left {how}")
         os._exit(_exit_code())
 

@@ -30,10 +30,10 @@ class ScoreSamples(DrawSamples):
     """Scores samples against the training set, and the codec's reconstructions beside them.
 
     Logs test/fid, test/kid, test/precision, test/recall and test/rfid, prints them, and writes
-    `scores.json` and `test_samples.png` to the log folder. Sample i depends on (seed, i) alone, so
-    that any number of processes draws the same images. The reference is the training set in order
-    and without flips; of code shards it is the decoded codes, and then there is no rFID;
-    `reference` mends that.
+    `scores.json` and `test_samples.png` to the log folder, by TensorBoard's logger that of the run
+    that is scored. Sample i depends on (seed, i) alone, so that any number of processes draws the
+    same images. The reference is the training set in order and without flips; of code shards it is
+    the decoded codes, and then there is no rFID; `reference` mends that.
 
     Args:
         num_images: samples to draw, of all processes together.

@@ -1,4 +1,5 @@
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable
@@ -14,11 +15,11 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lit_mbldm.cli import main
 from lit_mbldm.errors import InputError
 from lit_mbldm.training.last_checkpoint import (
+    CONFIG_NAME,
     continue_version,
     find_last,
     keep_last,
     last_keeper,
-    warn_of_newer_run,
 )
 
 
@@ -40,33 +41,48 @@ def touch(path: Path, age: int) -> Path:
     return path
 
 
-def test_newest_of_all_versions(tmp_path: Path) -> None:
+def test_newest_of_all_versions_whatever_the_clock_said(tmp_path: Path) -> None:
     runs = tmp_path / "church"
-    touch(runs / "version_0" / "checkpoints" / "last.ckpt", age=3)
-    newest = touch(runs / "version_2" / "checkpoints" / "last-v1.ckpt", age=1)
-    touch(runs / "version_2" / "checkpoints" / "last.ckpt", age=2)
-    touch(runs / "version_2" / "checkpoints" / "epoch=1-step=9.ckpt", age=0)
-    touch(runs / "version_3" / "checkpoints" / ".last.ckpt.1.tmp", age=0)
-    touch(tmp_path / "cat" / "version_0" / "checkpoints" / "last.ckpt", age=0)
+    touch(runs / "version_9" / "checkpoints" / "last.ckpt", age=3)
+    newest = touch(runs / "version_10" / "checkpoints" / "last-v1.ckpt", age=5)
+    touch(runs / "version_10" / "checkpoints" / "last.ckpt", age=4)
+    touch(runs / "version_10" / "checkpoints" / "epoch=1-step=9.ckpt", age=0)
+    touch(runs / "version_11" / "checkpoints" / ".last.ckpt.1.tmp", age=0)
+    touch(tmp_path / "cat" / "version_12" / "checkpoints" / "last.ckpt", age=0)
     logger = TensorBoardLogger(tmp_path, "church")
     one = trainer(logger=logger)
     assert find_last(one) == str(newest)
     continue_version(one, str(newest))
-    assert logger.version == 2
+    assert logger.version == 10
 
 
 def test_newer_run_without_a_checkpoint_is_named(tmp_path: Path) -> None:
     runs = tmp_path / "church"
-    for number in (2, 9, 10):
+    for number in (2, 9):
         touch(runs / f"version_{number}" / "checkpoints" / "last.ckpt", age=number)
+        touch(runs / f"version_{number}" / CONFIG_NAME, age=number)
     one = trainer(logger=TensorBoardLogger(tmp_path, "church"))
+    (runs / "version_11").mkdir()  # such as of a score
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_newer_run(one, find_last(one))  # version_2, continued after the others
-    touch(runs / "version_9" / "events.out", age=0)
-    (runs / "version_11").mkdir()
-    with pytest.warns(UserWarning, match=r"church/version_11 is newer than .*church/version_2,"):
-        warn_of_newer_run(one, find_last(one))
+        find_last(one)
+    touch(runs / "version_10" / CONFIG_NAME, age=0)
+    with pytest.warns(UserWarning, match=r"version_10 is newer than .*church/version_9,"):
+        find_last(one)
+
+
+def test_run_whose_config_is_given(tmp_path: Path) -> None:
+    named, _ = (
+        touch(tmp_path / "[a]" / f"version_{n}" / "checkpoints" / "last.ckpt", 0) for n in (0, 1)
+    )
+    logger = TensorBoardLogger(tmp_path, "[a]")
+    one = trainer(logger=logger)
+    run = named.parents[1]
+    assert find_last(one, str(run)) == str(named)
+    continue_version(one, str(named))
+    assert logger.version == 0
+    with pytest.raises(InputError, match=r"There is no last.ckpt in .*version_7/checkpoints"):
+        find_last(one, str(run.with_name("version_7")))
 
 
 def test_only_the_version_that_the_logger_names(tmp_path: Path) -> None:
@@ -132,6 +148,9 @@ def test_unset_save_last_is_set_and_false_is_kept() -> None:
     keep_last(two)
     assert last_keeper(two) is None
     assert last_keeper(trainer(unset, fast_dev_run=True)) is None
+    second = ModelCheckpoint(monitor="c", save_last=True)
+    keep_last(trainer(unset, second))
+    assert [unset.save_last, second.save_last] == [True, False]
 
 
 def test_link_is_refused() -> None:
@@ -176,3 +195,34 @@ def test_validate_finds_it_and_a_damaged_one_is_named(
     monkeypatch.setattr(sys, "argv", ["lightning"])
     with pytest.raises(SystemExit, match=r"version_0/checkpoints/last.ckpt is damaged"):
         main(command)
+
+
+def test_no_folder_without_training_and_the_run_of_the_config_goes_on(
+    unbroken: Any,
+    new_fit: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fit = new_fit()
+    monkeypatch.chdir(fit.folder)
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    runs = fit.version.parent
+    for name in ("version_0", "version_1"):
+        shutil.copytree(unbroken.version, runs / name)
+    untouched = sorted((runs / "version_1").rglob("*"))
+
+    def run(verb: str, *options: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["lightning"])
+        caplog.clear()
+        main([verb, "--config", f"runs/tiny/version_0/{CONFIG_NAME}", *options])
+        return caplog.text
+
+    assert "version_0/checkpoints/last.ckpt" in run("fit", "--ckpt_path=last")  # already complete
+    assert "version_0/checkpoints/last.ckpt" in run("validate", "--ckpt_path=last")
+    samples = ["--samples.num_images=1", "--samples.options.steps=1"]
+    assert "version_0/checkpoints/last.ckpt" in run("predict", "--ckpt_path=last", *samples)
+    for failing in (["--data.train=nowhere"], ["--ckpt_path=nowhere.ckpt"]):
+        with pytest.raises(SystemExit):
+            run("fit", *failing)
+    assert sorted(path.name for path in runs.iterdir()) == ["version_0", "version_1"]
+    assert sorted((runs / "version_1").rglob("*")) == untouched

@@ -36,8 +36,15 @@ def test_signal_saves_the_step_and_exits(
     assert f"{name}: step {saved} is in " in printed
     assert "Traceback" not in printed
     assert fit.last()["/global_step"] == saved
+    # a kill may leave what was saved after last.ckpt
+    (fit.version / "checkpoints" / "epoch=1-step=20.ckpt").touch()
     fit.run(RESUME)
     same(fit, unbroken)
+    saved_files = [
+        sorted(path.name for path in (one.version / "checkpoints").iterdir())
+        for one in (fit, unbroken)
+    ]
+    assert saved_files[0] == saved_files[1]
 
 
 def test_second_ctrl_c_leaves_at_once(new_fit: Callable[..., Any]) -> None:
