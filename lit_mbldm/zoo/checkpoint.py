@@ -24,8 +24,9 @@ def load_checkpoint(path: Path) -> nn.Module:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         kept, weights = checkpoint[CHECKPOINT_KEY], checkpoint["state_dict"]
-        facts = {"command": kept.get("command"), "steps": checkpoint["global_step"]}
-        tree, about = kept["model"], About.read({k: v for k, v in facts.items() if v is not None})
+        # the command that older checkpoints kept may hold secrets
+        about = About.read({"config": kept.get("config", {}), "steps": checkpoint["global_step"]})
+        tree = kept["model"]
         if not isinstance(tree, dict) or not all(
             isinstance(name, str) and isinstance(tensor, Tensor) and _is_plain(tensor)
             for name, tensor in weights.items()
