@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo.about import About
+from lit_mbldm.zoo.tree import build
 from lit_mbldm.zoo.weights import assemble
 
 # The key of a checkpoint under which LightningModules keep their class_path tree.
@@ -43,7 +44,7 @@ def load_checkpoint(path: Path) -> nn.Module:
             f" {error!s:.300}. {_EXPECTED}"
         ) from error
     try:
-        return assemble(tree, weights, about)
+        return assemble(build(tree, len(weights)), weights, about)
     except InputError as error:
         raise InputError(f"The weights in {path} do not fit its model: {error}") from error
 

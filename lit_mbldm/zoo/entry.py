@@ -27,8 +27,10 @@ from lit_mbldm.zoo.entry_config import (
     read_config,
 )
 from lit_mbldm.zoo.integrity import DamagedError, read_checked, read_whole
-from lit_mbldm.zoo.tree import describe
-from lit_mbldm.zoo.weights import assemble, build_for, fingerprint_of
+from lit_mbldm.zoo.tree import MAX_TENSORS, build, describe
+from lit_mbldm.zoo.weights import assemble, check_weights, fingerprint_of
+
+_MAX_HEADER = 1 << 24  # bytes
 
 
 @runtime_checkable
@@ -72,7 +74,7 @@ def entry_files(
     tree = describe(module)
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     try:
-        build_for(tree, tensors)
+        check_weights(build(tree, len(tensors)), tensors)
         fingerprint = fingerprint_of(module)
     except InputError as error:
         raise InputError(f"This {type(module).__name__} cannot be published: {error}") from error
@@ -146,14 +148,18 @@ def load_entry(folder: Path) -> nn.Module:
 
 def _load(folder: Path, config: EntryConfig) -> nn.Module:
     path = folder / WEIGHTS
-    data = read_checked(path, config.sha256[WEIGHTS])
     try:
-        module = assemble(config.model, _tensors(data), config.about)
+        module = build(config.model, MAX_TENSORS)
+        largest = _MAX_HEADER + sum(tensor.nbytes for tensor in module.state_dict().values())
+        data = read_checked(path, config.sha256[WEIGHTS], largest)
+        assemble(module, _tensors(data), config.about)
         fingerprint = fingerprint_of(module)
         if fingerprint != config.fingerprint:
             raise InputError(
                 f"Its codec has the fingerprint {fingerprint}, expected {config.fingerprint:.80}."
             )
+    except DamagedError:
+        raise
     except InputError as error:  # it was so from the start
         raise InputError(
             f"{path} and its {CONFIG} do not fit each other: {error} Export it again, or ask its"

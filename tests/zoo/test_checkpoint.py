@@ -144,7 +144,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
         lambda c: _kept(c)["model"]["init_args"]["denoiser"]["init_args"].update(
             blocks_per_level=10**9
         ),
-        "more tensors than its file",
+        "more tensors than",
     ),
     "a tuple without end": (
         lambda c: _kept(c)["model"]["init_args"]["denoiser"]["init_args"].update(
