@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ _MAX_NUMBERS = 1 << 20
 _MAX_LIST = 1000
 _MAX_TEXT = 200
 _MAX_PARTS = 100
+_MAX_MESSAGE = 600
 MAX_TENSORS = 5000
 _WEIGHTS = {torch.empty, torch.zeros, torch.eye}
 _TABLES = {torch.arange, torch.linspace, torch.ones, torch.full}
@@ -93,8 +95,8 @@ def _build(tree: Mapping[str, Any]) -> nn.Module:
     built = {key: _build(value) if _is_part(value) else value for key, value in init_args.items()}
     try:
         return cls(**built)
-    except InputError:
-        raise
+    except InputError as error:  # which may quote a module where a number was expected
+        raise InputError(textwrap.shorten(str(error), _MAX_MESSAGE, placeholder=" …")) from error
     except Exception as error:  # constructors do not expect what a damaged tree holds
         reason = str(error).partition("\n")[0]  # torch adds traces of its own
         raise InputError(

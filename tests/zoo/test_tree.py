@@ -333,6 +333,15 @@ def test_no_class_that_is_merely_imported_into_a_room_can_be_built() -> None:
     assert seen
 
 
+def test_a_module_where_a_number_was_expected_is_not_quoted_whole() -> None:
+    tree = describe(tiny.categorical())
+    tree["init_args"]["process"]["init_args"]["image_target"] = tree["init_args"]["denoiser"]
+    with pytest.raises(InputError, match="image_target is one of") as error:
+        build(tree, 1000)
+    assert len(str(error.value)) < 1000
+    assert str(error.value).endswith("…")
+
+
 def test_a_file_of_too_many_tensors_is_refused() -> None:
     with pytest.raises(InputError, match="Expected at most"):
         build({"class_path": "lit_mbldm.codecs.PatchCodec"}, MAX_TENSORS + 1)
