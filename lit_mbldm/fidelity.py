@@ -3,6 +3,7 @@
 N images of F features each.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from lit_mbldm.errors import InputError
 
 KEPT = 10_000
 NEIGHBOURS = 3
+FEW = 1000  # samples, below which FID says little
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ def fidelity(real: Tensor, generated: Tensor) -> Fidelity:
 def compare(real: FeatureSet, generated: FeatureSet) -> Fidelity:
     """Compare two sets of features; KID, precision and recall use those kept.
 
+    Warns of fewer than 1,000 generated ones, whose FID says little.
+
     Raises:
         InputError: fewer than four of either.
     """
@@ -91,6 +95,12 @@ def compare(real: FeatureSet, generated: FeatureSet) -> Fidelity:
         raise InputError(
             f"Scores need at least {NEIGHBOURS + 1} images of each kind, got {real.count} real and"
             f" {generated.count} generated ones."
+        )
+    if generated.count < FEW:
+        warnings.warn(
+            f"FID from {generated.count:,} samples is far too high and says little: it needs at"
+            f" least {FEW:,}, and papers take 10,000 to 50,000. Draw more samples.",
+            stacklevel=2,
         )
     ratios = prc_features_to_metric(
         generated.kept.double(),

@@ -40,7 +40,7 @@ from lit_mbldm.training.preemption import Preemption
 from lit_mbldm.training.step_seeds import StepSeeds
 from lit_mbldm.training.time_left import TimeLeft
 from lit_mbldm.training.unfinished_step import FinishStep
-from lit_mbldm.zoo.command import shareable_command
+from lit_mbldm.zoo.shared_config import shared_config
 
 # the section of a verb's settings, and what they make
 _GROUPS: dict[str, tuple[str, type[L.Callback]]] = {
@@ -60,7 +60,6 @@ def run_trainer(argv: list[str]) -> None:
     sys.argv[1:] = expand_bases(argv)  # LightningCLI warns of arguments given in any other way
     try:
         _TrainerCLI(
-            shareable_command("lightning", argv),
             L.LightningModule,
             L.LightningDataModule,
             subclass_mode_model=True,
@@ -82,8 +81,7 @@ def run_trainer(argv: list[str]) -> None:
 
 
 class _TrainerCLI(LightningCLI):
-    def __init__(self, command: str, *args: Any, **kwargs: Any) -> None:
-        self._command = command
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._preemption = Preemption()
         try:
             super().__init__(*args, **kwargs)
@@ -159,7 +157,7 @@ class _TrainerCLI(LightningCLI):
         self._preemption.watch(self.trainer, self._new_run.remove_if_nothing_was_done)
         if self.subcommand == "fit":
             if isinstance(self.model, CodecModule):
-                self.model.command = self._command
+                self.model.training_config = shared_config(self.config[self.subcommand].as_dict())
             keep_last(self.trainer)
             every = {name: self._get(self.config, name) for name in INTERVALS}
             set_intervals(self.trainer, **every)

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -5,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.fidelity import FeatureSet, fid, fidelity, spread
+from lit_mbldm.fidelity import FEW, FeatureSet, fid, fidelity, spread
 
 
 def features(count: int, size: int, seed: int, scale: float = 1.0) -> Tensor:
@@ -35,6 +37,15 @@ def test_fid_of_fewer_images_than_features_is_exact() -> None:
     expected = float(mean + x.square().sum() + y.square().sum() - 2 * root)
     assert fid(FeatureSet.of(a), FeatureSet.of(b)) == pytest.approx(expected, abs=1e-3)
     assert abs(fid(FeatureSet.of(a), FeatureSet.of(a))) < 1e-3
+
+
+def test_few_samples_warn() -> None:
+    real = features(FEW, 8, 1)
+    with pytest.warns(UserWarning, match=r"FID from 999 samples .* at least 1,000"):
+        fidelity(real, features(FEW - 1, 8, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fidelity(real, features(FEW, 8, 2))
 
 
 def test_kid_agrees_with_the_unbiased_estimator() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs.patches import check_image_size, check_images
+from lit_mbldm.codecs.patches import MAX_PATCH, check_image_size, check_images
 from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError
 
@@ -52,6 +52,8 @@ class ImageCodec(nn.Module):
 
     def __init__(self, quantizer: str, patch_size: int, codebook_size: int) -> None:
         super().__init__()
+        if not 1 <= patch_size <= MAX_PATCH:
+            raise InputError(f"patch_size must be from 1 to {MAX_PATCH} pixels, not {patch_size}.")
         self.quantizer = quantizer.upper()
         self.patch_size = patch_size
         self.codebook_size = codebook_size

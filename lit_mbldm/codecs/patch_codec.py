@@ -74,6 +74,9 @@ class PatchCodec(ImageCodec):
         quantizer: `{VQ|PQ|OPQ|RQ}-{Y-Cb-Cr}`, bits a patch for each channel.
         patch_size: side s of a patch in pixels.
         codebook_size: codewords K in every codebook, a power of two up to 256.
+
+    Raises:
+        InputError: a bad name, or more bits than the pixels have.
     """
 
     def __init__(
@@ -81,6 +84,11 @@ class PatchCodec(ImageCodec):
     ) -> None:
         parsed = QuantizerName.parse(quantizer, codebook_size)
         super().__init__(quantizer, patch_size, codebook_size)
+        if max(parsed.bits) > 8 * patch_size**2:
+            raise InputError(
+                f"A channel of a patch of {patch_size}×{patch_size} pixels has {8 * patch_size**2}"
+                f" bits itself: {quantizer} saves none. Use fewer bits or larger patches."
+            )
         channels: list[Codebook] = []
         for bits in parsed.bits:
             num = bits // bits_a_code(codebook_size)

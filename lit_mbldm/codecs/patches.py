@@ -22,6 +22,7 @@ YCBCR_TO_RGB = torch.tensor(
 )
 # Y is centred as well as the chroma, so that every channel lies in [-128, 128).
 LEVEL = 128.0
+MAX_SIDE, MAX_PATCH = 1 << 16, 256  # pixels
 
 
 def rgb_to_ycbcr(images: Tensor) -> Tensor:
@@ -145,7 +146,11 @@ def check_images(images: Tensor) -> None:
 
 def check_image_size(height: int, width: int, patch_size: int) -> None:
     """Raise InputError unless both sides are positive multiples of the patch size."""
-    if height % patch_size == 0 and width % patch_size == 0 and height and width:
+    if not 0 < height <= MAX_SIDE or not 0 < width <= MAX_SIDE:
+        raise InputError(
+            f"The sides of an image must be from 1 to {MAX_SIDE:,} pixels, got {height}×{width}."
+        )
+    if height % patch_size == 0 and width % patch_size == 0:
         return
     down = [max(side // patch_size, 1) * patch_size for side in (height, width)]
     up = [-(-side // patch_size) * patch_size or patch_size for side in (height, width)]

@@ -40,3 +40,12 @@ def check_writable(folder: Path) -> None:
             f"Nothing can be written into {existing} ({error.strerror}). Choose another place, or"
             " change its permissions."
         ) from error
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file, in folders that are made, and wait until it is on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())

@@ -42,7 +42,7 @@ class CodecModule(L.LightningModule):
         self.betas = betas
         self.warmup_steps = warmup_steps
         self.noise_seed = 0
-        self.command: str | None = None  # that trains it, for those who find its checkpoint
+        self.training_config: dict[str, Any] = {}  # for those who find its checkpoint
 
     def streams(self, batch: dict[str, Tensor], key: tuple[int, ...]) -> SampleStreams:
         """One random stream for each sample of a batch, keyed by its number in the data set.
@@ -101,7 +101,7 @@ class CodecModule(L.LightningModule):
             "model": describe(self),
             "fingerprint": self.codec.fingerprint,
             "noise_seed": self.noise_seed,
-            "command": self.command,
+            "config": self.training_config,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -114,4 +114,3 @@ class CodecModule(L.LightningModule):
                 f" {self.codec.fingerprint}, got {found}. Name the codec it was trained with."
             )
         self.noise_seed = kept.get("noise_seed", self.noise_seed)
-        self.command = kept.get("command") or self.command  # a resumed run's is the first one

@@ -57,7 +57,7 @@ def _codec_fit(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     command = (
-        f"lit-mbldm codec fit {codec.quantizer} {Path(options.images).name} OUT"
+        f"lit-mbldm codec fit {codec.quantizer} IMAGES OUT"
         f" --max-images {options.max_images} --max-patches {options.max_patches}"
         f" --seed {options.seed}"
     )

@@ -20,7 +20,7 @@ def add_export(verbs: Verbs) -> None:
     parser.add_argument("--license", help="of the weights, such as apache-2.0 or cc0-1.0")
     parser.add_argument("--data", help="what the model has seen, best as the Hub names it")
     parser.add_argument("--terms", help="under which terms that data came")
-    parser.add_argument("--command", help="what made the model (default: as its training noted)")
+    parser.add_argument("--command", help="what made the model")
     parser.add_argument(
         "--figures", type=Path, help="JSON list of {metric, value, data, command}, or scores.json"
     )

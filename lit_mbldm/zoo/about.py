@@ -1,5 +1,6 @@
 """What people want to know of a model besides its weights."""
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -36,6 +37,7 @@ class About:
         data: what the model has seen.
         terms: under which terms that data came.
         command: what made the model.
+        config: of its training: classes and numbers.
         steps: of training.
         figures: its measured numbers.
         sampling: options of `sample` that suit it, by name.
@@ -45,6 +47,7 @@ class About:
     data: str | None = None
     terms: str | None = None
     command: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
     steps: int | None = None
     figures: Sequence[Figure] = ()
     sampling: Mapping[str, Any] = field(default_factory=dict)
@@ -61,6 +64,7 @@ class About:
         rest = dict(values)
         figures = read_figures(rest.pop("figures", []))
         sampling = _read_sampling(rest.pop("sampling", {}))
+        config = _read_tree(rest.pop("config", {}))
         texts = ("license", "data", "terms", "command")
         for name, value in rest.items():
             if not (isinstance(value, str) if name in texts else name == "steps" and _whole(value)):
@@ -68,7 +72,7 @@ class About:
                     f"Expected {', '.join(texts)} as texts, steps as a number and figures, got"
                     f" {name}: {value!r:.80}."
                 )
-        return cls(**rest, figures=figures, sampling=sampling)
+        return cls(**rest, config=config, figures=figures, sampling=sampling)
 
     def written(self) -> dict[str, Any]:
         """What is known, for JSON."""
@@ -122,6 +126,16 @@ def _read_sampling(values: object) -> dict[str, Any]:
             f" sampler's name, got {values!r:.80}."
         )
     return dict(values)
+
+
+def _read_tree(values: object) -> dict[str, Any]:
+    try:
+        tree: object = json.loads(json.dumps(values, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"Expected a config that fits into JSON: {error!s:.200}.") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"Expected a config by name, got {values!r:.80}.")
+    return tree
 
 
 def _whole(value: object) -> bool:

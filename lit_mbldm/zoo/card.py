@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 
+import yaml
 from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
@@ -56,6 +57,9 @@ def write_card(module: nn.Module, about: About) -> str:
     ]
     if about.command:
         sections.append(f"```bash\n{about.command}\n```")
+    if about.config:
+        text = yaml.safe_dump(dict(about.config), sort_keys=False)
+        sections.append(f"Its config, without paths and loggers:\n\n```yaml\n{text}```")
     if about.figures:
         sections += ["## Figures", _table(about)]
     return "\n\n".join(sections) + "\n"

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo.about import About
+from lit_mbldm.zoo.tree import build
 from lit_mbldm.zoo.weights import assemble
 
 # The key of a checkpoint under which LightningModules keep their class_path tree.
@@ -24,9 +25,10 @@ def load_checkpoint(path: Path) -> nn.Module:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         kept, weights = checkpoint[CHECKPOINT_KEY], checkpoint["state_dict"]
-        facts = {name: kept.get(name) for name in ("command", "sampling")}
-        facts["steps"] = checkpoint["global_step"]
-        tree, about = kept["model"], About.read({k: v for k, v in facts.items() if v is not None})
+        # the command that older checkpoints kept may hold secrets
+        facts = {name: kept[name] for name in ("config", "sampling") if kept.get(name)}
+        about = About.read({**facts, "steps": checkpoint["global_step"]})
+        tree = kept["model"]
         if not isinstance(tree, dict) or not all(
             isinstance(name, str) and isinstance(tensor, Tensor) and _is_plain(tensor)
             for name, tensor in weights.items()
@@ -43,7 +45,7 @@ def load_checkpoint(path: Path) -> nn.Module:
             f" {error!s:.300}. {_EXPECTED}"
         ) from error
     try:
-        return assemble(tree, weights, about)
+        return assemble(build(tree, len(weights)), weights, about)
     except InputError as error:
         raise InputError(f"The weights in {path} do not fit its model: {error}") from error
 

@@ -5,6 +5,7 @@ It may hold a card (`README.md`), a picture (`samples.png`), and a refiner's ent
 
 import hashlib
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.atomic import replacing
+from lit_mbldm.storage.atomic import write_synced
 from lit_mbldm.zoo.about import About, about_module
 from lit_mbldm.zoo.entry_config import (
     CONFIG,
@@ -27,8 +28,11 @@ from lit_mbldm.zoo.entry_config import (
     read_config,
 )
 from lit_mbldm.zoo.integrity import DamagedError, read_checked, read_whole
-from lit_mbldm.zoo.tree import describe
-from lit_mbldm.zoo.weights import assemble, build_for, fingerprint_of
+from lit_mbldm.zoo.tree import MAX_TENSORS, build, describe
+from lit_mbldm.zoo.weights import assemble, check_weights, fingerprint_of
+
+_MAX_HEADER = 1 << 24  # bytes
+_UNFINISHED = ".unfinished"
 
 
 @runtime_checkable
@@ -72,7 +76,7 @@ def entry_files(
     tree = describe(module)
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     try:
-        build_for(tree, tensors)
+        check_weights(build(tree, len(tensors)), tensors)
         fingerprint = fingerprint_of(module)
     except InputError as error:
         raise InputError(f"This {type(module).__name__} cannot be published: {error}") from error
@@ -106,7 +110,8 @@ def read_files(folder: Path) -> dict[str, bytes]:
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write an entry's files, `config.json` last, so that an entry is there whole or not at all.
 
-    What is there already, as after a full disk, is not written again.
+    They are written beside the entry and moved at the end. A run that was killed leaves its own,
+    which the next one removes. What is there already is not written again.
 
     Raises:
         InputError: a file of another content is there; nothing was written.
@@ -115,17 +120,25 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     for name in files.keys() - set(missing):
         if not (folder / name).is_file() or (folder / name).read_bytes() != files[name]:
             raise InputError(f"{folder} already holds another {name}. Choose another folder.")
-    for name in sorted(missing, key=lambda name: name == CONFIG):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_bytes(files[name])
+    unfinished = folder / _UNFINISHED
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        for name in missing:
+            write_synced(unfinished / name, files[name])
+        for name in sorted(missing, key=lambda name: name == CONFIG):
+            (folder / name).parent.mkdir(exist_ok=True)
+            os.replace(unfinished / name, folder / name)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def refuse_existing_entry(folder: Path) -> None:
-    """Raise InputError where the folder holds files that an entry would overwrite."""
+    """Raise InputError where the folder holds an entry, or files that one would overwrite.
+
+    Weights without a config are what an export that was killed leaves.
+    """
     found = sorted(name for name in FILES if os.path.lexists(folder / name))
-    if found:
+    if CONFIG in found or (found and WEIGHTS not in found):
         raise InputError(f"{folder} already holds {', '.join(found)}. Choose another folder.")
 
 
@@ -146,14 +159,18 @@ def load_entry(folder: Path) -> nn.Module:
 
 def _load(folder: Path, config: EntryConfig) -> nn.Module:
     path = folder / WEIGHTS
-    data = read_checked(path, config.sha256[WEIGHTS])
     try:
-        module = assemble(config.model, _tensors(data), config.about)
+        module = build(config.model, MAX_TENSORS)
+        largest = _MAX_HEADER + sum(tensor.nbytes for tensor in module.state_dict().values())
+        data = read_checked(path, config.sha256[WEIGHTS], largest)
+        assemble(module, _tensors(data), config.about)
         fingerprint = fingerprint_of(module)
         if fingerprint != config.fingerprint:
             raise InputError(
                 f"Its codec has the fingerprint {fingerprint}, expected {config.fingerprint:.80}."
             )
+    except DamagedError:
+        raise
     except InputError as error:  # it was so from the start
         raise InputError(
             f"{path} and its {CONFIG} do not fit each other: {error} Export it again, or ask its"

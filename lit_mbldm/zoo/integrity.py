@@ -31,13 +31,11 @@ def read_whole(path: Path, max_bytes: int | None = None) -> bytes:
     try:
         if path.exists() and not path.is_file():  # a pipe or device might never end
             raise DamagedError(path, "it is no regular file")
-        with path.open("rb") as stream:
-            data = stream.read(-1 if max_bytes is None else max_bytes + 1)
+        if max_bytes is not None and path.stat().st_size > max_bytes:
+            raise DamagedError(path, f"it has more than {max_bytes:,} bytes")
+        return path.read_bytes()
     except OSError as error:
         raise DamagedError(path, f"it cannot be read ({error.strerror})") from error
-    if max_bytes is not None and len(data) > max_bytes:
-        raise DamagedError(path, f"it has more than {max_bytes:,} bytes")
-    return data
 
 
 def read_checked(path: Path, sha256: str, max_bytes: int | None = None) -> bytes:

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,8 @@ _MAX_NUMBERS = 1 << 20
 _MAX_LIST = 1000
 _MAX_TEXT = 200
 _MAX_PARTS = 100
-_MAX_TENSORS = 20_000
+_MAX_MESSAGE = 600
+MAX_TENSORS = 5000
 _WEIGHTS = {torch.empty, torch.zeros, torch.eye}
 _TABLES = {torch.arange, torch.linspace, torch.ones, torch.full}
 
@@ -69,8 +71,8 @@ def build(tree: Mapping[str, Any], num_tensors: int) -> nn.Module:
     try:
         if _count_parts(tree) > _MAX_PARTS:
             raise InputError(f"The model has more than {_MAX_PARTS} parts.")
-        if num_tensors > _MAX_TENSORS:
-            raise InputError(f"Expected at most {_MAX_TENSORS:,} tensors, got {num_tensors:,}.")
+        if num_tensors > MAX_TENSORS:
+            raise InputError(f"Expected at most {MAX_TENSORS:,} tensors, got {num_tensors:,}.")
         with _Hollow(num_tensors):
             return _build(tree)
     except RecursionError as error:
@@ -93,8 +95,8 @@ def _build(tree: Mapping[str, Any]) -> nn.Module:
     built = {key: _build(value) if _is_part(value) else value for key, value in init_args.items()}
     try:
         return cls(**built)
-    except InputError:
-        raise
+    except InputError as error:  # which may quote a module where a number was expected
+        raise InputError(textwrap.shorten(str(error), _MAX_MESSAGE, placeholder=" …")) from error
     except Exception as error:  # constructors do not expect what a damaged tree holds
         reason = str(error).partition("\n")[0]  # torch adds traces of its own
         raise InputError(
@@ -161,7 +163,7 @@ class _Hollow(TorchFunctionMode):
         self._allocated += 1
         if self._allocated > 2 * self._num_tensors:  # a constructor need not keep all
             raise InputError(
-                f"The model has more tensors than its file, which has {self._num_tensors}."
+                f"The model has more tensors than the {self._num_tensors} that it may have."
             )
 
     def _count_numbers(self, count: int) -> None:

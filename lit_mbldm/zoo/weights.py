@@ -1,45 +1,32 @@
 """Weights into modules, strictly: the same names, shapes and dtypes."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo.about import About
-from lit_mbldm.zoo.tree import build
 
 _SHOWN = 3
 
 
-def assemble(tree: Mapping[str, Any], weights: Mapping[str, Tensor], about: About) -> nn.Module:
-    """Build a tree's module around these tensors, which it then owns, in eval mode.
+def assemble(module: nn.Module, weights: Mapping[str, Tensor], about: About) -> nn.Module:
+    """Give a module these tensors, which it then owns, and put it in eval mode.
 
     Args:
-        tree: of `describe`.
+        module: of `build`, without memory.
         weights: every parameter and persistent buffer of the module.
         about: what people want to know, kept as the module's attribute `about`.
 
     Raises:
-        InputError: as `build_for`.
+        InputError: as `check_weights`.
     """
-    module = build_for(tree, weights)
+    check_weights(module, weights)
     module.load_state_dict(weights, assign=True)
     assert not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))
     vars(module)["about"] = about
     return module.eval()
-
-
-def build_for(tree: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
-    """Build a tree's module, still without memory, which these tensors fit.
-
-    Raises:
-        InputError: a tree that builds nothing, or a missing, unknown or misshapen tensor.
-    """
-    module = build(tree, len(weights))
-    _check(module.state_dict(), weights)
-    return module
 
 
 def fingerprint_of(module: nn.Module) -> str:
@@ -54,7 +41,9 @@ def fingerprint_of(module: nn.Module) -> str:
     return fingerprint
 
 
-def _check(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def check_weights(module: nn.Module, found: Mapping[str, Tensor]) -> None:
+    """Raise InputError for a tensor that is missing, unknown or misshapen."""
+    expected: Mapping[str, Tensor] = module.state_dict()
     missing, unknown = expected.keys() - found.keys(), found.keys() - expected.keys()
     if missing:
         raise InputError(f"It lacks {_some(missing)}.")

@@ -1,7 +1,6 @@
 import ast
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -42,9 +41,7 @@ def test_two_processes_train_draw_and_end(tmp_path: Path) -> None:
     assert (folder / "samples.png").exists()
     assert (folder / "pictures" / "samples-0000002.png").exists()
     about = load_pretrained(folder / "checkpoints" / "last.ckpt").about
-    # without the folders of this machine
-    settings = [f"--{name}={value}" for name, value in options.items()]
-    assert about.command == shlex.join(["lightning", "fit", "--config", CONFIG.name, *settings])
+    assert about.config["trainer"]["max_steps"] == 2
     assert about.steps == 2
 
 

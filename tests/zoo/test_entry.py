@@ -1,5 +1,8 @@
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,8 @@ import tiny
 import torch
 from torch import nn
 
+from lit_mbldm import data
+from lit_mbldm.cli import main
 from lit_mbldm.denoisers import UNet
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import GaussianProcess
@@ -79,6 +84,32 @@ def test_an_entry_is_not_overwritten(tmp_path: Path) -> None:
     save_entry(tiny.codec(), tmp_path)
     with pytest.raises(InputError, match="already holds"):
         save_entry(tiny.codec(), tmp_path)
+
+
+PHOTOS = Path(data.__file__).parent / "photos"
+KILLED = """
+import os, signal, sys
+from lit_mbldm.cli import main
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+main(sys.argv[1:])
+"""
+
+
+def test_a_fit_that_is_killed_as_it_writes_is_run_again(tmp_path: Path) -> None:
+    out = tmp_path / "codec"
+    argv = ["codec", "fit", "PQ-8-8-8", str(PHOTOS), str(out), "--max-patches=300"]
+    ran = subprocess.run([sys.executable, "-c", KILLED, *argv], timeout=100)
+    assert ran.returncode == -signal.SIGKILL
+    assert [path for path in out.rglob("*") if path.is_file()]
+    main(argv)
+    assert {path.name for path in out.iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_an_entry_without_its_config_is_finished(tmp_path: Path) -> None:
+    save_entry(tiny.refined(), tmp_path)
+    (tmp_path / "config.json").unlink()
+    save_entry(tiny.refined(), tmp_path)
+    assert_same(load_pretrained(tmp_path), tiny.refined())
 
 
 class Elsewhere(nn.Module):

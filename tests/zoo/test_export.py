@@ -34,7 +34,7 @@ FACTS: dict[str, Any] = {
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run") / "last.ckpt"
     model = tiny.categorical()
-    model.command = "lightning fit --config shirts.yaml"
+    model.training_config = {"data": {"class_path": "Shirts"}}
     train(model, path)
     return path
 
@@ -51,10 +51,16 @@ def test_a_checkpoint_becomes_a_folder_with_all_facts(checkpoint: Path, tmp_path
     expected = load_pretrained(checkpoint)
     expected.sampling = SampleOptions(**FACTS["sampling"])
     assert_same(module, expected)
-    command = "lightning fit --config shirts.yaml"
-    assert module.about == About(**FACTS, command=command, steps=2)
+    config = {"data": {"class_path": "Shirts"}}
+    assert module.about == About(**FACTS, config=config, steps=2)
     card = (folder / "README.md").read_text(encoding="utf-8")
-    for fact in ("cc0-1.0", "org/shirts", "CC0", "| FID | 12.5 | 500 samples", "shirts.yaml"):
+    for fact in (
+        "cc0-1.0",
+        "org/shirts",
+        "CC0",
+        "| FID | 12.5 | 500 samples",
+        "class_path: Shirts",
+    ):
         assert fact in card
     assert "model.sample(16, seed=0, steps=3, temperature=0.5)" in card
     grid = Image.open(folder / "samples.png").convert("RGB")

@@ -45,7 +45,7 @@ def assert_pushed_once(hub: Hub, before: str) -> None:
 
 
 def test_a_branch_that_moves_meanwhile_is_left_as_it_is(hub: Hub, folders: Folders) -> None:
-    push_pretrained(folders["codec"], REPO)
+    push_pretrained(folders["categorical"], REPO)
     theirs = {"README.md": b"theirs", "notes.txt": b"theirs"}
     hub.faults.hook(COMMIT, lambda: hub.commit(REPO, theirs))
     hub.requests.clear()

@@ -4,6 +4,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,7 +200,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
         lambda w: w.update({"denoiser.head.bias": torch.zeros(0)}),
         "got (torch.float32, (0,))",
     ),
-    "no tensor at all": (lambda w: w.clear(), "more tensors than its file, which has 0"),
+    "no tensor at all": (lambda w: w.clear(), "It lacks"),
     "another codec": (
         lambda w: w["codec.channels.0.codewords"].add_(1),
         "Its codec has the fingerprint",
@@ -328,6 +329,14 @@ def test_what_is_no_config_is_named(entry: Entry, text: str | bytes) -> None:
     refuse(folder, str(folder / CONFIG))
 
 
+def test_a_file_larger_than_its_model_is_refused_unread(entry: Entry) -> None:
+    folder = entry("continuous")
+    os.truncate(folder / WEIGHTS, 1 << 36)  # sparse
+    start = time.perf_counter()
+    refuse(folder, str(folder / WEIGHTS), "has more than", REMEDY)
+    assert time.perf_counter() - start < 5
+
+
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", '"\\ud800"'])
 def test_what_no_other_reader_takes_for_json_is_refused(entry: Entry, value: str) -> None:
     folder = entry("continuous")
@@ -353,8 +362,19 @@ def test_what_no_other_reader_takes_for_json_is_refused(entry: Entry, value: str
         (("model", "init_args", "denoiser", "init_args", "blocks_per_level"), 10**9, "tensors"),
         (("model", "init_args", "denoiser", "init_args", "channel_multipliers"), [1] * 9, "tensor"),
         (("model", "init_args", "process", "init_args", "num_timesteps"), 10**12, "too large"),
-        (("model", "init_args", "codec", "init_args", "patch_size"), 10**6, "overflowed"),
+        (
+            ("model", "init_args", "codec", "init_args", "patch_size"),
+            10**6,
+            "patch_size must be from 1",
+        ),
         (("model", "init_args", "codec", "init_args", "quantizer"), "PQ-4-2-2", "rotation"),
+        (
+            ("model", "init_args", "codec", "init_args", "quantizer"),
+            "OPQ-2000000000-2-2",
+            "saves none",
+        ),
+        (("model", "init_args", "image_size"), 2**63, "sides of an image"),
+        (("model", "init_args", "image_size"), -8, "sides of an image"),
         (("fingerprint",), "0" * 64, "Its codec has the fingerprint"),
         (("fingerprint",), None, "Its codec has the fingerprint"),
         (("about",), [], "facts"),

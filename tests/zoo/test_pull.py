@@ -56,12 +56,12 @@ def test_a_model_brings_its_refiner(hub: Hub, modules: Modules, folders: Folders
 def test_a_checkpoint_that_is_pushed_comes_back_the_same(hub: Hub, tmp_path: Path) -> None:
     process = CategoricalProcess(60, codebook_size=4)
     model = CategoricalDiffusion(tiny.codec(), UNet(4, 16, 4, (1,), 1), process, 8)
-    model.command = "lightning fit --config mine.yaml"
+    model.training_config = {"seed_everything": 1}
     train(model, tmp_path / "last.ckpt")
     push_pretrained(tmp_path / "last.ckpt", REPO)
     again = load_pretrained(REPO)
     assert_same(again, model.eval())
-    assert (again.about.command, again.about.steps) == (model.command, 2)
+    assert (again.about.config, again.about.steps) == (model.training_config, 2)
 
 
 @pytest.mark.parametrize("kind", ["codec", "refined"])

@@ -62,7 +62,7 @@ def test_no_error_tells_the_token(
 ) -> None:
     caplog.set_level("DEBUG")
     name, break_, words = ERRORS[kind]
-    push_pretrained(folders["codec"], REPO, private=True)
+    push_pretrained(folders["categorical"], REPO, private=True)
     break_(hub)
     texts = []
     for ask in (

@@ -17,7 +17,7 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion
 from lit_mbldm.zoo.about import About
-from lit_mbldm.zoo.tree import build, describe
+from lit_mbldm.zoo.tree import MAX_TENSORS, build, describe
 from lit_mbldm.zoo.weights import assemble
 
 CODEC = {"class_path": "lit_mbldm.codecs.PatchCodec"}
@@ -36,7 +36,7 @@ def test_a_model_is_rebuilt_from_its_tree() -> None:
         image_size=32,
         betas=(0.8, 0.9),
     )
-    again = assemble(describe(model), model.state_dict(), About())
+    again = assemble(build(describe(model), 1000), model.state_dict(), About())
     assert describe(again) == describe(model)
     assert describe(model)["class_path"] == "lit_mbldm.training.CategoricalDiffusion"
     assert not any(part.training for part in again.modules())
@@ -230,6 +230,10 @@ HOSTILE = {
         "class_path": "lit_mbldm.processes.CategoricalProcess",
         "init_args": {"codebook_size": 10**12},
     },
+    **{
+        name: {"class_path": "lit_mbldm.codecs.PatchCodec", "init_args": {"quantizer": name}}
+        for name in ("OPQ-2000000000-8-8", "RQ-8000000000-8-8", f"PQ-{8 * 10**18}-8-8")
+    },
     "many tables": {
         "class_path": "lit_mbldm.training.Refiner",
         "init_args": {
@@ -329,6 +333,15 @@ def test_no_class_that_is_merely_imported_into_a_room_can_be_built() -> None:
     assert seen
 
 
+def test_a_module_where_a_number_was_expected_is_not_quoted_whole() -> None:
+    tree = describe(tiny.categorical())
+    tree["init_args"]["process"]["init_args"]["image_target"] = tree["init_args"]["denoiser"]
+    with pytest.raises(InputError, match="image_target is one of") as error:
+        build(tree, 1000)
+    assert len(str(error.value)) < 1000
+    assert str(error.value).endswith("…")
+
+
 def test_a_file_of_too_many_tensors_is_refused() -> None:
-    with pytest.raises(InputError, match="at most 20,000 tensors"):
-        build({"class_path": "lit_mbldm.codecs.PatchCodec"}, 20_001)
+    with pytest.raises(InputError, match="Expected at most"):
+        build({"class_path": "lit_mbldm.codecs.PatchCodec"}, MAX_TENSORS + 1)

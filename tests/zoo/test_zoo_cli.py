@@ -1,18 +1,20 @@
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from entries import ABOUT
+from loopback_faults import Fault
 from loopback_hub import Hub
 from PIL import Image
 from tiny import categorical, refiner
 
 from lit_mbldm.cli import main
 from lit_mbldm.pictures import grid, to_pil
-from lit_mbldm.zoo import load_pretrained
+from lit_mbldm.zoo import list_pretrained, load_pretrained
 from lit_mbldm.zoo.about import About
 from lit_mbldm.zoo.entry import save_entry
 
@@ -90,7 +92,7 @@ def test_push_pull_and_search(
         if path.name != "README.md":
             assert (tmp_path / "copy" / path.name).exists()
     main(["zoo", "--search", "shirt"])
-    assert "org/shirts" in capsys.readouterr().out
+    assert re.search("^org/shirts .*license:cc0-1.0$", capsys.readouterr().out, re.MULTILINE)
     main(["zoo", "--search", "trousers"])
     assert "has no lit_mbldm model named trousers" in capsys.readouterr().out
     main(["sample", "org/shirts", "-n", "1", "--out", str(tmp_path / "grid.png")])
@@ -121,6 +123,19 @@ def test_search_lists_this_library_s_models_alone(
         assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["org/shirts"]
 
 
+def test_a_search_without_the_network_fails_at_once(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.faults.drop_before("/api/models", times=None)
+    with pytest.raises(SystemExit, match="cannot be reached"):
+        main(["zoo", "--search"])
+    assert len(hub.requests) == 1
+    hub.faults.insert(0, Fault("/api/models", lambda exchange: time.sleep(2) or exchange.respond()))
+    monkeypatch.setattr("lit_mbldm.zoo.listing._SECONDS", 0.1)
+    with pytest.raises(SystemExit, match="cannot be reached"):
+        main(["zoo", "--search"])
+
+
 @pytest.mark.parametrize("status", [0, 1])
 def test_doctor_ends_with_its_status(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lit_mbldm.doctor.run_doctor", lambda: status)
@@ -133,6 +148,7 @@ def test_zoo_lists_what_ships(capsys: pytest.CaptureFixture[str]) -> None:
     main(["zoo"])
     told = capsys.readouterr().out
     assert "opq-32-8-8" in told
+    assert told.count("licence of the weights: apache-2.0") == len(list_pretrained())
     assert "PSNR (dB) 27.72 (Kodak, 24 images)" in told
 
 

@@ -1,0 +1,47 @@
+"""A training run's config as others may see it."""
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+
+# Only these texts are kept: others may be keys, passwords and the folders of a machine.
+_TEXTS = {"class_path", "precision", "schedule", "strategy", "accelerator"}
+_PRIVATE = {"logger", "plugins", "profiler"}  # of the trainer; loggers log in
+_DEFAULTS = {name: p.default for name, p in inspect.signature(L.Trainer).parameters.items()}
+
+
+def shared_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a config others need to train alike: classes and numbers, and no text of a user's.
+
+    Args:
+        config: of `lightning fit`, resolved.
+
+    Returns:
+        The seed and the sections model, data and trainer, fit for JSON.
+    """
+    trainer = {
+        name: value
+        for name, value in config.get("trainer", {}).items()
+        if name not in _PRIVATE and value != _DEFAULTS.get(name)
+    }
+    sections = {name: config.get(name) for name in ("seed_everything", "model", "data")}
+    shared: dict[str, Any] = _shared({**sections, "trainer": trainer}) or {}
+    return shared
+
+
+def _shared(value: Any, name: str = "") -> Any:
+    """Part of a value; None where nothing of it is shared."""
+    match value:
+        case Mapping():
+            parts = {key: _shared(part, key) for key, part in value.items()}
+            return {key: part for key, part in parts.items() if part is not None} or None
+        case list() | tuple():
+            return [part for item in value if (part := _shared(item)) is not None] or None
+        case str():
+            return value if name in _TEXTS else None
+        case int() | float() if math.isfinite(value):
+            return value
+    return None

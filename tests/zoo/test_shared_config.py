@@ -1,0 +1,42 @@
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lit_mbldm.cli import main
+from lit_mbldm.zoo import load_pretrained
+
+CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+TINY = {
+    "trainer.accelerator": "cpu",
+    "trainer.max_steps": 1,
+    "data.crop_size": 16,
+    "data.batch_size": 1,
+    "data.crops_per_epoch": 2,
+    "model.image_size": 16,
+    "model.denoiser.base_channels": 8,
+    "trainer.callbacks": "[]",
+}
+
+
+def test_a_card_tells_the_config_of_the_training_and_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    init_args = {"save_dir": "me:sesame@host:/p", "name": "key-sesame", "prefix": "sesame"}
+    logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": init_args}
+    argv = [f"--{name}={value}" for name, value in TINY.items()]
+    main(["fit", "--config", str(CONFIG), *argv, "--trainer.logger", json.dumps(logger)])
+    (checkpoint,) = tmp_path.rglob("last.ckpt")
+    main(["export", str(checkpoint), str(tmp_path / "entry"), "--steps", "1"])
+    assert not any(b"sesame" in path.read_bytes() for path in (tmp_path / "entry").iterdir())
+    config = load_pretrained(tmp_path / "entry").about.config
+    given = yaml.safe_load(CONFIG.read_text())
+    assert config["seed_everything"] == given["seed_everything"]
+    assert config["trainer"]["max_steps"] == TINY["trainer.max_steps"]
+    assert config["data"]["class_path"] == given["data"]["class_path"]
+    assert config["data"]["init_args"]["batch_size"] == TINY["data.batch_size"]
+    rate = given["model"]["init_args"]["learning_rate"]
+    assert config["model"]["init_args"]["learning_rate"] == rate
+    assert yaml.safe_dump(config, sort_keys=False) in (tmp_path / "entry/README.md").read_text()
