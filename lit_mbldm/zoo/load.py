@@ -104,7 +104,7 @@ def parse_repository(name: str, revision: str | None = None) -> tuple[str, str |
         raise InputError(
             f"{kind} {name!r}. Expected a shipped name ({', '.join(list_pretrained())}), a"
             " checkpoint file, the folder of an entry or of a run, or org/repo[@revision] on the"
-            " Hub, where no pickled file is read."
+            " Hub, where pickled files are never read."
         )
     if named and revision not in (None, named):
         raise InputError(f"{name} says another revision than {revision!r}: leave one out.")
