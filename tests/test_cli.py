@@ -481,9 +481,8 @@ def test_sample_shows_the_way_from_noise(
     assert torch.equal(sheet(out)[:, -expected.shape[1] :], expected)
 
 
-@pytest.mark.parametrize("shown", ["2>&-", "2>&- >&-"])
-def test_sample_works_without_streams(shown: str, entry: str, tmp_path: Path) -> None:
-    command = f"{sys.executable} -m lit_mbldm sample {entry} -n 1 --steps 2 {shown}"
+def test_sample_works_without_streams(entry: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m lit_mbldm sample {entry} -n 1 --steps 2 2>&- >&-"
     subprocess.run(command, shell=True, cwd=tmp_path, timeout=100, check=True)
     assert (tmp_path / "grid.png").exists()
 
