@@ -2,6 +2,9 @@
 
 import argparse
 import importlib.metadata
+import io
+import locale
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,10 +18,14 @@ from lit_mbldm.verbs.sample import add_sample
 from lit_mbldm.verbs.trainer import TRAINER_VERBS, add_trainer
 from lit_mbldm.verbs.zoo import ZOO_VERBS
 
+# interrupted, they keep what is done, and go on from there
+_RESUMED = ("train", "shards", "encode", "test", "predict", "pull")
+
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run `lightning`, `lit-mbldm` or `python -m lit_mbldm`."""
     argv = list(sys.argv[1:] if args is None else args)
+    _prepare_streams()
     try:
         try:
             _dispatch(argv)
@@ -27,9 +34,27 @@ def main(args: Sequence[str] | None = None) -> None:
                 bar.close()  # so that a message begins its own line
     except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
+    except UnicodeError as error:
+        if locale.getencoding().lower() == "utf-8":
+            raise
+        sys.exit(
+            f"error: files are read and written in UTF-8, but the locale's encoding is"
+            f" {locale.getencoding()}: set PYTHONUTF8=1. ({error})"
+        )
     except KeyboardInterrupt:
-        print("Interrupted; run the same command again to go on.", file=sys.stderr)
+        again = "; run the same command again to go on" if argv and argv[0] in _RESUMED else ""
+        print(f"Interrupted{again}.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+
+
+def _prepare_streams() -> None:
+    """Open what the shell closed (`2>&-`), and print ? for what the locale cannot write."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _dispatch(argv: list[str]) -> None:

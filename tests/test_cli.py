@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 import os
 import re
@@ -6,6 +7,7 @@ import sys
 import tarfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import lightning.pytorch  # noqa: F401  its log handler must hold a stream that outlives a test
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
+import lit_mbldm
 from lit_mbldm.cli import main
 from lit_mbldm.data.shards import write_shards
 from lit_mbldm.denoisers import RefinerUNet, UNet
@@ -22,6 +25,7 @@ from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, Refiner, SampleOptions
 from lit_mbldm.zoo import load_pretrained
 from lit_mbldm.zoo.entry import save_entry
+from lit_mbldm.zoo.listing import list_shipped
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SMALL = """
@@ -425,6 +429,8 @@ def test_sample_refuses_what_is_no_model(
     ("options", "word"),
     [
         (["-n", "0"], "whole number from 1"),
+        (["-n", "9" * 20], "at most 18 digits"),
+        (["-n", "9" * 5000], "at most 18 digits"),
         (["--batch-size", "-1"], "whole number from 1"),
         (["--seed", "-1"], "whole number from 0"),
         (["--steps", "5000"], "[1, 1000]"),
@@ -534,6 +540,99 @@ def test_sample_shows_the_way_from_noise(
     paths = categorical.sample_paths(2, SampleOptions(steps=4, temperature=0.5), 3)
     expected = grid(paths.flatten(0, 1), columns=3)
     assert torch.equal(sheet(out)[:, -expected.shape[1] :], expected)
+
+
+def test_sample_works_without_streams(entry: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m lit_mbldm sample {entry} -n 1 --steps 2 2>&- >&-"
+    subprocess.run(command, shell=True, cwd=tmp_path, timeout=100, check=True)
+    assert (tmp_path / "grid.png").exists()
+
+
+def test_an_ascii_locale_gets_question_marks_and_a_hint(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    config = tmp_path / "job.yaml"
+    config.write_text("# 8×8 patches", encoding="utf-8")
+    shown = []
+    for arguments in (["zoo"], ["fit", "--config", str(config)]):
+        command = [sys.executable, "-m", "lit_mbldm", *arguments]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=100, check=False
+        )
+        shown.append(done.stdout + done.stderr)
+    assert list_shipped().replace("×", "?") in shown[0]
+    assert "set PYTHONUTF8=1" in shown[1]
+    assert "Traceback" not in "".join(shown)
+
+
+def test_sample_writes_a_file_an_image(
+    categorical: CategoricalDiffusion, entry: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    command = ["sample", entry, "-n", "3", "--steps", "2", "--batch-size", "2", "--out"]
+    main([*command, f"{tmp_path}/new/"])
+    images = [sheet(tmp_path / "new" / f"00000{i}.png") for i in range(3)]
+    assert torch.equal(torch.stack(images), categorical.sample(3, 2))
+    assert "already holds pictures" in fails([*command, str(tmp_path / "new")], capsys)
+    assert "one picture" in fails([*command, f"{tmp_path}/paths/", "--path"], capsys)
+
+
+def test_a_path_has_the_frames_that_its_steps_allow(entry: str, tmp_path: Path) -> None:
+    for name, options in {"default": [], "six": ["6"]}.items():
+        main(["sample", entry, "-n", "1", "--steps", "5", "--out", str(tmp_path / f"{name}.png"),
+              "--path", *options])  # fmt: skip
+    assert torch.equal(sheet(tmp_path / "default.png"), sheet(tmp_path / "six.png"))
+
+
+def test_a_random_seed_is_told(entry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("lit_mbldm.training.options.rank_zero_info", told.append)
+    command = ["sample", entry, "-n", "1", "--steps", "2", "--out"]
+    main([*command, str(tmp_path / "random.png"), "--seed", "random"])
+    seed = told[0].removeprefix("Fresh seed: ")
+    main([*command, str(tmp_path / "same.png"), "--seed", seed])
+    assert torch.equal(sheet(tmp_path / "random.png"), sheet(tmp_path / "same.png"))
+
+
+def test_sample_takes_a_run_s_folder_and_names_a_missing_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = tmp_path / "version_0", ["-n", "1", "--steps", "2", "--out", str(tmp_path / "a.png")]
+    (run / "checkpoints").mkdir(parents=True)
+    config = write_config(run / "checkpoints", "continuous")
+    main(["fit", "--config", str(config), "--trainer.max_steps", "1"])
+    main(["sample", str(run), *out])
+    expected = load_pretrained(run / "checkpoints" / "last.ckpt").sample(1, 2)
+    assert torch.equal(sheet(tmp_path / "a.png"), grid(expected))
+    for missing in (run / "none.ckpt", "last.ckpt", tmp_path / "version_1"):
+        assert "no such file or folder" in fails(["sample", str(missing), *out], capsys)
+
+
+def test_a_report_without_a_picture_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_photos(tmp_path / "photos", 1)
+    monkeypatch.chdir(tmp_path)
+    main(["codec", "report", "opq-32-8-8", str(photos)])
+    assert "PSNR" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [photos]
+
+
+@pytest.mark.parametrize(("verb", "goes_on"), [("sample", False), ("codec", False),
+                                               ("shards", True)])  # fmt: skip
+def test_an_interrupted_verb_promises_what_it_keeps(
+    verb: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lit_mbldm.cli._dispatch", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(SystemExit):
+        main([verb])
+    assert ("to go on" in capsys.readouterr().err) == goes_on
+
+
+def test_the_package_has_a_version_and_loads_models() -> None:
+    assert lit_mbldm.__version__ == importlib.metadata.version("lit-mbldm")
+    assert lit_mbldm.load_pretrained is load_pretrained
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = lit_mbldm.nothing
 
 
 def test_a_model_is_no_codec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

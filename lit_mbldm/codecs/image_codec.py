@@ -4,12 +4,13 @@ B images, H×W pixels, s pixels a patch side, h = H/s, w = W/s, S code channels,
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs.patches import MAX_PATCH, check_image_size, check_images
+from lit_mbldm.codecs.patches import MAX_PATCH, check_image_size, check_images, describe_value
 from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError
 
@@ -57,6 +58,21 @@ class ImageCodec(nn.Module):
         self.quantizer = quantizer.upper()
         self.patch_size = patch_size
         self.codebook_size = codebook_size
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the codec, but do not round it.
+
+        Raises:
+            InputError: a type of fewer bits than float32, in which it would give other codes.
+        """
+        dtype = fn(torch.empty(0)).dtype
+        if dtype.itemsize < torch.float32.itemsize:
+            raise InputError(
+                f"A codec stays in float32, as {dtype} would give other codes, and so does a model"
+                " with its codec. For speed use torch.autocast(device, dtype) in Python, or"
+                " precision: bf16-mixed or 16-mixed in a config."
+            )
+        return super()._apply(fn, recurse)
 
     def codebooks(self) -> list[Tensor]:
         """The S codebooks (K, d) in the order of the code channels."""
@@ -174,10 +190,12 @@ class ImageCodec(nn.Module):
         Raises:
             InputError: another shape, or a code out of range.
         """
-        if codes.ndim != 4 or codes.shape[1] != self.num_codes or codes.is_floating_point():
+        fits = isinstance(codes, Tensor) and codes.ndim == 4 and codes.shape[1] == self.num_codes
+        if not fits or codes.is_floating_point():
             raise InputError(
-                f"Expected integer codes of shape (B, {self.num_codes}, h, w) for"
-                f" {self.quantizer}, got {codes.dtype} of shape {tuple(codes.shape)}."
+                f"Expected a tensor of integer codes of shape (B, {self.num_codes}, h, w) for"
+                f" {self.quantizer}, got {describe_value(codes)}. An array becomes one by"
+                " torch.from_numpy."
             )
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
             raise InputError(

@@ -23,6 +23,10 @@ YCBCR_TO_RGB = torch.tensor(
 # Y is centred as well as the chroma, so that every channel lies in [-128, 128).
 LEVEL = 128.0
 MAX_SIDE, MAX_PATCH = 1 << 16, 256  # pixels
+_HINT = (
+    "A file becomes images by torch.from_numpy(numpy.array(PIL.Image.open(path).convert('RGB')))"
+    ".permute(2, 0, 1)[None]."
+)
 
 
 def rgb_to_ycbcr(images: Tensor) -> Tensor:
@@ -135,12 +139,20 @@ def overlapping_patches(images: Tensor, patch_size: int, positions: Tensor) -> T
     return picked.permute(3, 0, 1, 2).reshape(C, len(positions), patch_size**2)
 
 
+def describe_value(value: object) -> str:
+    """Say what came in place of a tensor: its dtype and shape, or its type."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return f"a {type(value).__module__}.{type(value).__qualname__}"
+
+
 def check_images(images: Tensor) -> None:
-    """Raise InputError for what is not uint8 RGB of shape (B, 3, H, W)."""
-    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
+    """Raise InputError for what is no tensor of uint8 RGB of shape (B, 3, H, W)."""
+    fits = isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] == 3
+    if not fits or images.dtype != torch.uint8:
         raise InputError(
-            "Expected uint8 RGB images of shape (B, 3, H, W), got"
-            f" {images.dtype} of shape {tuple(images.shape)}."
+            "Expected a tensor of uint8 RGB images of shape (B, 3, H, W), got"
+            f" {describe_value(images)}. {_HINT}"
         )
 
 

@@ -100,15 +100,17 @@ class CodecReport:
         return "\n".join(lines)
 
 
-def codec_report(codec: ImageCodec, images: Iterable[Tensor], picture: Path) -> CodecReport:
-    """Measure a codec and draw the first image as original, decoded and with shifted indices.
+def codec_report(
+    codec: ImageCodec, images: Iterable[Tensor], picture: Path | None = None
+) -> CodecReport:
+    """Measure a codec, and draw the first image as original, decoded and with shifted indices.
 
     Images whose sides are no multiples of the patch size are cropped around their centre.
 
     Args:
         codec: a fitted codec.
         images: uint8 RGB tensors (3, H, W), sizes may differ.
-        picture: PNG to write; see `order_panels` for what it shows.
+        picture: PNG to write, if any; see `order_panels` for what it shows.
 
     Raises:
         InputError: no images, or one smaller than a patch or than 7×7.
@@ -124,7 +126,8 @@ def codec_report(codec: ImageCodec, images: Iterable[Tensor], picture: Path) -> 
         codes.append(code.flatten(2)[..., None])  # (1, S, hw, 1)
     if first is None:
         raise InputError("No images to report on: give a folder or shards that hold some.")
-    _draw(order_panels(codec, _crop(first, codec.patch_size, _PANEL)), picture)
+    if picture is not None:
+        _draw(order_panels(codec, _crop(first, codec.patch_size, _PANEL)), picture)
     return CodecReport(
         quantizer=codec.quantizer,
         num_images=len(codes),

@@ -75,15 +75,15 @@ class CodecModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Take the run's seed, and refuse codecs that are rounded or differ.
+        """Take the run's seed, and refuse codecs of another precision or that differ.
 
         Raises:
             InputError: the codec is no longer in float32, or another in another process.
         """
         if any(book.dtype != torch.float32 for book in self.codec.codebooks()):
             raise InputError(
-                f"precision: {self.trainer.precision} rounds the codec, which would then give other"
-                " codes. Use 32-true, bf16-mixed or 16-mixed."
+                f"precision: {self.trainer.precision} changes the codec, which would then give"
+                " other codes. Use 32-true, bf16-mixed or 16-mixed."
             )
         if not all_equal(self.codec.image_fingerprint):
             raise InputError(

@@ -34,7 +34,7 @@ def add_codec(verbs: Verbs) -> None:
     report = actions.add_parser("report", help="rate, quality and ordinality, and a picture")
     report.add_argument("codec", help="codec name or folder")
     report.add_argument("images", help="folder of images, zip, or tar shards")
-    report.add_argument("--picture", type=Path, default=Path("codec.png"), help="PNG to write")
+    report.add_argument("--picture", type=Path, help="PNG to write (default: none)")
     report.set_defaults(run=_codec_report)
     for action in (fit, report):
         action.add_argument(
@@ -91,10 +91,12 @@ def _codec_report(options: argparse.Namespace) -> None:
     from lit_mbldm.pictures import check_path
     from lit_mbldm.zoo.load import load_codec
 
-    check_path(options.picture)
+    if options.picture is not None:
+        check_path(options.picture)
     codec = load_codec(options.codec)
     print(codec_report(codec, _read_tensors(options), options.picture))
-    print(f"Picture: {options.picture}")
+    if options.picture is not None:
+        print(f"Picture: {options.picture}")
 
 
 def _read_tensors(options: argparse.Namespace) -> "list[Tensor]":

@@ -152,7 +152,8 @@ def load_entry(folder: Path) -> nn.Module:
     if not os.path.lexists(folder / CONFIG):
         raise InputError(
             f"{folder} is no entry of lit_mbldm's zoo: it has no {CONFIG}. Expected a folder that"
-            " `lit-mbldm export` or `lit-mbldm pull` wrote, or the path of a checkpoint."
+            " `lit-mbldm export` or `lit-mbldm pull` wrote, a checkpoint, or a run's folder with"
+            " checkpoints/last.ckpt."
         )
     return _load(folder, read_config(folder / CONFIG))
 

@@ -36,8 +36,9 @@ def load_pretrained(
 
     Args:
         name: a shipped name, an entry's folder, a training checkpoint (`.ckpt`), whose averaged
-            weights are taken where it has them, or `org/repo`, `org/repo@revision` on the Hub. A
-            shipped name comes first, then what is on the disk: `./name` is a folder.
+            weights are taken where it has them, a run's folder, whose `checkpoints/last.ckpt` is
+            taken, or `org/repo`, `org/repo@revision` on the Hub. A shipped name comes first, then
+            what is on the disk: `./name` is a folder.
         revision: branch, tag or commit on the Hub; its default branch otherwise.
         device: where the module goes; the CPU otherwise.
         cache_dir: of the Hub's files; the Hub client's own otherwise.
@@ -61,13 +62,13 @@ def load_pretrained(
 def _load(
     name: str | Path, revision: str | None, cache_dir: str | Path | None, local_files_only: bool
 ) -> torch.nn.Module:
-    folder, path = find_folder(name), Path(name)
-    if revision is not None and (folder or path.exists()):
+    folder, checkpoint = find_folder(name), _find_checkpoint(Path(name))
+    if revision is not None and (folder or checkpoint):
         raise InputError(f"{name} is not on the Hub: leave the revision {revision!r} out.")
     if folder is not None:
         return load_entry(folder)
-    if path.exists():
-        return load_checkpoint(path)
+    if checkpoint is not None:
+        return load_checkpoint(checkpoint)
     from lit_mbldm.zoo.fetch import load_from_hub  # slow to import, which shipped entries spare
 
     repository, revision = parse_repository(str(name), revision)
@@ -78,7 +79,16 @@ def find_folder(name: str | Path) -> Path | None:
     """The folder of an entry that ships or lies on this machine, where it is one's name or path."""
     if isinstance(name, str) and name in list_pretrained():
         return ASSETS / name
-    return Path(name) if Path(name).is_dir() else None
+    path = Path(name)
+    return path if path.is_dir() and _find_checkpoint(path) is None else None
+
+
+def _find_checkpoint(path: Path) -> Path | None:
+    """The checkpoint that a path names: a file, or the last one of a run's folder."""
+    if not path.is_dir():
+        return path if path.exists() else None
+    last = path / "checkpoints" / "last.ckpt"
+    return last if last.exists() and not (path / CONFIG).exists() else None
 
 
 def parse_repository(name: str, revision: str | None = None) -> tuple[str, str | None]:
@@ -89,11 +99,12 @@ def parse_repository(name: str, revision: str | None = None) -> tuple[str, str |
     """
     repository, _, named = name.partition("@")
     if not REPOSITORY.fullmatch(repository) or Path(name).suffix in PICKLES:
-        pickled = " (a pickled file on the Hub is never read)" if name.endswith(PICKLES) else ""
+        is_path = "://" not in name and ("/" in name or name.endswith(PICKLES))
+        kind = "There is no such file or folder:" if is_path else "There is no codec or model"
         raise InputError(
-            f"There is no codec or model {name!r}{pickled}. Expected a shipped name"
-            f" ({', '.join(list_pretrained())}), an entry's folder, a checkpoint file, or"
-            " org/repo[@revision] on the Hub."
+            f"{kind} {name!r}. Expected a shipped name ({', '.join(list_pretrained())}), a"
+            " checkpoint file, the folder of an entry or of a run, or org/repo[@revision] on the"
+            " Hub, where pickled files are never read."
         )
     if named and revision not in (None, named):
         raise InputError(f"{name} says another revision than {revision!r}: leave one out.")

@@ -1,7 +1,11 @@
 import copy
+from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
+from PIL import Image
 
 from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.codecs.patch_codec import QuantizerName
@@ -54,6 +58,32 @@ class TestRate:
 
 
 class TestBadInput:
+    @pytest.mark.parametrize(
+        "value", ["photo.png", Path("photo.png"), Image.new("RGB", (8, 8)), np.zeros((1, 3, 8, 8)),
+                   [1], None]
+    )  # fmt: skip
+    def test_what_is_no_tensor_is_told_how_it_becomes_one(self, opq, value):
+        with pytest.raises(InputError, match=r"got a .*A file becomes images by torch"):
+            opq.encode(value)
+        with pytest.raises(InputError, match=r"got a .*torch\.from_numpy"):
+            opq.decode(value)
+
+    def test_the_hint_of_the_message_works(self, opq, tmp_path):
+        path = tmp_path / "photo.png"
+        Image.new("RGB", (16, 8), "red").save(path)
+        with pytest.raises(InputError) as error:
+            opq.encode(path)
+        hint = str(error.value).partition("images by ")[2].rstrip(".")
+        images = eval(hint, {"torch": torch, "numpy": np, "PIL": PIL, "path": path})
+        assert opq.encode(images).shape == (1, 6, 1, 2)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_another_precision_is_refused_and_changes_nothing(self, opq, dtype):
+        fingerprint = opq.fingerprint
+        with pytest.raises(InputError, match=r"torch\.autocast"):
+            opq.to(dtype)
+        assert opq.fingerprint == fingerprint
+
     @pytest.mark.parametrize("shape", [(3, 16, 16), (1, 1, 16, 16), (1, 16, 16, 3)])
     def test_encode_names_the_shape(self, opq, shape):
         with pytest.raises(InputError, match=r"\(B, 3, H, W\)"):

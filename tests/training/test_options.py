@@ -82,6 +82,18 @@ def test_argmax_is_temperature_zero(model: CategoricalDiffusion) -> None:
         continuous.sample(1, temperature=0.5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_is_not_rounded_but_samples_under_autocast(
+    model: CategoricalDiffusion, dtype: torch.dtype
+) -> None:
+    expected = model.sample(1, 2)
+    with pytest.raises(InputError, match=r"torch\.autocast"):
+        model.to(dtype)
+    assert torch.equal(model.sample(1, 2), expected)
+    with torch.autocast("cpu", dtype=dtype):
+        assert model.sample(1, 2).shape == expected.shape
+
+
 def test_the_config_s_options_stay_with_checkpoint_and_entry(
     model: CategoricalDiffusion, tmp_path: Path
 ) -> None:

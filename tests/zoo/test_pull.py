@@ -216,7 +216,7 @@ def test_what_is_not_there_is_named(hub: Hub, folders: Folders) -> None:
         ("org/empty", r"org/empty is no entry.*lit-mbldm push"),
         ("org/-bad-", "no name of a repository"),
         ("no-such-model", "no codec or model"),
-        ("a/b/c", "no codec or model"),
+        ("a/b/c", "no such file or folder"),
         (f"{hub.url}/{REPO}", "no codec or model"),
     ]:
         with pytest.raises(InputError, match=words):
