@@ -21,10 +21,10 @@ from lit_mbldm.config_files import expand_bases
 from lit_mbldm.errors import InputError
 from lit_mbldm.ranks import leave
 from lit_mbldm.training import ScoreSamples, WriteSamples
+from lit_mbldm.training.between_steps import SaveBetweenSteps
 from lit_mbldm.training.checkpoints import AtomicCheckpointIO, unreadable
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.last_checkpoint import (
-    SaveLastStep,
     continue_version,
     find_last,
     keep_last,
@@ -33,7 +33,6 @@ from lit_mbldm.training.last_checkpoint import (
 from lit_mbldm.training.module import CodecModule
 from lit_mbldm.training.preemption import Preemption
 from lit_mbldm.training.step_seeds import StepSeeds
-from lit_mbldm.training.unfinished_step import FinishStep
 from lit_mbldm.zoo.command import shareable_command
 
 # the section of a verb's settings, and what they make
@@ -129,8 +128,7 @@ class _TrainerCLI(LightningCLI):
             self._preemption.take_signals()
             self.trainer_defaults["callbacks"] = [
                 StepSeeds(),
-                FinishStep(),
-                SaveLastStep(),
+                SaveBetweenSteps(self._preemption.between_steps),
                 self._preemption,
             ]
 

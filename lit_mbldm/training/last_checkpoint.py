@@ -59,26 +59,6 @@ def save_last(trainer: L.Trainer) -> str:
     return keeper.last_model_path
 
 
-class SaveLastStep(L.Callback):
-    """Writes last.ckpt at the last step, which `every_n_train_steps` alone may leave out."""
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Keep a run that was complete already from saving its averaged weights as the others."""
-        keeper = last_keeper(trainer)
-        if keeper is not None and trainer.ckpt_path is not None:
-            keeper._last_checkpoint_saved = str(trainer.ckpt_path)
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save if training ends with this batch."""
-        done = trainer.global_step == trainer.max_steps or (
-            trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
-        )
-        if done and last_keeper(trainer) is not None:
-            save_last(trainer)
-
-
 def find_last(trainer: L.Trainer) -> str:
     """The newest last.ckpt that earlier runs with this trainer's settings wrote.
 
