@@ -5,11 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-import lightning.pytorch.callbacks
-import lightning.pytorch.loggers.tensorboard  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
 
-import lit_mbldm.training
 import lit_mbldm.trainer_cli  # noqa: F401
 from lit_mbldm.cli import main
 
