@@ -24,12 +24,12 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.quiet import quieten
 from lit_mbldm.ranks import leave
 from lit_mbldm.training import ScoreSamples, WriteSamples
+from lit_mbldm.training.between_steps import SaveBetweenSteps
 from lit_mbldm.training.checkpoints import AtomicCheckpointIO, unreadable
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.intervals import INTERVALS, set_intervals
 from lit_mbldm.training.last_checkpoint import (
     CONFIG_NAME,
-    SaveLastStep,
     continue_version,
     find_last,
     keep_last,
@@ -39,7 +39,6 @@ from lit_mbldm.training.new_run import NewRun
 from lit_mbldm.training.preemption import Preemption
 from lit_mbldm.training.step_seeds import StepSeeds
 from lit_mbldm.training.time_left import TimeLeft
-from lit_mbldm.training.unfinished_step import FinishStep
 from lit_mbldm.zoo.shared_config import shared_config
 
 # the section of a verb's settings, and what they make
@@ -136,9 +135,8 @@ class _TrainerCLI(LightningCLI):
         if self.subcommand == "fit":
             self.trainer_defaults["callbacks"] = [
                 StepSeeds(),
-                FinishStep(),
-                SaveLastStep(),
                 TimeLeft(),
+                SaveBetweenSteps(self._preemption.between_steps),
                 self._preemption,
             ]
 

@@ -87,7 +87,8 @@ class ResumableLoader(EpochLoader):
         """
         self._resume = {"epoch": state["epoch"], "batch": state["batch"]}
         step, order = self._samples_a_step(), self.dataset.order(self.num_workers)
-        if [state["order"], state["samples_a_step"]] == [order, step]:
+        whole_epoch = state["epoch"] < self.epoch()
+        if whole_epoch or [state["order"], state["samples_a_step"]] == [order, step]:
             return
         done = state["batch"] * state["samples_a_step"]
         if state["batch"] >= state["batches"]:

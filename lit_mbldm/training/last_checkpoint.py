@@ -3,7 +3,6 @@
 import glob
 import os
 import re
-from typing import Any
 
 import lightning as L
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol, get_filesystem
@@ -65,32 +64,6 @@ def save_last(trainer: L.Trainer) -> str:
     keeper._save_last_checkpoint(trainer, keeper._monitor_candidates(trainer))
     keeper._last_global_step_saved = saved
     return keeper.last_model_path
-
-
-class SaveLastStep(L.Callback):
-    """Writes last.ckpt at the last step, which `every_n_train_steps` alone may leave out."""
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Keep a complete run from saving its averaged weights as the others, or a file twice.
-
-        A killed run may have saved a file after its last.ckpt: what is saved again replaces it.
-        """
-        keeper = last_keeper(trainer)
-        if keeper is not None and trainer.ckpt_path is not None:
-            keeper._last_checkpoint_saved = str(trainer.ckpt_path)
-            if os.path.basename(trainer.ckpt_path) == "last.ckpt":
-                for callback in _model_checkpoints(trainer):
-                    callback._enable_version_counter = False
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save if training ends with this batch."""
-        done = trainer.global_step == trainer.max_steps or (
-            trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
-        )
-        if done and last_keeper(trainer) is not None:
-            save_last(trainer)
 
 
 def find_last(trainer: L.Trainer, run: str | None = None) -> str:

@@ -28,10 +28,9 @@ class Preemption(L.Callback):
 
     A second Ctrl-C leaves at once.
 
-    Between steps, several processes look for signals where validation begins; a single one also
-    after each batch of it. Validation then begins anew in the resumed run. Before training, such as
-    while the data are encoded, and in other verbs than fit, a signal ends the process at once, with
-    the same code.
+    Several processes look for signals also where validation begins, a single one after each batch
+    of it. Validation then begins anew in the resumed run. Before training, such as while the data
+    are encoded, and in other verbs than fit, a signal ends the process at once, with the same code.
 
     Takes the place of Lightning's handlers: those communicate inside the handler, and on SLURM
     save in the middle of a step; outside of training they swallow SIGTERM. Without a last.ckpt to
@@ -45,7 +44,6 @@ class Preemption(L.Callback):
         self._received: signal.Signals | None = None
         self._received_at = 0.0
         self._former: dict[signal.Signals, Any] = {}
-        self._before_validation: dict[str, Any] | None = None
 
     def take_signals(self) -> None:
         """Leave at once on a signal, until training begins; to be called before all else."""
@@ -72,26 +70,16 @@ class Preemption(L.Callback):
         for number in self._former:
             signal.signal(number, self._note)
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def between_steps(self, trainer: L.Trainer) -> None:
         """Save and leave if any process got a signal."""
-        fit, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
-        self._before_validation = None
-        if not self._former or loop._should_accumulate():
-            return
-        if self._agreed(trainer):
-            for callback in trainer.checkpoint_callbacks:  # whose turn would come after this one
-                callback.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._former and self._agreed(trainer):
             raise self._exit(trainer, save_last(trainer))
-        assert fit._data_fetcher is not None
-        if loop._should_check_val_fx(fit._data_fetcher):
-            self._before_validation = fit.state_dict()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Save the end of the step before and leave, if any process got a signal.
+        """Save the step before and leave, if any process got a signal.
 
-        Nothing is saved where no step was done since the start.
+        Not at the end of an epoch, whose figures are not logged yet. Nothing is saved before
+        training.
         """
         if self._to_leave(trainer):
             raise self._exit_before_validation(trainer)
@@ -107,13 +95,14 @@ class Preemption(L.Callback):
             raise self._exit_before_validation(trainer)
 
     def _to_leave(self, trainer: L.Trainer) -> bool:
-        between_steps = trainer.sanity_checking or not trainer.fit_loop._should_accumulate()
-        return bool(self._former) and between_steps and self._agreed(trainer)
+        loop = trainer.fit_loop.epoch_loop
+        in_step = loop._should_accumulate() or loop._is_training_done
+        possible = trainer.sanity_checking or not in_step
+        return bool(self._former) and possible and self._agreed(trainer)
 
     def _exit_before_validation(self, trainer: L.Trainer) -> SystemExit:
-        if self._before_validation is None:
+        if trainer.sanity_checking:
             return self._exit(trainer, None)
-        trainer.fit_loop.load_state_dict(self._before_validation)
         trainer.training = True
         return self._exit(trainer, save_last(trainer))
 

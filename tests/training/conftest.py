@@ -1,6 +1,10 @@
+import importlib
 import math
+import multiprocessing
+import multiprocessing.forkserver
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +25,10 @@ from lit_mbldm.data.shards import write_shards
 from lit_mbldm.zoo.load import load_codec
 
 PYTHON = [sys.executable, "-m", "lit_mbldm"]
+sys.path.append(str(Path(__file__).parent))
+forked = importlib.import_module("forked")
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["forked", "pytest"])
 # 24 steps: epochs end at 10 and 20, validation comes every 6, a checkpoint every 4
 CONFIG = """
 seed_everything: 3
@@ -92,10 +100,35 @@ class Fit:
 
     def run(self, *options: str, code: int = 0, **environment: str) -> str:
         """What it printed; fails unless it exits with this code."""
-        process = self.start(self.command(*options), **environment)
-        printed, _ = process.communicate(timeout=240)
-        assert process.returncode == code, printed[-4000:]
+        if "--trainer.devices=2" in (*self.options, *options):  # Lightning starts the other one
+            process = self.start(self.command(*options), **environment)
+            printed, _ = process.communicate(timeout=240)
+            found: int | None = process.returncode
+        else:
+            found = self.fork(*options, **environment)
+            printed = (self.folder / "log.txt").read_text()
+        assert found == code, printed[-4000:]
         return printed
+
+    def fork(self, *options: str, **environment: str) -> int | None:
+        """The exit code of the same command in a fork, which has imported all already.
+
+        Of two processes, the first's; that one may be killed, and takes the other along.
+        """
+        pair = "--trainer.devices=2" in self.options
+        ranks = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
+        forks = []
+        for rank in range(2 if pair else 1):
+            own = {**environment, **ranks, "LOCAL_RANK": str(rank)} if pair else environment
+            arguments = self.command(*options)[len(PYTHON) :], clean_environment(**own)
+            forks.append(FORKS.Process(target=forked.run, args=(self.folder, *arguments)))
+            forks[-1].start()
+        forks[0].join(240)
+        for fork in forks:
+            if forks[0].exitcode != 0:
+                fork.kill()
+            fork.join(60)
+        return forks[0].exitcode
 
     def scalars(self) -> dict[tuple[str, int], set[float | None]]:
         """All values that TensorBoard's files hold, by tag and step; None for NaN."""
@@ -109,12 +142,24 @@ class Fit:
                     values.setdefault((tag, event.step), set()).add(value)
         return values
 
-    def last(self) -> dict[str, Any]:
-        """All that last.ckpt holds, flat, but for validation's counters, files and the command."""
-        path = self.version / "checkpoints" / "last.ckpt"
-        state = dict(_flat(torch.load(path, map_location="cpu", weights_only=True)))
+    def saved(self, name: str = "*.ckpt") -> dict[str, dict[str, Any]]:
+        """All that checkpoints hold, flat, but for validation's counters, files and the command."""
         named = "val_loop|ModelCheckpoint|/command$"
-        return {k: v for k, v in state.items() if not re.search(named, k)}
+        states = {}
+        for path in sorted((self.version / "checkpoints").glob(name)):
+            state = dict(_flat(torch.load(path, map_location="cpu", weights_only=True)))
+            states[path.name] = {k: v for k, v in state.items() if not re.search(named, k)}
+        return states
+
+    def last(self) -> dict[str, Any]:
+        """What last.ckpt holds."""
+        return self.saved("last.ckpt")["last.ckpt"]
+
+
+def free_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
 
 
 def clean_environment(**added: str) -> dict[str, str]:
@@ -134,16 +179,29 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def assert_same(found: Fit, expected: Fit) -> None:
     """Checkpoint and logged figures are those of the other run, bit for bit."""
-    state, other = found.last(), expected.last()
-    assert state.keys() == other.keys()
-    assert [k for k, v in state.items() if not _equal(v, other[k])] == []
+    assert differences(found.last(), expected.last()) == []
     assert found.scalars() == expected.scalars()
+
+
+def differences(state: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The entries of flat checkpoints that differ."""
+    assert state.keys() == other.keys()
+    return [k for k, v in state.items() if not _equal(v, other[k])]
 
 
 def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
     return bool(a == b) or (a != a and b != b)  # NaN of a range of times that no sample had
+
+
+@pytest.fixture(scope="session", autouse=True)
+def server_of_forks() -> None:
+    """Starts it with one thread a fork, and where it finds our modules."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("OMP_NUM_THREADS", "PYTHONPATH"):
+            patch.setenv(name, clean_environment()[name])
+        multiprocessing.forkserver.ensure_running()
 
 
 @pytest.fixture(scope="session")
@@ -213,3 +271,8 @@ def wait_for() -> Callable[..., None]:
 @pytest.fixture
 def same() -> Callable[[Fit, Fit], None]:
     return assert_same
+
+
+@pytest.fixture
+def differing() -> Callable[..., list[str]]:
+    return differences

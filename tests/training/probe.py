@@ -34,7 +34,10 @@ def write_what_is_left() -> None:
 
 
 class Probe(L.Callback):
-    """PROBE_SIGNAL is `name hook step rank target`, PROBE_RECORD a folder for what was seen."""
+    """PROBE_SIGNAL is `name hook step rank target`, PROBE_RECORD a folder for what was seen.
+
+    PROBE_KILL is the number of the hook, of all that are called, at which rank 0 is killed.
+    """
 
     def __init__(self) -> None:
         name, self.hook, step, rank, self.target = os.environ.get(
@@ -42,8 +45,12 @@ class Probe(L.Callback):
         ).split()
         self.signal, self.step, self.rank = signal.Signals[name], int(step), int(rank)
         self.record = os.environ.get("PROBE_RECORD")
+        self.left = int(os.environ.get("PROBE_KILL", "0"))
 
     def _fire(self, hook: str, trainer: L.Trainer) -> None:
+        self.left -= 1
+        if self.left == 0 and trainer.global_rank == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
         here = (hook, trainer.global_step, trainer.global_rank)
         if here != (self.hook, self.step, self.rank):
             return
@@ -60,6 +67,7 @@ class Probe(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._fire("batch_start", trainer)
         if self.record is not None:
             path = Path(self.record, f"rank{trainer.global_rank}.txt")
             with path.open("a") as file:

@@ -2,9 +2,11 @@
 
 import os
 import random
+import secrets
 import shutil
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,102 @@ KILLED = -signal.SIGKILL
 POINTS = [(hook, step) for step in range(5, 24) for hook in ("step", "batch_end")]
 # where Lightning leaves most undone: saves, with validation or the end of an epoch still to come
 POINTS += [("save", 8), ("save", 20), ("validation", 12), ("validated", 12), ("epoch_end", 20)]
+
+SAVED_AT = "--trainer.callbacks.init_args.every_n_train_steps"
+DATA = {
+    "streaming": (),
+    "two readers": ("--data.num_workers=2",),
+    "in memory": ("--data.in_memory=true",),
+    "images": ("--data.train={images}",),
+}
+ACCUMULATED = "--trainer.accumulate_grad_batches"
+KINDS = {
+    **DATA,
+    "accumulating": (f"{ACCUMULATED}=3",),
+    "accumulating in memory": (f"{ACCUMULATED}=2", *DATA["in memory"]),
+    "accumulating in validation": (
+        f"{ACCUMULATED}=3",
+        f"{SAVED_AT}=null",
+        "--trainer.val_check_interval=7",
+    ),
+    "two processes": ("--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=2"),
+}
+
+
+@pytest.fixture
+def new_run(new_fit: Callable[..., Any], codes: Path) -> Callable[..., Any]:
+    def make(*options: str) -> Any:
+        return new_fit(*(option.format(images=codes.parent / "images") for option in options))
+
+    return make
+
+
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in DATA if kind != "streaming"]
+
+
+@pytest.mark.parametrize("kind", ["streaming", *SLOW])
+@pytest.mark.parametrize(
+    ("accumulated", "every", "steps"),
+    [
+        pytest.param(1, 5, 12, marks=pytest.mark.slow),
+        pytest.param(2, 3, 11, marks=pytest.mark.slow),
+        (3, 2, 9),
+        pytest.param(3, None, 9, marks=pytest.mark.slow),
+    ],
+)
+def test_every_checkpoint_goes_on_as_the_run_did(
+    new_run: Callable[..., Any],
+    differing: Callable[..., list[str]],
+    kind: str,
+    accumulated: int,
+    every: int | None,
+    steps: int,
+) -> None:
+    """And writes the same checkpoints, so that any number of kills changes nothing."""
+    options = [
+        *DATA[kind],
+        f"{ACCUMULATED}={accumulated}",
+        f"{SAVED_AT}={every or 'null'}",
+        f"--trainer.max_steps={steps}",
+        "--trainer.val_check_interval=7",
+        "--trainer.callbacks.init_args.save_top_k=-1",
+    ]
+    whole = new_run(*options)
+    whole.run()
+    expected, scalars = whole.saved(), whole.scalars()
+    assert len(expected) >= 3
+    for name, start in expected.items():
+        step = start["/global_step"]
+        if step == steps:
+            continue
+        fit = new_run(*options)
+        fit.run(f"--ckpt_path={whole.version / 'checkpoints' / name}")
+        found = fit.saved()
+        assert found.keys() == {n for n, state in expected.items() if state["/global_step"] > step}
+        for file, state in found.items():
+            assert differing(state, expected[file]) == []
+        assert fit.scalars() == {key: value for key, value in scalars.items() if key[1] >= step}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_twelve_kills(new_run: Callable[..., Any], same: Callable[..., None], kind: str) -> None:
+    seed = secrets.randbits(32)
+    print(f"{kind}: seed {seed}")
+    draw = random.Random(seed)
+    whole, fit = new_run(*KINDS[kind]), new_run(*KINDS[kind])
+    whole.run()
+    last = fit.version / "checkpoints" / "last.ckpt"
+    for _ in range(12):
+        resume = [RESUME] if last.exists() else []
+        code = fit.fork(*resume, PROBE_KILL=str(draw.randint(1, 40)))
+        assert code in (0, KILLED), (fit.folder / "log.txt").read_text()[-4000:]
+        if code == 0:
+            same(fit, whole)
+        if code == 0 or not last.exists():
+            shutil.rmtree(fit.folder / "runs", ignore_errors=True)
+    fit.run(*[RESUME] if last.exists() else [])
+    same(fit, whole)
 
 
 def test_run_killed_at_a_random_point_resumes_bit_for_bit(
