@@ -15,6 +15,7 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.verbs.codec import add_codec
 from lit_mbldm.verbs.data import add_encode, add_shards
 from lit_mbldm.verbs.sample import add_sample
+from lit_mbldm.verbs.train import add_train
 from lit_mbldm.verbs.trainer import TRAINER_VERBS, add_trainer
 from lit_mbldm.verbs.zoo import ZOO_VERBS
 
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Diffusion on model-based latents. `lightning` is the same command.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for add in (add_trainer, add_shards, add_codec, add_encode, add_sample, *ZOO_VERBS):
+    for add in (add_train, add_trainer, add_shards, add_codec, add_encode, add_sample, *ZOO_VERBS):
         add(verbs)
     return parser
 

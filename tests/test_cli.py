@@ -673,3 +673,24 @@ def test_a_missing_checkpoint_and_an_occupied_name_are_named(
     assert "none.ckpt" in message
     photos = make_photos(tmp_path / "photos", 1)
     assert "job.yaml" in fails(["shards", str(photos), config, "--size", "32"], capsys)
+
+
+def test_train_goes_from_a_folder_to_a_model_and_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_photos(tmp_path / "photos", 12, side=64)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    main(["train", "photos", "--steps", "1"])
+    told = capsys.readouterr().out
+    assert [line.split()[2] for line in told.splitlines() if line.startswith("$ lit-mbldm")] == [
+        "shards", "codec", "encode", "fit",
+    ]  # fmt: skip
+    run = tmp_path / "runs" / "photos_64" / "version_0"
+    assert (run / "samples.png").exists()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*.*")}
+    main(["train", "photos", "--steps", "2"])
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert [path.name for path in run.parent.iterdir()] == [run.name]
+    model = load_pretrained(run / "checkpoints" / "last.ckpt")
+    assert model.codec.fingerprint == load_pretrained("data/photos_64_codec").fingerprint
