@@ -56,9 +56,12 @@ class SaveBetweenSteps(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Begin a new epoch where the checkpoint holds a whole one."""
-        epochs: Any = trainer.fit_loop.epoch_progress.current
-        if epochs.ready == epochs.completed:
-            trainer.fit_loop.epoch_loop.restarting = False
+        fit: Any = trainer.fit_loop
+        epochs, loop = fit.epoch_progress.current, fit.epoch_loop
+        if loop.restarted_on_train_batch_end and loop.batch_progress.is_last_batch:
+            fit.reset_restart_stage()  # earlier versions saved before the end of the epoch
+        elif epochs.ready == epochs.completed:
+            loop.restarting = False
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
