@@ -60,9 +60,12 @@ class SaveBetweenSteps(L.Callback):
 
         A killed run may have saved a file after its last.ckpt: what is saved again replaces it.
         """
-        epochs: Any = trainer.fit_loop.epoch_progress.current
-        if epochs.ready == epochs.completed:
-            trainer.fit_loop.epoch_loop.restarting = False
+        fit: Any = trainer.fit_loop
+        epochs, loop = fit.epoch_progress.current, fit.epoch_loop
+        if loop.restarted_on_train_batch_end and loop.batch_progress.is_last_batch:
+            fit.reset_restart_stage()  # earlier versions saved before the end of the epoch
+        elif epochs.ready == epochs.completed:
+            loop.restarting = False
         if os.path.basename(trainer.ckpt_path or "") == "last.ckpt":
             for callback in trainer.checkpoint_callbacks:
                 vars(callback)["_enable_version_counter"] = False

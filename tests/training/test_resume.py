@@ -93,6 +93,22 @@ def test_every_checkpoint_goes_on_as_the_run_did(
         assert fit.scalars() == {key: value for key, value in scalars.items() if key[1] >= step}
 
 
+@pytest.mark.parametrize("steps", [4, pytest.param(5, marks=pytest.mark.slow)])
+def test_complete_run_goes_on_where_more_steps_are_asked_for(
+    new_fit: Callable[..., Any], differing: Callable[..., list[str]], steps: int
+) -> None:
+    """At the end of an epoch of ten batches, and in the middle of one."""
+    options = [f"{ACCUMULATED}=3", f"{SAVED_AT}=100"]
+    whole, fit = new_fit(*options), new_fit(*options)
+    whole.run("--trainer.max_steps=9")
+    fit.run(f"--trainer.max_steps={steps}")
+    fit.run(RESUME, "--trainer.max_steps=9")
+    assert differing(fit.last(), whole.last()) == []
+    found, expected = fit.scalars(), whole.scalars()
+    later = {key for key in {*found, *expected} if key[1] >= steps}
+    assert {key: found[key] for key in later} == {key: expected[key] for key in later}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_twelve_kills(new_run: Callable[..., Any], same: Callable[..., None], kind: str) -> None:
