@@ -64,17 +64,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             weights_only: of no effect, always True.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            OSError: it cannot be reached; FileNotFoundError where there is no such file.
             InputError: the file is damaged, or no checkpoint.
         """
         fs = get_filesystem(path)
+        local = _is_local_file_protocol(path)
+        opened = fs.open(path, "rb") if local else BytesIO(fs.cat_file(path))
         try:
-            local = _is_local_file_protocol(path)
-            with fs.open(path, "rb") if local else BytesIO(fs.cat_file(path)) as file:
+            with opened as file:
                 found: dict[str, Any] = torch.load(file, map_location, weights_only=True)
                 return found
-        except FileNotFoundError:
-            raise
         except Exception as error:  # torch.load raises nearly anything on a file it cannot read
             raise unreadable(path, error) from error
 

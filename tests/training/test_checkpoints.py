@@ -126,3 +126,10 @@ def test_two_addresses_with_one_base_name(served: tuple[Path, str]) -> None:
         assert found == {"number": number}
     with pytest.raises(FileNotFoundError):
         AtomicCheckpointIO().load_checkpoint(f"{url}/3/last.ckpt")
+
+
+def test_a_server_that_does_not_answer_is_not_called_damage() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        port = server.server_port
+    with pytest.raises(OSError, match="connect"):
+        AtomicCheckpointIO().load_checkpoint(f"http://127.0.0.1:{port}/last.ckpt")
