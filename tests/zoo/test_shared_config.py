@@ -6,6 +6,7 @@ import yaml
 
 from lit_mbldm.cli import main
 from lit_mbldm.zoo import load_pretrained
+from lit_mbldm.zoo.shared_config import shared_config
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 TINY = {
@@ -40,3 +41,9 @@ def test_a_card_tells_the_config_of_the_training_and_no_secret(
     rate = given["model"]["init_args"]["learning_rate"]
     assert config["model"]["init_args"]["learning_rate"] == rate
     assert yaml.safe_dump(config, sort_keys=False) in (tmp_path / "entry/README.md").read_text()
+
+
+def test_a_card_tells_what_a_process_predicts() -> None:
+    process = {"objective": "v", "image_target": "original", "schedule": "sigmoid"}
+    config = {"model": {"init_args": {"process": {"init_args": process}}}}
+    assert shared_config(config) == config
