@@ -9,6 +9,7 @@ import torch
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.pictures import check_path, grid, save
+from lit_mbldm.storage.atomic import check_writable
 from lit_mbldm.training import SampleOptions
 from lit_mbldm.training.diffusion import DiffusionModule, frame_steps
 from lit_mbldm.training.drawing import diffusion_model
@@ -29,6 +30,7 @@ def run_sample(arguments: argparse.Namespace) -> None:
     to_folder = arguments.out.endswith(os.sep) or out.is_dir()
     if to_folder:
         _check_folder_options(arguments)
+        check_writable(out)
     else:
         check_path(out)
     if arguments.path is not None:

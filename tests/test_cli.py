@@ -650,7 +650,8 @@ def test_a_model_is_no_codec(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     "command",
     ["shards photos /proc/out --size 32", "codec fit VQ-8-8-8 nowhere /proc/out",
      "codec decoder nowhere /proc/out", "codec report nowhere nowhere --picture /proc/out.png",
-     "export nowhere /proc/out", "sample nowhere --out /proc/out.png"],
+     "export nowhere /proc/out", "sample nowhere --out /proc/out.png",
+     "sample nowhere --out /proc/out/"],
 )  # fmt: skip
 def test_a_place_where_nothing_can_be_written_is_found_first(
     command: str,
@@ -669,8 +670,11 @@ def test_a_missing_checkpoint_and_an_occupied_name_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = str(write_config(tmp_path, "continuous"))
-    message = fails(["fit", "--config", config, "--ckpt_path", "none.ckpt"], capsys)
+    logger = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir"]
+    logger += [str(tmp_path / "runs"), "--trainer.logger.name", "first"]
+    message = fails(["fit", "--config", config, "--ckpt_path", "none.ckpt", *logger], capsys)
     assert "none.ckpt" in message
+    assert not (tmp_path / "runs" / "first").exists()
     photos = make_photos(tmp_path / "photos", 1)
     assert "job.yaml" in fails(["shards", str(photos), config, "--size", "32"], capsys)
 
@@ -681,16 +685,19 @@ def test_train_goes_from_a_folder_to_a_model_and_on(
     make_photos(tmp_path / "photos", 12, side=64)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    # what kills leave while a codec is written, and before the first checkpoint of a run
+    (tmp_path / "data" / "photos_64_codec" / ".unfinished").mkdir(parents=True)
+    (tmp_path / "runs" / "photos_64" / "version_0").mkdir(parents=True)
     main(["train", "photos", "--steps", "1"])
     told = capsys.readouterr().out
     assert [line.split()[2] for line in told.splitlines() if line.startswith("$ lit-mbldm")] == [
         "shards", "codec", "encode", "fit",
     ]  # fmt: skip
-    run = tmp_path / "runs" / "photos_64" / "version_0"
+    run = tmp_path / "runs" / "photos_64" / "version_1"
     assert (run / "samples.png").exists()
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*.*")}
     main(["train", "photos", "--steps", "2"])
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert [path.name for path in run.parent.iterdir()] == [run.name]
+    assert {path.name for path in run.parent.iterdir()} == {"version_0", run.name}
     model = load_pretrained(run / "checkpoints" / "last.ckpt")
     assert model.codec.fingerprint == load_pretrained("data/photos_64_codec").fingerprint

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from contextlib import suppress
 
 import lightning as L
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -35,6 +36,8 @@ class NewRun:
                 own = os.path.basename(folder) in (f"version_{logger._version}", logger._version)
                 if own and all(map(_NOTHING.fullmatch, os.listdir(folder))):
                     shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # of a first run; other runs keep it
+                os.rmdir(logger.root_dir)
 
 
 def _folders(root: str) -> set[str]:

@@ -9,6 +9,7 @@ from lit_mbldm.verbs.arguments import Verbs, positive
 
 _PREFIX = "own"  # of the configs for own images, one a size
 _BATCH = 32
+_LAST = "version_*/checkpoints/last*.ckpt"
 
 
 def add_train(verbs: Verbs) -> None:
@@ -34,13 +35,14 @@ def _train(options: argparse.Namespace, verbs: Verbs) -> None:
     import torch
 
     from lit_mbldm.trainer_cli import run_trainer
+    from lit_mbldm.zoo.entry_config import CONFIG
 
     size = options.size or (128 if torch.cuda.is_available() else 64)
     name = f"{Path(options.images).resolve().stem}_{size}"
     shards, codec, codes = (f"data/{name}{kind}" for kind in ("", "_codec", "_codes"))
     for command in (
         ["shards", options.images, shards, "--size", str(size), "--val", "0.05"],
-        *([] if Path(codec).exists() else [["codec", "fit", "JPQ-48", shards, codec]]),
+        *([] if Path(codec, CONFIG).exists() else [["codec", "fit", "JPQ-48", shards, codec]]),
         ["encode", shards, codes, "--codec", codec],
     ):
         _show(command)
@@ -50,7 +52,7 @@ def _train(options: argparse.Namespace, verbs: Verbs) -> None:
     fit += ["--score.reference", shards, "--trainer.logger.init_args.name", name]
     fit += _few_images(Path(codes))
     fit += ["--trainer.max_steps", str(options.steps)] if options.steps else []
-    fit += ["--ckpt_path", "last"] if any(Path("runs", name).glob("version_*")) else []
+    fit += ["--ckpt_path", "last"] if any(Path("runs", name).glob(_LAST)) else []
     _show(fit)
     run_trainer(fit)
 
