@@ -21,7 +21,8 @@ def set_intervals(
 
     Args:
         trainer: of the run, before it starts.
-        checkpoint_every: steps, of the ModelCheckpoint that writes last.ckpt.
+        checkpoint_every: steps, of the ModelCheckpoint that writes last.ckpt, which must not
+            wait for a monitored value.
         sample_every: steps, of SampleImages.
 
     Raises:
@@ -29,8 +30,8 @@ def set_intervals(
     """
     if checkpoint_every is not None:
         keeper = last_keeper(trainer) or trainer.checkpoint_callback
-        if not isinstance(keeper, ModelCheckpoint):
-            raise _missing("checkpoint_every", "ModelCheckpoint")
+        if not isinstance(keeper, ModelCheckpoint) or keeper.monitor is not None:
+            raise _missing("checkpoint_every", "ModelCheckpoint without monitor")
         keeper._every_n_train_steps = checkpoint_every
         keeper._every_n_epochs, keeper._train_time_interval = 0, None
     if sample_every is not None:

@@ -22,6 +22,9 @@ def add_train(verbs: Verbs) -> None:
         choices=_sizes(),
         help="height and width of the images to learn (default: 64, on a GPU 128)",
     )
+    parser.add_argument(
+        "--name", help="of its folders in data/ and runs/ (default: the images' and the size)"
+    )
     parser.add_argument("--steps", type=positive, help="of training (default: the config's)")
     parser.set_defaults(run=lambda options: _train(options, verbs))
 
@@ -38,7 +41,7 @@ def _train(options: argparse.Namespace, verbs: Verbs) -> None:
     from lit_mbldm.zoo.entry_config import CONFIG
 
     size = options.size or (128 if torch.cuda.is_available() else 64)
-    name = f"{Path(options.images).resolve().stem}_{size}"
+    name = options.name or f"{Path(options.images).resolve().name.removesuffix('.zip')}_{size}"
     shards, codec, codes = (f"data/{name}{kind}" for kind in ("", "_codec", "_codes"))
     for command in (
         ["shards", options.images, shards, "--size", str(size), "--val", "0.05"],
