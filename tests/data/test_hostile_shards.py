@@ -98,11 +98,11 @@ def lenient(shards: Path | str, **options: Any) -> ShardDataModule:
     return module
 
 
-def streamed(shards: Path | str) -> dict[int, Any]:
+def streamed(shards: Path | str, **options: Any) -> dict[int, Any]:
     """The codes or images of an epoch by their numbers; none where nothing can be read."""
     batches = []
     with contextlib.suppress(InputError):
-        for batch in lenient(shards, horizontal_flip=False).train_dataloader():
+        for batch in lenient(shards, horizontal_flip=False, **options).train_dataloader():
             batches.append(batch)
     return {int(b["index"][0]): (b["codes"] if "codes" in b else b["images"])[0] for b in batches}
 
@@ -351,13 +351,11 @@ def read_by_all(folder: Path, out: Path, codec: Any) -> list[dict[int, Any]]:
     kind = "images" if folder.name.startswith("images") else "codes"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with contextlib.suppress(InputError):
-            found.append(streamed(folder))
-        with contextlib.suppress(InputError):
-            if kind == "codes":
-                kept = StoredCodes(open_shards(folder), 1, 1.0)
-                found.append(dict(zip(kept.index.tolist(), kept.codes[:, 0], strict=True)))
-            else:
+        found.append(streamed(folder))
+        if kind == "codes":
+            found.append(streamed(folder, in_memory=True))
+        else:
+            with contextlib.suppress(InputError):
                 encode_shards(folder, out / "codes", codec, max_skipped=1.0, flip=False)
         with contextlib.suppress(InputError):
             write_shards(folder, out / "images", 16, workers=1, max_skipped=1.0)

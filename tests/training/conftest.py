@@ -143,8 +143,8 @@ class Fit:
         return values
 
     def saved(self, name: str = "*.ckpt") -> dict[str, dict[str, Any]]:
-        """All that checkpoints hold, flat, but for validation's counters, files and the command."""
-        named = "val_loop|ModelCheckpoint|/command$"
+        """All that checkpoints hold, flat, but for validation's counters, files and how it ran."""
+        named = "val_loop|ModelCheckpoint|/command$|/config/trainer/(devices|num_nodes)$"
         states = {}
         for path in sorted((self.version / "checkpoints").glob(name)):
             state = dict(_flat(torch.load(path, map_location="cpu", weights_only=True)))
