@@ -9,8 +9,6 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from tqdm import tqdm
-
 from lit_mbldm.errors import InputError
 from lit_mbldm.verbs.codec import add_codec
 from lit_mbldm.verbs.data import add_encode, add_shards
@@ -31,8 +29,7 @@ def main(args: Sequence[str] | None = None) -> None:
         try:
             _dispatch(argv)
         finally:
-            for bar in [*getattr(tqdm, "_instances", ())]:
-                bar.close()  # so that a message begins its own line
+            _close_bars()
     except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
     except UnicodeError as error:
@@ -46,6 +43,13 @@ def main(args: Sequence[str] | None = None) -> None:
         again = "; run the same command again to go on" if argv and argv[0] in _RESUMED else ""
         print(f"Interrupted{again}.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+
+
+def _close_bars() -> None:
+    """End the lines of progress bars, so that a message begins its own."""
+    if "tqdm" in sys.modules:  # which doctor does without
+        for bar in [*getattr(sys.modules["tqdm"].tqdm, "_instances", ())]:
+            bar.close()
 
 
 def _prepare_streams() -> None:

@@ -6,13 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonargparse import get_loader
-
 from lit_mbldm.errors import InputError
 
 _OPTIONS = ("--config", "-c")
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).resolve().parent
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -90,6 +87,9 @@ def _layers(config: str, children: tuple[Path, ...] = ()) -> list[str]:
 
 def _read(config: str) -> dict[str, Any]:
     """A file's keys; none for what is no file of keys, which jsonargparse then explains."""
+    import yaml
+    from jsonargparse import get_loader
+
     if not os.path.isfile(config):
         return {}
     try:
