@@ -542,12 +542,14 @@ def test_sample_shows_the_way_from_noise(
     assert torch.equal(sheet(out)[:, -expected.shape[1] :], expected)
 
 
+@pytest.mark.slow
 def test_sample_works_without_streams(entry: str, tmp_path: Path) -> None:
     command = f"{sys.executable} -m lit_mbldm sample {entry} -n 1 --steps 2 2>&- >&-"
     subprocess.run(command, shell=True, cwd=tmp_path, timeout=100, check=True)
     assert (tmp_path / "grid.png").exists()
 
 
+@pytest.mark.slow
 def test_an_ascii_locale_gets_question_marks_and_a_hint(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
     config = tmp_path / "job.yaml"
@@ -679,6 +681,7 @@ def test_a_missing_checkpoint_and_an_occupied_name_are_named(
     assert "job.yaml" in fails(["shards", str(photos), config, "--size", "32"], capsys)
 
 
+@pytest.mark.slow
 def test_train_goes_from_a_folder_to_a_model_and_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -229,6 +229,7 @@ for source in sorted(Path(sys.argv[1]).glob(sys.argv[2])):
 """
 
 
+@pytest.mark.slow
 def test_a_damaged_lmdb_kills_no_command(tmp_path: Path) -> None:
     values = [io.BytesIO(), io.BytesIO()]
     for side, stream in zip((8, 40), values, strict=True):  # in the tree, and on pages of its own
@@ -382,6 +383,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_same_folder(
     lsun_zip: Path, shards: Path, tmp_path: Path
 ) -> None:

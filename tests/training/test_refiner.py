@@ -129,6 +129,7 @@ def test_a_sample_s_loss_does_not_depend_on_the_batch(refiner: Refiner) -> None:
     assert loss(2, 0) == pytest.approx((loss(0) + loss(2)) / 2, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_training_improves_held_out_crops(refiner: Refiner, tmp_path: Path) -> None:
     before = trainer(tmp_path).validate(refiner, crops(), verbose=False)[0]
     for figure in ("psnr_noisy", "ssim_noisy", "psnr_clean", "ssim_clean"):
