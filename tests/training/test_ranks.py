@@ -62,6 +62,7 @@ def weights(folder: Path) -> torch.Tensor:
     return torch.cat([value.flatten().float() for value in state.values()])
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_changes_neither_loss_nor_weights(tmp_path: Path) -> None:
     """Nor does a change from two to one in the middle of an epoch."""
     folders = [tmp_path / name for name in ("one", "two", "changed")]

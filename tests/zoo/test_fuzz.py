@@ -28,6 +28,7 @@ def fuzz(folder: Path, seed: int, num_cases: int, seconds: float) -> dict[str, i
     return outcomes
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory by what /proc tells")
 def test_a_damaged_entry_is_refused_or_is_the_one_in_its_files(tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:  # of a child process each
