@@ -22,7 +22,7 @@ import torch
 
 from lit_mbldm.denoisers import UNet
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
-from lit_mbldm.randomness import SampleStreams
+from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.zoo import load_pretrained
 
 NAMES = ("continuous", "categorical", "cross-entropy", "all terms")

@@ -27,11 +27,11 @@ from torch import Tensor
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 from tqdm import tqdm
 
-from lit_mbldm.codecs.fit import fit_codec
-from lit_mbldm.data.read_images import read_images
-from lit_mbldm.metrics import psnr, ssim
+from lit_mbldm.codecs.fitting.fit import fit_codec
+from lit_mbldm.data.sources.read_images import read_images
+from lit_mbldm.entries.load import load_codec
+from lit_mbldm.metrics.codec_quality import psnr, ssim
 from lit_mbldm.pictures import check_path, save, to_tensor
-from lit_mbldm.zoo.load import load_codec
 
 # bits of Y, Cb and Cr for the codecs that take the channels one by one
 RATES = {24: "8-8-8", 32: "16-8-8", 48: "32-8-8", 64: "48-8-8", 96: "64-16-16"}

@@ -15,9 +15,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lit_mbldm.codecs import PatchCodec
-from lit_mbldm.codecs.quantizers import fit_patch_codec
-from lit_mbldm.data.images import IMAGE_SUFFIXES, load_rgb, to_array
-from lit_mbldm.metrics import psnr, ssim, wrapped_psnr
+from lit_mbldm.codecs.fitting.quantizers import fit_patch_codec
+from lit_mbldm.data.sources.images import IMAGE_SUFFIXES, load_rgb, to_array
+from lit_mbldm.metrics.codec_quality import psnr, ssim, wrapped_psnr
 from lit_mbldm.pictures import to_pil
 
 IMAGES = ("baboon", "peppers", "lenna")

@@ -20,12 +20,12 @@ import webdataset
 from PIL import Image
 from tqdm import tqdm
 
-from lit_mbldm.data.datamodule import ShardDataModule
-from lit_mbldm.data.encode import encode_shards
-from lit_mbldm.data.images import fit_square, load_rgb, to_array
-from lit_mbldm.data.manifest import Manifest
-from lit_mbldm.data.read_images import read_images
-from lit_mbldm.data.shards import write_shards
+from lit_mbldm.data.loading.datamodule import ShardDataModule
+from lit_mbldm.data.prepare.encode import encode_shards
+from lit_mbldm.data.prepare.write_shards import write_shards
+from lit_mbldm.data.shards.manifest import Manifest
+from lit_mbldm.data.sources.images import fit_square, load_rgb, to_array
+from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.zoo import load_pretrained
 
 SOURCE_SIDE, SIDE, BATCH = 256, 512, 64
@@ -39,7 +39,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 STREAM_CODE = """
 import sys
-from lit_mbldm.data.datamodule import ShardDataModule
+from lit_mbldm.data.loading.datamodule import ShardDataModule
 module = ShardDataModule(sys.argv[1], num_workers=1)
 module.setup("fit")
 print(sum(len(batch["index"]) for batch in module.train_dataloader()))

@@ -13,10 +13,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lit_mbldm.codecs import ImageCodec
-from lit_mbldm.codecs.fit import fit_codec
-from lit_mbldm.codecs.joint_fitting import fit_joint_codec
-from lit_mbldm.data.read_images import read_images
-from lit_mbldm.metrics import psnr, ssim
+from lit_mbldm.codecs.fitting.fit import fit_codec
+from lit_mbldm.codecs.fitting.joint import fit_joint_codec
+from lit_mbldm.data.sources.read_images import read_images
+from lit_mbldm.metrics.codec_quality import psnr, ssim
 from lit_mbldm.pictures import to_tensor
 
 SIDE = 16  # pixels a side that all variants' patches divide

@@ -17,13 +17,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lit_mbldm.codecs import ImageCodec
-from lit_mbldm.data.images import fit_square
-from lit_mbldm.data.read_images import read_images
-from lit_mbldm.features import InceptionFeatures, describe_features, extract
-from lit_mbldm.fidelity import FeatureSet, compare
-from lit_mbldm.metrics import psnr
+from lit_mbldm.data.sources.images import fit_square
+from lit_mbldm.data.sources.read_images import read_images
+from lit_mbldm.entries.load import load_codec
+from lit_mbldm.metrics.codec_quality import psnr
+from lit_mbldm.metrics.fidelity import FeatureSet, compare
+from lit_mbldm.metrics.inception import InceptionFeatures, describe_features, extract
 from lit_mbldm.pictures import to_tensor
-from lit_mbldm.zoo.load import load_codec
 
 BATCH = 10
 

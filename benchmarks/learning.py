@@ -29,17 +29,17 @@ from torch import Tensor
 
 from lit_mbldm.data import ShardDataModule, encode_shards, write_shards
 from lit_mbldm.denoisers import RefinerUNet, UNet
-from lit_mbldm.features import InceptionFeatures, extract
-from lit_mbldm.fidelity import fidelity
-from lit_mbldm.metrics import psnr, ssim
+from lit_mbldm.entries.load import load_codec
+from lit_mbldm.metrics.codec_quality import psnr, ssim
+from lit_mbldm.metrics.fidelity import fidelity
+from lit_mbldm.metrics.inception import InceptionFeatures, extract
 from lit_mbldm.pictures import grid, table, to_pil
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.processes.forward import GaussianForward
-from lit_mbldm.randomness import SampleStreams
+from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, Refiner
 from lit_mbldm.training.module import CodecModule
 from lit_mbldm.zoo import load_pretrained
-from lit_mbldm.zoo.load import load_codec
 
 SIZE = 96
 CODEC = "opq-32-8-8"

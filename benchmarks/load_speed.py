@@ -21,10 +21,10 @@ from statistics import median
 import torch
 
 from lit_mbldm.denoisers import UNet
+from lit_mbldm.entries.entry import save_entry
 from lit_mbldm.processes import GaussianProcess
 from lit_mbldm.training import ContinuousDiffusion
 from lit_mbldm.zoo import load_pretrained
-from lit_mbldm.zoo.entry import save_entry
 
 CODEC, IMAGE_SIZE, REPO = "opq-32-8-8", 512, "org/model"
 CODEC_MARK, MODEL_MARK = 0.5, 1.5

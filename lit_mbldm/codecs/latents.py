@@ -6,7 +6,7 @@ B samples, S code channels, h×w sites, K codewords, d coordinates.
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs.image_codec import ImageCodec
+from lit_mbldm.codecs.base import ImageCodec
 from lit_mbldm.errors import InputError
 
 

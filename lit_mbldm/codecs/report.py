@@ -12,10 +12,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from lit_mbldm.codecs.image_codec import ImageCodec
+from lit_mbldm.codecs.base import ImageCodec
 from lit_mbldm.codecs.latents import place_codewords
 from lit_mbldm.errors import InputError
-from lit_mbldm.metrics import (
+from lit_mbldm.metrics.codec_quality import (
     ORDINALITY_DISTANCES,
     codebook_usage,
     noise_error,

@@ -4,20 +4,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lit_mbldm.data.crops import CropDataModule
-    from lit_mbldm.data.datamodule import ShardDataModule
-    from lit_mbldm.data.encode import encode_shards
-    from lit_mbldm.data.manifest import Manifest
-    from lit_mbldm.data.shards import write_shards
+    from lit_mbldm.data.loading.crops import CropDataModule
+    from lit_mbldm.data.loading.datamodule import ShardDataModule
+    from lit_mbldm.data.prepare.encode import encode_shards
+    from lit_mbldm.data.prepare.write_shards import write_shards
+    from lit_mbldm.data.shards.manifest import Manifest
 
 __all__ = ["CropDataModule", "Manifest", "ShardDataModule", "encode_shards", "write_shards"]
 
 _MODULES = {
-    "CropDataModule": "crops",
-    "Manifest": "manifest",
-    "ShardDataModule": "datamodule",
-    "encode_shards": "encode",
-    "write_shards": "shards",
+    "CropDataModule": "loading.crops",
+    "Manifest": "shards.manifest",
+    "ShardDataModule": "loading.datamodule",
+    "encode_shards": "prepare.encode",
+    "write_shards": "prepare.write_shards",
 }
 
 

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lit_mbldm.cores import cores
 from lit_mbldm.doctor.missing import named_in
 from lit_mbldm.doctor.section import Problem, Section, gigabytes
 from lit_mbldm.doctor.torch_findings import TorchFindings
+from lit_mbldm.parallel.cores import cores
 
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE

@@ -109,7 +109,7 @@ def _torchvision() -> None:
 def _caches() -> dict[str, str]:
     import torch
 
-    from lit_mbldm.reference_features import default_cache
+    from lit_mbldm.training.callbacks.reference_features import default_cache
 
     return {
         "Reference features": str(default_cache()),

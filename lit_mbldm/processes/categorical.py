@@ -18,8 +18,8 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.processes.categories import draw_categories, expectation, gumbel_scores
 from lit_mbldm.processes.forward import Denoiser, GaussianForward, Prediction, Time
 from lit_mbldm.processes.outputs import Outputs
+from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.schedules import Schedule
-from lit_mbldm.randomness import SampleStreams
 
 ImageTarget = Literal["decoded", "original"]
 

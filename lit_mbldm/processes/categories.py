@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.randomness import SampleStreams
+from lit_mbldm.processes.randomness import SampleStreams
 
 
 def gumbel_scores(logits: Tensor, temperature: float, generator: SampleStreams) -> Tensor:

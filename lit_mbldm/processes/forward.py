@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbldm.errors import InputError
+from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.schedules import Schedule, alpha_bar
-from lit_mbldm.randomness import SampleStreams
 
 # (z_t (B,S,h,w), t/T (B,), self-conditioning ẑ0 (B,S,h,w)) -> prediction (B,C,h,w)
 Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]

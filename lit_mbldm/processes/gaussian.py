@@ -6,8 +6,8 @@ from torch import Tensor
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.forward import Denoiser, GaussianForward, Prediction, Time
+from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.schedules import Schedule
-from lit_mbldm.randomness import SampleStreams
 
 Objective = Literal["eps", "x0", "v"]
 

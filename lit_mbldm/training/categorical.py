@@ -4,7 +4,7 @@ from torch import Tensor
 
 from lit_mbldm.codecs import IndexLatent
 from lit_mbldm.processes import CategoricalProcess
-from lit_mbldm.randomness import SampleStreams
+from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training.diffusion import DiffusionModule
 
 

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from lit_mbldm.processes import GaussianProcess
-from lit_mbldm.randomness import SampleStreams
+from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training.diffusion import DiffusionModule
 
 

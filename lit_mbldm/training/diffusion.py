@@ -11,17 +11,17 @@ from tqdm.auto import tqdm
 
 from lit_mbldm.codecs import ImageCodec, IndexLatent
 from lit_mbldm.codecs.latents import Latent
+from lit_mbldm.entries.about import about_module
+from lit_mbldm.entries.checkpoint import CHECKPOINT_KEY
 from lit_mbldm.errors import InputError
+from lit_mbldm.parallel.ranks import gather_rows
 from lit_mbldm.processes.forward import GaussianForward
-from lit_mbldm.randomness import SampleStreams
-from lit_mbldm.ranks import gather_rows
-from lit_mbldm.samplers import OnStep, Sampler, check_sampler, draw, time_grid
+from lit_mbldm.processes.randomness import SampleStreams
+from lit_mbldm.processes.samplers import OnStep, Sampler, check_sampler, draw, time_grid
 from lit_mbldm.training.loss_by_time import LossByTime
 from lit_mbldm.training.module import CodecModule
 from lit_mbldm.training.options import SampleOptions, fresh_seed
 from lit_mbldm.training.refiner import Refiner, load_refiner
-from lit_mbldm.zoo.about import about_module
-from lit_mbldm.zoo.checkpoint import CHECKPOINT_KEY
 
 _STEPS, _FRAMES = 50, 11  # where nothing else is said
 

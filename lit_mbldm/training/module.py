@@ -8,13 +8,13 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_mbldm.codecs import ImageCodec
+from lit_mbldm.entries.about import About, about_module
+from lit_mbldm.entries.checkpoint import CHECKPOINT_KEY
+from lit_mbldm.entries.load import load_codec
+from lit_mbldm.entries.tree import describe
 from lit_mbldm.errors import InputError
-from lit_mbldm.randomness import SampleStreams
-from lit_mbldm.ranks import all_equal, from_first
-from lit_mbldm.zoo.about import About, about_module
-from lit_mbldm.zoo.checkpoint import CHECKPOINT_KEY
-from lit_mbldm.zoo.load import load_codec
-from lit_mbldm.zoo.tree import describe
+from lit_mbldm.parallel.ranks import all_equal, from_first
+from lit_mbldm.processes.randomness import SampleStreams
 
 TRAINING, VALIDATION = range(2)
 

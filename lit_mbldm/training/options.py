@@ -9,8 +9,8 @@ from typing import Any, Literal
 from lightning.pytorch.utilities import rank_zero_info
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.randomness import read_seed
-from lit_mbldm.samplers import Sampler, read_temperature
+from lit_mbldm.processes.randomness import read_seed
+from lit_mbldm.processes.samplers import Sampler, read_temperature
 from lit_mbldm.training.refiner import Refiner
 
 

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lit_mbldm.codecs import ImageCodec
-from lit_mbldm.codecs.decoder_codec import improve
+from lit_mbldm.codecs.decoders import improve
 from lit_mbldm.codecs.patches import check_images
 from lit_mbldm.codecs.precision import full_float32
+from lit_mbldm.entries.load import load_pretrained
 from lit_mbldm.errors import InputError
-from lit_mbldm.metrics import psnr, ssim
-from lit_mbldm.randomness import SampleStreams
+from lit_mbldm.metrics.codec_quality import psnr, ssim
+from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training.module import CodecModule
-from lit_mbldm.zoo.load import load_pretrained
 
 
 class Refiner(CodecModule):

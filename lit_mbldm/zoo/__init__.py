@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lit_mbldm.zoo.load import list_pretrained, load_pretrained
+from lit_mbldm.entries.load import list_pretrained, load_pretrained
 
 if TYPE_CHECKING:
-    from lit_mbldm.zoo.push import push_pretrained
+    from lit_mbldm.hub.push import push_pretrained
 
 __all__ = ["list_pretrained", "load_pretrained", "push_pretrained"]
 
@@ -14,6 +14,6 @@ def __getattr__(name: str) -> Any:
     if name != "push_pretrained":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # with Lightning and the Hub's client behind it, which loading a codec must not wait for
-    from lit_mbldm.zoo.push import push_pretrained
+    from lit_mbldm.hub.push import push_pretrained
 
     return push_pretrained

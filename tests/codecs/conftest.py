@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_mbldm.codecs import PatchCodec
-from lit_mbldm.codecs.quantizers import fit_patch_codec
+from lit_mbldm.codecs.fitting.quantizers import fit_patch_codec
 
 
 def synthetic_image(seed: int, height: int = 96, width: int = 128) -> Tensor:

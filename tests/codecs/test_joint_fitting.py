@@ -5,12 +5,12 @@ from torch import Tensor
 
 from lit_mbldm.codecs import JointCodec, PatchCodec
 from lit_mbldm.codecs.codebooks import ProductCodebook
-from lit_mbldm.codecs.fit import fit_codec
-from lit_mbldm.codecs.joint_fitting import balanced_directions, fit_joint_codec, fit_rotated
-from lit_mbldm.codecs.quantizers import to_faiss
-from lit_mbldm.data.images import load_rgb, to_array
+from lit_mbldm.codecs.fitting.fit import fit_codec
+from lit_mbldm.codecs.fitting.joint import balanced_directions, fit_joint_codec, fit_rotated
+from lit_mbldm.codecs.fitting.quantizers import to_faiss
+from lit_mbldm.data.sources.images import load_rgb, to_array
 from lit_mbldm.errors import InputError
-from lit_mbldm.metrics import ordinality, psnr
+from lit_mbldm.metrics.codec_quality import ordinality, psnr
 from lit_mbldm.zoo import load_pretrained
 
 

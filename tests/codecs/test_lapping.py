@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from lit_mbldm.codecs.fitting.lapping import fit_lapping, least_distortion
 from lit_mbldm.codecs.lapping import border_filter, lap, overlapped_basis, unlap
-from lit_mbldm.codecs.lapping_fit import fit_lapping, least_distortion
 
 
 def orthogonal(size: int, seed: int = 0) -> torch.Tensor:

@@ -4,11 +4,11 @@ import torch
 
 from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.codecs.codebooks import ResidualCodebook, nearest_codewords
+from lit_mbldm.codecs.fitting.quantizers import fit_patch_codec, pseudo_ordinal_order, to_faiss
 from lit_mbldm.codecs.patches import rgb_to_ycbcr, to_patches
-from lit_mbldm.codecs.quantizers import fit_patch_codec, pseudo_ordinal_order, to_faiss
-from lit_mbldm.data.images import load_rgb, to_array
+from lit_mbldm.data.sources.images import load_rgb, to_array
 from lit_mbldm.errors import InputError
-from lit_mbldm.metrics import ordinality, psnr
+from lit_mbldm.metrics.codec_quality import ordinality, psnr
 from lit_mbldm.zoo import load_pretrained
 
 # The last two have 3 and 5 sub-codebooks, which do not divide 64.

@@ -9,7 +9,7 @@ from lit_mbldm.codecs import JointCodec
 from lit_mbldm.codecs.latents import place_codewords
 from lit_mbldm.codecs.report import codec_report, order_panels
 from lit_mbldm.errors import InputError
-from lit_mbldm.metrics import noise_error, psnr, rank_correlation, ssim
+from lit_mbldm.metrics.codec_quality import noise_error, psnr, rank_correlation, ssim
 
 
 def test_figures_are_those_of_the_codec(opq, unseen, tmp_path):

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lit_mbldm.data.encode import encode_shards
-from lit_mbldm.data.shards import write_shards
+from lit_mbldm.data.prepare.encode import encode_shards
+from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.errors import InputError
 
 SIZE = 16

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_mbldm.data.cache import cached_codes
-from lit_mbldm.data.manifest import Manifest
+from lit_mbldm.data.prepare.cache import cached_codes
+from lit_mbldm.data.shards.manifest import Manifest
 from lit_mbldm.errors import InputError
 
 CODEC = Path(__file__).parent / "noting_codec.py"
@@ -19,7 +19,7 @@ CODEC = Path(__file__).parent / "noting_codec.py"
 CHILD = """
 import os, runpy
 from pathlib import Path
-from lit_mbldm.data.cache import cached_codes
+from lit_mbldm.data.prepare.cache import cached_codes
 
 codec = runpy.run_path({codec!r})["NotingCodec"]({log!r}, {seconds})
 {before}
@@ -44,7 +44,9 @@ class Children:
         self.shards, self.log = shards, log
         self._started: list[BaseProcess] = []
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["lit_mbldm.data.cache", "lit_mbldm.zoo.load"])
+        self._context.set_forkserver_preload(
+            ["lit_mbldm.data.prepare.cache", "lit_mbldm.entries.load"]
+        )
 
     def start(
         self,

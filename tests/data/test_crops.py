@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lit_mbldm.data.crops import CropDataModule, Cropper
+from lit_mbldm.data.loading.crops import CropDataModule, Cropper
 from lit_mbldm.errors import InputError
 
 PHOTOS = Path(__file__).parents[2] / "lit_mbldm" / "data" / "photos"

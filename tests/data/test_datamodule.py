@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from lit_mbldm.data.datamodule import ShardDataModule
-from lit_mbldm.data.decoders import CodeDecoder, ImageDecoder, load_codes
-from lit_mbldm.data.encode import encode_shards
-from lit_mbldm.data.images import ImageError
-from lit_mbldm.data.loader import EpochLoader
-from lit_mbldm.data.locate import count_samples, open_shards
-from lit_mbldm.data.resumable import ResumableLoader
-from lit_mbldm.data.streams import ShardStream, ShuffledStream
+from lit_mbldm.data.loading.datamodule import ShardDataModule
+from lit_mbldm.data.loading.loader import EpochLoader
+from lit_mbldm.data.loading.resumable import ResumableLoader
+from lit_mbldm.data.loading.streams import ShardStream, ShuffledStream
+from lit_mbldm.data.prepare.encode import encode_shards
+from lit_mbldm.data.shards.decoders import CodeDecoder, ImageDecoder, load_codes
+from lit_mbldm.data.shards.locate import count_samples, open_shards
+from lit_mbldm.data.sources.images import ImageError
 from lit_mbldm.errors import InputError
 
 
@@ -201,7 +201,7 @@ def test_too_few_samples_for_a_batch(code_shards) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_images_of_several_sizes_are_an_error(image_shards, make_photos, tmp_path, workers) -> None:
-    from lit_mbldm.data.shards import write_shards
+    from lit_mbldm.data.prepare.write_shards import write_shards
 
     write_shards(make_photos(10, folder="other"), tmp_path / "large", 24, workers=1)
     module = ShardDataModule(
@@ -281,7 +281,7 @@ def test_shards_of_which_nothing_can_be_read(image_shards) -> None:
 
 def test_processes_that_find_other_samples_are_told(code_shards, monkeypatch) -> None:
     module = ShardDataModule(str(code_shards))
-    monkeypatch.setattr("lit_mbldm.data.datamodule.all_equal", lambda value: False)
+    monkeypatch.setattr("lit_mbldm.data.loading.datamodule.all_equal", lambda value: False)
     with pytest.raises(InputError, match="do not find the same samples"):
         module.setup("fit")
 

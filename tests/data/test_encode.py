@@ -22,20 +22,20 @@ from PIL import Image
 
 import lit_mbldm.data
 from lit_mbldm.cli import main
-from lit_mbldm.data.encode import encode_shards
-from lit_mbldm.data.images import ImageError, load_rgb, to_array
-from lit_mbldm.data.locate import open_shards
-from lit_mbldm.data.manifest import Manifest
-from lit_mbldm.data.shard_folder import UNFINISHED
-from lit_mbldm.data.shards import write_shards
+from lit_mbldm.data.prepare.encode import encode_shards
+from lit_mbldm.data.prepare.shard_folder import UNFINISHED
+from lit_mbldm.data.prepare.write_shards import write_shards
+from lit_mbldm.data.shards.locate import open_shards
+from lit_mbldm.data.shards.manifest import Manifest
+from lit_mbldm.data.sources.images import ImageError, load_rgb, to_array
+from lit_mbldm.entries.load import load_codec
 from lit_mbldm.errors import InputError
-from lit_mbldm.zoo.load import load_codec
 
 CODEC = Path(__file__).parent / "noting_codec.py"
 # What another process of these tests runs.
 CHILD = """
 import runpy
-from lit_mbldm.data.encode import encode_shards
+from lit_mbldm.data.prepare.encode import encode_shards
 
 codec = runpy.run_path({codec!r})["NotingCodec"]({log!r}, {seconds})
 
@@ -191,7 +191,9 @@ class Children:
     def __init__(self, shards: Path, out: Path, log: Path) -> None:
         self.shards, self.out, self.log = shards, out, log
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["lit_mbldm.data.encode", "lit_mbldm.zoo.load"])
+        self._context.set_forkserver_preload(
+            ["lit_mbldm.data.prepare.encode", "lit_mbldm.entries.load"]
+        )
 
     def start(
         self, rank: int = 0, world_size: int = 1, seconds: float = 0.01, limit: str = ""

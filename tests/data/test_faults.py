@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lit_mbldm.data.datamodule import ShardDataModule
-from lit_mbldm.data.decoders import load_codes
-from lit_mbldm.data.encode import encode_shards
-from lit_mbldm.data.images import ImageError
-from lit_mbldm.data.locate import open_shards
-from lit_mbldm.data.reading import Sample, read_span, spans
-from lit_mbldm.data.skips import SkipLog
+from lit_mbldm.data.loading.datamodule import ShardDataModule
+from lit_mbldm.data.prepare.encode import encode_shards
+from lit_mbldm.data.shards.decoders import load_codes
+from lit_mbldm.data.shards.locate import open_shards
+from lit_mbldm.data.shards.reading import Sample, read_span, spans
+from lit_mbldm.data.shards.skips import SkipLog
+from lit_mbldm.data.sources.images import ImageError
 from lit_mbldm.errors import InputError
 
 BLOCK = 512

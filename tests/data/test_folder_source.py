@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from lit_mbldm.cli import main
-from lit_mbldm.data.manifest import Manifest
-from lit_mbldm.data.sources import open_source
+from lit_mbldm.data.shards.manifest import Manifest
+from lit_mbldm.data.sources.archives import open_source
 from lit_mbldm.errors import InputError
 
 HEIF = """

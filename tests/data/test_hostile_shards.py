@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 import torch
 
-from lit_mbldm.data.datamodule import ShardDataModule
-from lit_mbldm.data.decoders import CodeDecoder, dump_codes, load_codes
-from lit_mbldm.data.encode import encode_shards
-from lit_mbldm.data.images import ImageError
-from lit_mbldm.data.in_memory import StoredCodes
-from lit_mbldm.data.locate import open_shards
-from lit_mbldm.data.manifest import MANIFEST, Manifest
-from lit_mbldm.data.shard_folder import UNFINISHED, Part, ShardFolder
-from lit_mbldm.data.shards import write_shards
-from lit_mbldm.data.sources import open_source
+from lit_mbldm.data.loading.datamodule import ShardDataModule
+from lit_mbldm.data.loading.in_memory import StoredCodes
+from lit_mbldm.data.prepare.encode import encode_shards
+from lit_mbldm.data.prepare.shard_folder import UNFINISHED, Part, ShardFolder
+from lit_mbldm.data.prepare.write_shards import write_shards
+from lit_mbldm.data.shards.decoders import CodeDecoder, dump_codes, load_codes
+from lit_mbldm.data.shards.locate import open_shards
+from lit_mbldm.data.shards.manifest import MANIFEST, Manifest
+from lit_mbldm.data.sources.archives import open_source
+from lit_mbldm.data.sources.images import ImageError
 from lit_mbldm.errors import InputError
 
 BLOCK = tarfile.BLOCKSIZE
@@ -246,8 +246,9 @@ def test_a_skipped_sample_does_not_hide_changed_ones(
 
 def test_a_local_shard_is_hashed_once(code_shards: Path, monkeypatch) -> None:
     hashed = []
-    monkeypatch.setattr("lit_mbldm.data.reading._known", {})
-    monkeypatch.setattr("lit_mbldm.data.reading._sha256", lambda s: hashed.append(s.name) or "")
+    reading = "lit_mbldm.data.shards.reading"
+    monkeypatch.setattr(f"{reading}._known", {})
+    monkeypatch.setattr(f"{reading}._sha256", lambda s: hashed.append(s.name) or "")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(2):

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_mbldm.data.datamodule import ShardDataModule
-from lit_mbldm.data.in_memory import MemoryStream, StoredCodes
-from lit_mbldm.data.locate import open_shards
+from lit_mbldm.data.loading.datamodule import ShardDataModule
+from lit_mbldm.data.loading.in_memory import MemoryStream, StoredCodes
+from lit_mbldm.data.shards.locate import open_shards
 from lit_mbldm.errors import InputError
 
 

@@ -9,12 +9,12 @@ import fsspec
 import pytest
 from fsspec.registry import known_implementations
 
-from lit_mbldm.data.codec_tag import CodecTag
-from lit_mbldm.data.locate import Shard, open_shards
-from lit_mbldm.data.patterns import find_shards
-from lit_mbldm.data.reading import read_span, spans
-from lit_mbldm.data.reference import first_of_each
-from lit_mbldm.data.skips import SkipLog
+from lit_mbldm.data.loading.reference import first_of_each
+from lit_mbldm.data.shards.codec_tag import CodecTag
+from lit_mbldm.data.shards.locate import Shard, open_shards
+from lit_mbldm.data.shards.patterns import find_shards
+from lit_mbldm.data.shards.reading import read_span, spans
+from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.urls import base_name, folder_of, in_folder, public
 

@@ -26,12 +26,12 @@ import pytest
 from PIL import Image
 
 from lit_mbldm.cli import main
-from lit_mbldm.data.lmdb_reader import LmdbReader
-from lit_mbldm.data.manifest import Manifest
-from lit_mbldm.data.read_images import read_images
-from lit_mbldm.data.shard_folder import UNFINISHED
-from lit_mbldm.data.shards import write_shards
-from lit_mbldm.data.sources import open_source
+from lit_mbldm.data.prepare.shard_folder import UNFINISHED
+from lit_mbldm.data.prepare.write_shards import write_shards
+from lit_mbldm.data.shards.manifest import Manifest
+from lit_mbldm.data.sources.archives import open_source
+from lit_mbldm.data.sources.lmdb_reader import LmdbReader
+from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.errors import InputError
 
 COUNT, SIDE, SIZE = 300, 64, 96
@@ -142,7 +142,7 @@ def test_a_mapping_is_renewed_without_losing_an_image(
     lsun: Path, items: dict[bytes, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for length in (1, 7, COUNT - 1, COUNT, COUNT + 1):
-        monkeypatch.setattr("lit_mbldm.data.lsun.PER_MAPPING", length)
+        monkeypatch.setattr("lit_mbldm.data.sources.lsun.PER_MAPPING", length)
         found = {raw.name.encode(): raw.read() for raw in open_source(lsun)}
         assert found == items
         assert list(found) == sorted(items)
@@ -217,7 +217,7 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 FUZZ = """
 import sys
 from pathlib import Path
-from lit_mbldm.data.shards import write_shards
+from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.errors import InputError
 for source in sorted(Path(sys.argv[1]).glob(sys.argv[2])):
     try:
@@ -360,7 +360,7 @@ def test_a_zip_that_does_not_fit_is_not_begun(
 
 WRITE = """
 import sys
-from lit_mbldm.data.shards import write_shards
+from lit_mbldm.data.prepare.write_shards import write_shards
 source, out, size = sys.argv[1:]
 write_shards(source, out, int(size), shard_size=50, workers=2)
 """

@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 import torch
 
-from lit_mbldm.data.datamodule import ShardDataModule
-from lit_mbldm.data.decoders import dump_codes
-from lit_mbldm.data.encode import encode_shards
-from lit_mbldm.data.locate import open_shards
-from lit_mbldm.data.reading import Sample, read_span, spans
-from lit_mbldm.data.reference import shards_identity
-from lit_mbldm.data.shards import write_shards
-from lit_mbldm.data.skips import SkipLog
+from lit_mbldm.data.loading.datamodule import ShardDataModule
+from lit_mbldm.data.loading.reference import shards_identity
+from lit_mbldm.data.prepare.encode import encode_shards
+from lit_mbldm.data.prepare.write_shards import write_shards
+from lit_mbldm.data.shards.decoders import dump_codes
+from lit_mbldm.data.shards.locate import open_shards
+from lit_mbldm.data.shards.reading import Sample, read_span, spans
+from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage import faults, http_stream, opening
 from lit_mbldm.storage.opening import open_binary

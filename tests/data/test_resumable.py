@@ -2,8 +2,8 @@ import warnings
 
 import pytest
 
-from lit_mbldm.data.crops import CropStream
-from lit_mbldm.data.resumable import ResumableLoader
+from lit_mbldm.data.loading.crops import CropStream
+from lit_mbldm.data.loading.resumable import ResumableLoader
 
 
 class Numbers:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_mbldm.data.manifest import Manifest
-from lit_mbldm.data.shard_folder import UNFINISHED, Part, ShardFolder
+from lit_mbldm.data.prepare.shard_folder import UNFINISHED, Part, ShardFolder
+from lit_mbldm.data.shards.manifest import Manifest
 from lit_mbldm.errors import InputError
 
 NAMES = [f"images-{number:06d}.tar" for number in range(4)]
@@ -178,7 +178,7 @@ def test_a_damaged_shard_of_an_unfinished_folder_is_written_again(tmp_path: Path
 KILLED = """
 import sys, time
 from pathlib import Path
-from lit_mbldm.data.shard_folder import ShardFolder
+from lit_mbldm.data.prepare.shard_folder import ShardFolder
 def members():
     yield "a.jpg", bytes(100_000)
     print("writing", flush=True)

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lit_mbldm.data.convert import Jpeg, convert, to_jpeg
-from lit_mbldm.data.images import ImageError
-from lit_mbldm.data.manifest import Manifest
-from lit_mbldm.data.raw_image import RawImage
-from lit_mbldm.data.shard_folder import UNFINISHED
-from lit_mbldm.data.shards import write_shards
-from lit_mbldm.data.sources import open_source
+from lit_mbldm.data.prepare.convert import Jpeg, convert, to_jpeg
+from lit_mbldm.data.prepare.shard_folder import UNFINISHED
+from lit_mbldm.data.prepare.write_shards import write_shards
+from lit_mbldm.data.shards.manifest import Manifest
+from lit_mbldm.data.sources.archives import open_source
+from lit_mbldm.data.sources.images import ImageError
+from lit_mbldm.data.sources.raw_image import RawImage
 from lit_mbldm.errors import InputError
 
 SIZE = 16
@@ -163,7 +163,7 @@ def write_interrupted(photos: Path, out: Path) -> None:
         return to_jpeg(data, size, quality)
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("lit_mbldm.data.convert.to_jpeg", interrupted)
+        monkeypatch.setattr("lit_mbldm.data.prepare.convert.to_jpeg", interrupted)
         with pytest.raises(KeyboardInterrupt):
             write_shards(photos, out, SIZE, shard_size=5, workers=1)
 
@@ -195,7 +195,7 @@ FULL_DISK = """
 import resource, sys
 from lit_mbldm.cli import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-import lit_mbldm.data.shards as shards
+import lit_mbldm.data.prepare.write_shards as shards
 shards.write_shards.__kwdefaults__.update(shard_size=5)
 main(["shards", sys.argv[1], sys.argv[2], "--size", "64"])
 """
@@ -310,7 +310,7 @@ def test_a_shard_that_its_manifest_names_and_is_missing_is_told(image_shards: Pa
 
 
 def test_photographs_are_read_without_torch() -> None:
-    script = "import sys, lit_mbldm.data.shards; sys.exit('torch' in sys.modules)"
+    script = "import sys, lit_mbldm.data.prepare.write_shards; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 
@@ -372,7 +372,7 @@ def pack_zip(folder: Path) -> Path:
 
 
 def test_the_bytes_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_mbldm.data.convert.MAX_BYTES", 10_000_000)
+    monkeypatch.setattr("lit_mbldm.data.prepare.convert.MAX_BYTES", 10_000_000)
     read, given, most = 0, 0, 0
 
     def large() -> bytes:
@@ -392,7 +392,8 @@ def test_interrupted_by_the_user_it_says_how_to_go_on(
     make_photos: MakePhotos, tmp_path: Path
 ) -> None:
     photos, out = make_photos(250), tmp_path / "out"
-    script = "from lit_mbldm.data import shards; import sys; from lit_mbldm.cli import main;"
+    script = "from lit_mbldm.data.prepare import write_shards as shards; import sys;"
+    script += "from lit_mbldm.cli import main; "
     script += "shards.write_shards.__kwdefaults__.update(shard_size=5); main(sys.argv[1:])"
     args = [sys.executable, "-c", script, "shards", str(photos), str(out), "--size", "64"]
     with subprocess.Popen(args, stderr=subprocess.PIPE, start_new_session=True) as process:
@@ -418,7 +419,7 @@ def test_a_manifest_cannot_name_files_elsewhere(image_shards: Path) -> None:
 MEMORY = """
 import re, resource, sys
 from pathlib import Path
-from lit_mbldm.data.shards import write_shards
+from lit_mbldm.data.prepare.write_shards import write_shards
 write_shards(sys.argv[1], sys.argv[2], 64, workers=2)
 print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)

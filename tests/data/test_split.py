@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from lit_mbldm.data.datamodule import ShardDataModule
-from lit_mbldm.data.encode import encode_shards
-from lit_mbldm.data.manifest import Manifest
-from lit_mbldm.data.shards import write_shards
-from lit_mbldm.data.sources import open_source
-from lit_mbldm.data.split import split
+from lit_mbldm.data.loading.datamodule import ShardDataModule
+from lit_mbldm.data.prepare.encode import encode_shards
+from lit_mbldm.data.prepare.split import split
+from lit_mbldm.data.prepare.write_shards import write_shards
+from lit_mbldm.data.shards.manifest import Manifest
+from lit_mbldm.data.sources.archives import open_source
 from lit_mbldm.errors import InputError
 
 MakePhotos = Callable[..., Path]
@@ -63,7 +63,7 @@ def test_killed_between_the_parts_it_goes_on_to_the_same_bytes(
     photos = make_photos(40)
     write_shards(photos, tmp_path / "whole", SIZE, val=0.2, shard_size=10, workers=1)
     with monkeypatch.context() as patch:
-        patch.setattr("lit_mbldm.data.shards._manifest", interrupt_second())
+        patch.setattr("lit_mbldm.data.prepare.write_shards._manifest", interrupt_second())
         with pytest.raises(KeyboardInterrupt):
             write_shards(photos, tmp_path / "half", SIZE, val=0.2, shard_size=10, workers=1)
     with pytest.raises(InputError, match="still being written"):
@@ -82,7 +82,7 @@ def test_a_validation_part_cannot_be_added_later(image_shards: Path, tmp_path: P
 
 
 def interrupt_second() -> Callable[..., Manifest]:
-    from lit_mbldm.data.shards import _manifest
+    from lit_mbldm.data.prepare.write_shards import _manifest
 
     calls = []
 

@@ -10,7 +10,7 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.processes import CategoricalProcess
 from lit_mbldm.processes.categories import draw_categories, expectation, gumbel_scores
 from lit_mbldm.processes.forward import Prediction
-from lit_mbldm.randomness import SampleStreams
+from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.zoo import load_pretrained
 
 

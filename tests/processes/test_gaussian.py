@@ -4,7 +4,7 @@ from torch import Tensor
 
 from lit_mbldm.processes import GaussianProcess
 from lit_mbldm.processes.forward import Prediction
-from lit_mbldm.randomness import SampleStreams
+from lit_mbldm.processes.randomness import SampleStreams
 
 
 def streams(count: int, seed: int = 0) -> SampleStreams:

@@ -9,7 +9,7 @@ from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.denoisers import UNet
 from lit_mbldm.processes import CategoricalProcess, outputs
 from lit_mbldm.processes.outputs import Outputs
-from lit_mbldm.randomness import SampleStreams
+from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.zoo import load_pretrained
 
 B, S, K, SIDE = 3, 6, 256, 4

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from lit_mbldm.data.lsun_archives import BASE_URL, OBJECTS, SCENES, fetch_lsun
+from lit_mbldm.data.sources.lsun_archives import BASE_URL, OBJECTS, SCENES, fetch_lsun
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.checksum import Checksum
 from lit_mbldm.storage.download import ATTEMPTS, RefusedError, download

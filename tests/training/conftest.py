@@ -20,9 +20,9 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lit_mbldm.data.encode import encode_shards
-from lit_mbldm.data.shards import write_shards
-from lit_mbldm.zoo.load import load_codec
+from lit_mbldm.data.prepare.encode import encode_shards
+from lit_mbldm.data.prepare.write_shards import write_shards
+from lit_mbldm.entries.load import load_codec
 
 PYTHON = [sys.executable, "-m", "lit_mbldm"]
 sys.path.append(str(Path(__file__).parent))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch.utils.tensorboard  # noqa: F401
 
-import lit_mbldm.trainer_cli  # noqa: F401
+import lit_mbldm.cli.trainer  # noqa: F401
 from lit_mbldm.cli import main
 
 

@@ -13,7 +13,7 @@ import lightning as L
 import torch
 from torch import distributed
 
-from lit_mbldm.data.shard_folder import ShardFolder
+from lit_mbldm.data.prepare.shard_folder import ShardFolder
 
 if os.environ.get("PROBE_SLOW"):  # encoding, but for the first shard
     write = ShardFolder.write

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.training.checkpoints import AtomicCheckpointIO
+from lit_mbldm.training.resume.checkpoints import AtomicCheckpointIO
 
 SAVE_FOREVER = """
 import itertools, sys, torch
-from lit_mbldm.training.checkpoints import AtomicCheckpointIO
+from lit_mbldm.training.resume.checkpoints import AtomicCheckpointIO
 for number in itertools.count():
     numbers = torch.full((300_000,), number)
     AtomicCheckpointIO().save_checkpoint({"number": number, "numbers": numbers}, sys.argv[1])

@@ -13,10 +13,12 @@ from torch import Tensor
 from lit_mbldm.codecs import DecoderCodec, PrincipalLatent
 from lit_mbldm.data import CropDataModule
 from lit_mbldm.denoisers import RefinerUNet, UNet
+from lit_mbldm.entries.entry import save_entry
+from lit_mbldm.entries.load import load_codec
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
-from lit_mbldm.randomness import SampleStreams
-from lit_mbldm.samplers import Sampler
+from lit_mbldm.processes.randomness import SampleStreams
+from lit_mbldm.processes.samplers import Sampler
 from lit_mbldm.training import (
     CategoricalDiffusion,
     ContinuousDiffusion,
@@ -27,8 +29,6 @@ from lit_mbldm.training import (
 from lit_mbldm.training.diffusion import DiffusionModule, frame_steps
 from lit_mbldm.training.loss_by_time import LossByTime
 from lit_mbldm.zoo import load_pretrained
-from lit_mbldm.zoo.entry import save_entry
-from lit_mbldm.zoo.load import load_codec
 
 
 def small(kind: str) -> DiffusionModule:

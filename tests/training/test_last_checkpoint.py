@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lit_mbldm.cli import main
 from lit_mbldm.errors import InputError
-from lit_mbldm.training.last_checkpoint import (
+from lit_mbldm.training.resume.last_checkpoint import (
     CONFIG_NAME,
     continue_version,
     find_last,

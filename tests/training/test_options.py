@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from lit_mbldm.denoisers import UNet
 from lit_mbldm.errors import InputError
+from lit_mbldm.hub.export import export
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.training import (
     CategoricalDiffusion,
@@ -18,7 +19,6 @@ from lit_mbldm.training import (
     options,
 )
 from lit_mbldm.zoo import load_pretrained
-from lit_mbldm.zoo.export import export
 
 OWN = {"steps": 3, "sampler": "ddim", "eta": 0.5, "temperature": 0.3}
 

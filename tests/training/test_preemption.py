@@ -189,8 +189,8 @@ def test_systems_without_such_signals() -> None:
     code = """
 import os, signal
 del signal.sigwaitinfo, signal.SIGUSR1, os.EX_TEMPFAIL
-from lit_mbldm.training.preemption import EXIT_CODE, Preemption
-from lit_mbldm.data.worker_signals import leave_signals_to_parent
+from lit_mbldm.training.resume.preemption import EXIT_CODE, Preemption
+from lit_mbldm.parallel.worker_signals import leave_signals_to_parent
 Preemption().take_signals()
 leave_signals_to_parent(0)
 assert EXIT_CODE == 75

@@ -8,11 +8,11 @@ from skimage.metrics import structural_similarity
 
 from lit_mbldm.data import CropDataModule
 from lit_mbldm.denoisers import RefinerUNet, UNet
+from lit_mbldm.entries.tree import describe
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import GaussianProcess
 from lit_mbldm.training import ContinuousDiffusion, Refiner
 from lit_mbldm.training.refiner import load_refiner, refiner_loss
-from lit_mbldm.zoo.tree import describe
 
 
 @pytest.fixture

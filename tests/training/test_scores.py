@@ -19,7 +19,7 @@ from torch import Tensor
 from lit_mbldm.cli import main
 from lit_mbldm.data import ShardDataModule
 from lit_mbldm.errors import InputError
-from lit_mbldm.fidelity import FeatureSet, fid, fidelity
+from lit_mbldm.metrics.fidelity import FeatureSet, fid, fidelity
 from lit_mbldm.training import SampleOptions, ScoreSamples
 from lit_mbldm.zoo import load_pretrained
 
@@ -322,7 +322,7 @@ def test_a_refiner_is_not_scored(
         ("--score.batch_size=0", "batch_size of at least 1"),
         ("--score.features=torch.nn.ReLU", "num_features"),
         ("--score.no_such_option=1", "no_such_option"),
-        ('--score.features={"class_path": "lit_mbldm.features.InceptionFeatures",'
+        ('--score.features={"class_path": "lit_mbldm.metrics.inception.InceptionFeatures",'
          ' "init_args": {"weights": "nowhere.pth"}}', "nowhere.pth"),
     ],
 )  # fmt: skip

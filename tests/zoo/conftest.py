@@ -15,8 +15,8 @@ from entries import KINDS, make
 from loopback_hub import Hub
 from torch import nn
 
-from lit_mbldm.zoo.entry import write_files
-from lit_mbldm.zoo.export import whole_entry
+from lit_mbldm.entries.entry import write_files
+from lit_mbldm.hub.export import whole_entry
 
 
 @pytest.fixture
@@ -58,7 +58,8 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     from huggingface_hub import file_download
     from huggingface_hub.utils import _http
 
-    from lit_mbldm.zoo import fetch, push
+    from lit_mbldm.entries import fetch
+    from lit_mbldm.hub import push
 
     waited: list[float] = []
     clock = SimpleNamespace(**{**vars(time), "sleep": waited.append})

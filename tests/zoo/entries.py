@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from lit_mbldm.entries.about import About, Figure
+from lit_mbldm.entries.tree import describe
 from lit_mbldm.training import Refiner
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.zoo import load_pretrained
-from lit_mbldm.zoo.about import About, Figure
-from lit_mbldm.zoo.tree import describe
 
 KINDS = tuple(tiny.MAKERS)
 REPO = "org/model"

@@ -21,9 +21,9 @@ from mutations import damage_bytes, damage_header, damage_values
 from safetensors.numpy import load
 from torch import nn
 
+from lit_mbldm.entries.tree import describe
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo import load_pretrained
-from lit_mbldm.zoo.tree import describe
 
 SECONDS, MORE_BYTES = 20, 1 << 30
 

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 from torch import nn
 
+from lit_mbldm.entries.about import About, Figure, about_module, read_figures
 from lit_mbldm.errors import InputError
-from lit_mbldm.zoo.about import About, Figure, about_module, read_figures
 
 FULL = About(
     license="cc0-1.0",

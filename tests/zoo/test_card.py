@@ -11,9 +11,9 @@ from huggingface_hub import ModelCard
 from torch import nn
 
 from lit_mbldm.denoisers import RefinerUNet
+from lit_mbldm.entries.about import About, Figure
 from lit_mbldm.errors import InputError
-from lit_mbldm.zoo.about import About, Figure
-from lit_mbldm.zoo.card import address_card, unstated, write_card
+from lit_mbldm.hub.card import address_card, unstated, write_card
 
 Modules = dict[str, nn.Module]
 

@@ -9,12 +9,12 @@ import torch
 from entries import train
 from torch.utils.data import DataLoader
 
+from lit_mbldm.entries.about import About, Figure
+from lit_mbldm.entries.checkpoint import CHECKPOINT_KEY
+from lit_mbldm.entries.entry import save_entry
+from lit_mbldm.entries.tree import describe
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo import load_pretrained
-from lit_mbldm.zoo.about import About, Figure
-from lit_mbldm.zoo.checkpoint import CHECKPOINT_KEY
-from lit_mbldm.zoo.entry import save_entry
-from lit_mbldm.zoo.tree import describe
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "a class that reads files": (
         lambda c: _kept(c)["model"]["init_args"].update(
             denoiser={
-                "class_path": "lit_mbldm.features.InceptionFeatures",
+                "class_path": "lit_mbldm.metrics.inception.InceptionFeatures",
                 "init_args": {"weights": "/etc/passwd"},
             }
         ),

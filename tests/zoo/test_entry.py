@@ -14,14 +14,14 @@ from torch import nn
 from lit_mbldm import data
 from lit_mbldm.cli import main
 from lit_mbldm.denoisers import UNet
+from lit_mbldm.entries.about import About, Figure
+from lit_mbldm.entries.entry import entry_files, read_files, save_entry, write_files
+from lit_mbldm.entries.integrity import DamagedError
+from lit_mbldm.entries.tree import describe
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import GaussianProcess
 from lit_mbldm.training import ContinuousDiffusion, Refiner
 from lit_mbldm.zoo import load_pretrained
-from lit_mbldm.zoo.about import About, Figure
-from lit_mbldm.zoo.entry import entry_files, read_files, save_entry, write_files
-from lit_mbldm.zoo.integrity import DamagedError
-from lit_mbldm.zoo.tree import describe
 
 PLAIN, REFINED = ["config.json", "model.safetensors"], ["refiner"]
 

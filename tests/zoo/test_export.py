@@ -13,13 +13,13 @@ from loopback_hub import Hub
 from PIL import Image
 from torch import nn
 
+from lit_mbldm.entries.about import About, Figure
+from lit_mbldm.entries.entry import save_entry
 from lit_mbldm.errors import InputError
+from lit_mbldm.hub.export import export, whole_entry
+from lit_mbldm.hub.preview import draw_picture
 from lit_mbldm.training import SampleOptions
 from lit_mbldm.zoo import load_pretrained, push_pretrained
-from lit_mbldm.zoo.about import About, Figure
-from lit_mbldm.zoo.entry import save_entry
-from lit_mbldm.zoo.export import export, whole_entry
-from lit_mbldm.zoo.picture import draw_picture
 
 FACTS: dict[str, Any] = {
     "license": "cc0-1.0",

@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.entries.about import About, Figure
+from lit_mbldm.entries.entry import entry_files, read_files, write_files
+from lit_mbldm.entries.entry_config import FORMAT, read_config
+from lit_mbldm.entries.tree import describe
 from lit_mbldm.training import ContinuousDiffusion, Refiner
 from lit_mbldm.zoo import load_pretrained
-from lit_mbldm.zoo.about import About, Figure
-from lit_mbldm.zoo.entry import entry_files, read_files, write_files
-from lit_mbldm.zoo.entry_config import FORMAT, read_config
-from lit_mbldm.zoo.tree import describe
 
 HERE = Path(__file__).parent
 FROZEN = HERE / "format_1"

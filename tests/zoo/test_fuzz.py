@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from lit_mbldm.zoo.entry import save_entry
+from lit_mbldm.entries.entry import save_entry
 
 CHILD = Path(__file__).with_name("fuzz_child.py")
 

@@ -18,7 +18,7 @@ import hashlib, sys
 import huggingface_hub
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo import load_pretrained, push_pretrained
-from lit_mbldm.zoo.fetch import pull
+from lit_mbldm.entries.fetch import pull
 
 pushed = push_pretrained(sys.argv[1], "org/previous", private=True)
 assert push_pretrained(sys.argv[1], "org/previous").commit == pushed.commit

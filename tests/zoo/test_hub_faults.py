@@ -16,9 +16,9 @@ from loopback_http import Exchange, Response
 from loopback_hub import Hub
 from torch import nn
 
+from lit_mbldm.entries.fetch import pull
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo import load_pretrained, push_pretrained
-from lit_mbldm.zoo.fetch import pull
 
 Modules = dict[str, nn.Module]
 Folders = dict[str, Path]

@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import CONFIG, WEIGHTS, change, read, rehash, sealed, sha256
 
+from lit_mbldm.entries.entry import read_files, save_entry
+from lit_mbldm.entries.integrity import DamagedError
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo import load_pretrained
-from lit_mbldm.zoo.entry import read_files, save_entry
-from lit_mbldm.zoo.integrity import DamagedError
 
 REMEDY = "Fetch or write the entry again"
 REEXPORT = "Export it again, or ask its owner to"

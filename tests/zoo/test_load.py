@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.entries.entry import save_entry
+from lit_mbldm.entries.load import ASSETS, load_codec
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo import list_pretrained, load_pretrained
-from lit_mbldm.zoo.entry import save_entry
-from lit_mbldm.zoo.load import load_codec
 
 HEAVY = {
     "faiss",
@@ -41,7 +41,7 @@ def test_the_shipped_codec_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_shipped_codec_s_config_tells_its_fingerprint() -> None:
-    folder = Path(load_pretrained.__code__.co_filename).parent / "assets" / "opq-32-8-8"
+    folder = ASSETS / "opq-32-8-8"
     config = json.loads((folder / "config.json").read_text())
     assert config["fingerprint"] == load_pretrained("opq-32-8-8").fingerprint
 

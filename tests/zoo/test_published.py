@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from lit_mbldm.entries.about import About
+from lit_mbldm.entries.entry import read_files
+from lit_mbldm.entries.entry_config import CARD, CONFIG, PICTURE
+from lit_mbldm.entries.load import ASSETS
 from lit_mbldm.zoo import list_pretrained, load_pretrained
-from lit_mbldm.zoo.about import About
-from lit_mbldm.zoo.entry import read_files
-from lit_mbldm.zoo.entry_config import CARD, CONFIG, PICTURE
-from lit_mbldm.zoo.load import ASSETS
 
 ZOO = Path(__file__).parents[2] / "zoo"
 

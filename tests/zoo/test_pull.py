@@ -23,11 +23,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lit_mbldm.denoisers import UNet
+from lit_mbldm.entries.fetch import pull
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion
 from lit_mbldm.zoo import load_pretrained, push_pretrained
-from lit_mbldm.zoo.fetch import pull
 
 Modules = dict[str, nn.Module]
 Folders = dict[str, Path]

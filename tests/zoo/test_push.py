@@ -17,8 +17,8 @@ from torch import nn
 
 from lit_mbldm.cli import main
 from lit_mbldm.errors import InputError
+from lit_mbldm.hub.push import Push
 from lit_mbldm.zoo import push_pretrained
-from lit_mbldm.zoo.push import Push
 
 Modules = dict[str, nn.Module]
 Folders = dict[str, Path]
@@ -114,7 +114,7 @@ def test_the_same_again_sends_nothing(hub: Hub, modules: Modules, kind: str) -> 
 
 
 def test_what_changed_is_all_that_is_sent(hub: Hub, folders: Folders, tmp_path: Path) -> None:
-    from lit_mbldm.zoo.fetch import pull
+    from lit_mbldm.entries.fetch import pull
 
     push_pretrained(folders["refined"], REPO)
     folder = pull(REPO, out=tmp_path / "copy")

@@ -5,8 +5,8 @@ import pytest
 import yaml
 
 from lit_mbldm.cli import main
+from lit_mbldm.entries.shared_config import shared_config
 from lit_mbldm.zoo import load_pretrained
-from lit_mbldm.zoo.shared_config import shared_config
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 TINY = {

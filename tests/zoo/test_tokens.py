@@ -11,9 +11,9 @@ from entries import REPO
 from loopback_http import Response
 from loopback_hub import Hub
 
+from lit_mbldm.entries.fetch import pull
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo import load_pretrained, push_pretrained
-from lit_mbldm.zoo.fetch import pull
 
 PAGE = Response(200, b"<html>Log in to the wireless network</html>")
 Break = Callable[[Hub], object]
@@ -81,7 +81,7 @@ def test_no_error_tells_the_token(
 
 ASK = {
     "load": "from lit_mbldm.zoo import load_pretrained; load_pretrained('org/model')",
-    "pull": "from lit_mbldm.zoo.fetch import pull; pull('org/model')",
+    "pull": "from lit_mbldm.entries.fetch import pull; pull('org/model')",
     "push": "import sys; from lit_mbldm.zoo import push_pretrained;"
     " push_pretrained(sys.argv[1], 'org/model')",
 }

@@ -13,12 +13,12 @@ import torch
 
 from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.denoisers import UNet
+from lit_mbldm.entries.about import About
+from lit_mbldm.entries.tree import MAX_TENSORS, build, describe
+from lit_mbldm.entries.weights import assemble
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion
-from lit_mbldm.zoo.about import About
-from lit_mbldm.zoo.tree import MAX_TENSORS, build, describe
-from lit_mbldm.zoo.weights import assemble
 
 CODEC = {"class_path": "lit_mbldm.codecs.PatchCodec"}
 
@@ -108,14 +108,14 @@ def test_several_threads_build_at_once() -> None:
         "torch.nn.Linear",
         "lit_mbldm.nothing.Here",
         "lit_mbldm.codecs.Nothing",
-        "lit_mbldm.zoo.tree.build",
-        "lit_mbldm.zoo.tree._Hollow",
+        "lit_mbldm.entries.tree.build",
+        "lit_mbldm.entries.tree._Hollow",
         "lit_mbldm.training.module.LambdaLR",  # imported there from torch
-        "lit_mbldm.training.scores.InceptionFeatures",  # which reads TorchScript
+        "lit_mbldm.training.callbacks.scores.InceptionFeatures",  # which reads TorchScript
         "lit_mbldm.training.module.L.LightningModule",
         "lit_mbldm.denoisers.unet.nn.Linear",
         "lit_mbldm.denoisers.layers.nn.Sequential",
-        "lit_mbldm.codecs.patch_codec.QuantizerName",  # no module
+        "lit_mbldm.codecs.channelwise.QuantizerName",  # no module
         "lit_mbldm.codecs.PatchCodec.parse",
         "lit_mbldm.training.ScoreSamples",
         "lit_mbldm.__main__.Main",
@@ -143,7 +143,7 @@ def test_class_paths_that_lead_elsewhere_are_refused(path: object) -> None:
 
 def test_classes_that_read_files_or_the_network_are_refused() -> None:
     tree = {
-        "class_path": "lit_mbldm.features.InceptionFeatures",
+        "class_path": "lit_mbldm.metrics.inception.InceptionFeatures",
         "init_args": {"weights": "torchmetrics"},
     }
     with pytest.raises(InputError, match="codecs, denoisers, processes and training"):
@@ -152,7 +152,7 @@ def test_classes_that_read_files_or_the_network_are_refused() -> None:
 
 def test_modules_of_other_rooms_are_not_even_imported() -> None:
     code = (
-        "import sys\nfrom lit_mbldm.zoo.tree import build\n"
+        "import sys\nfrom lit_mbldm.entries.tree import build\n"
         "for name in ('__main__', 'cli', 'features', 'doctor', 'data.encode'):\n"
         "    try:\n        build({'class_path': f'lit_mbldm.{name}.Any'}, 1)\n"
         "    except ValueError:\n        pass\n"
@@ -259,7 +259,7 @@ CHILD = """
 import json, resource, sys, time
 import lit_mbldm.training
 from lit_mbldm.errors import InputError
-from lit_mbldm.zoo.tree import build
+from lit_mbldm.entries.tree import build
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 build({"class_path": "lit_mbldm.codecs.PatchCodec"}, 1000)

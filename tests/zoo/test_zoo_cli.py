@@ -13,10 +13,10 @@ from PIL import Image
 from tiny import categorical, refiner
 
 from lit_mbldm.cli import main
+from lit_mbldm.entries.about import About
+from lit_mbldm.entries.entry import save_entry
 from lit_mbldm.pictures import grid, to_pil
 from lit_mbldm.zoo import list_pretrained, load_pretrained
-from lit_mbldm.zoo.about import About
-from lit_mbldm.zoo.entry import save_entry
 
 Modules = dict[str, Any]
 Folders = dict[str, Path]
@@ -131,7 +131,7 @@ def test_a_search_without_the_network_fails_at_once(
         main(["zoo", "--search"])
     assert len(hub.requests) == 1
     hub.faults.insert(0, Fault("/api/models", lambda exchange: time.sleep(2) or exchange.respond()))
-    monkeypatch.setattr("lit_mbldm.zoo.listing._SECONDS", 0.1)
+    monkeypatch.setattr("lit_mbldm.hub.listing._SECONDS", 0.1)
     with pytest.raises(SystemExit, match="cannot be reached"):
         main(["zoo", "--search"])
 

@@ -12,13 +12,13 @@ from torch import nn
 
 from lit_mbldm.codecs import DecoderCodec, PatchCodec, PrincipalLatent
 from lit_mbldm.denoisers import RefinerUNet, UNet
+from lit_mbldm.entries.about import About, Figure
+from lit_mbldm.entries.entry import entry_files, write_files
+from lit_mbldm.entries.entry_config import CARD, PICTURE
+from lit_mbldm.hub.card import write_card
+from lit_mbldm.hub.preview import draw_picture
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, Refiner
-from lit_mbldm.zoo.about import About, Figure
-from lit_mbldm.zoo.card import write_card
-from lit_mbldm.zoo.entry import entry_files, write_files
-from lit_mbldm.zoo.entry_config import CARD, PICTURE
-from lit_mbldm.zoo.picture import draw_picture
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 

@@ -1,0 +1,107 @@
+"""The command: Lightning's verbs and ours; no logic of its own."""
+
+import argparse
+import importlib.metadata
+import io
+import locale
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from lit_mbldm.cli.codec import add_codec
+from lit_mbldm.cli.data import add_encode, add_shards
+from lit_mbldm.cli.sample import add_sample
+from lit_mbldm.cli.train import add_train
+from lit_mbldm.cli.trainer_help import TRAINER_VERBS, add_trainer
+from lit_mbldm.cli.zoo import ZOO_VERBS
+from lit_mbldm.errors import InputError
+
+# interrupted, they keep what is done, and go on from there
+_RESUMED = ("train", "shards", "encode", "test", "predict", "pull")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run `lightning`, `lit-mbldm` or `python -m lit_mbldm`."""
+    argv = list(sys.argv[1:] if args is None else args)
+    _prepare_streams()
+    try:
+        try:
+            _dispatch(argv)
+        finally:
+            _close_bars()
+    except (InputError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except UnicodeError as error:
+        if locale.getencoding().lower() == "utf-8":
+            raise
+        sys.exit(
+            f"error: files are read and written in UTF-8, but the locale's encoding is"
+            f" {locale.getencoding()}: set PYTHONUTF8=1. ({error})"
+        )
+    except KeyboardInterrupt:
+        again = "; run the same command again to go on" if argv and argv[0] in _RESUMED else ""
+        print(f"Interrupted{again}.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+
+
+def _close_bars() -> None:
+    """End the lines of progress bars, so that a message begins its own."""
+    if "tqdm" in sys.modules:  # which doctor does without
+        for bar in [*getattr(sys.modules["tqdm"].tqdm, "_instances", ())]:
+            bar.close()
+
+
+def _prepare_streams() -> None:
+    """Open what the shell closed (`2>&-`), and print ? for what the locale cannot write."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _dispatch(argv: list[str]) -> None:
+    verb = argv[0] if argv else ""
+    if verb in TRAINER_VERBS and not {"--help", "-h"} & {*argv}:
+        from lit_mbldm.cli.trainer import run_trainer
+
+        run_trainer(["--help" if word == "--help-all" else word for word in argv])
+        return
+    parser = _parser()
+    if verb and not verb.startswith("-") and verb not in _own_verbs(parser):
+        _pass_on_to_lightning_sdk(argv)
+    options = parser.parse_args(argv or ["--help"])
+    options.run(options)
+
+
+def _pass_on_to_lightning_sdk(argv: list[str]) -> None:
+    """Run lightning-sdk's own `lightning`, whose name is ours too, where it is installed."""
+    try:
+        scripts = importlib.metadata.distribution("lightning-sdk").entry_points
+    except importlib.metadata.PackageNotFoundError:
+        return
+    (script,) = scripts.select(group="console_scripts", name="lightning")
+    sys.argv[1:] = argv
+    sys.exit(script.load()())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lit-mbldm",
+        description="Diffusion on model-based latents. `lightning` is the same command.",
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for add in (add_train, add_trainer, add_shards, add_codec, add_encode, add_sample, *ZOO_VERBS):
+        add(verbs)
+    return parser
+
+
+def _own_verbs(parser: argparse.ArgumentParser) -> set[str]:
+    return {
+        name
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for name in action.choices
+    }

@@ -1,0 +1,72 @@
+"""The verb `train`: from a folder of images to a model, by the ordinary commands one by one."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+from lit_mbldm.cli.arguments import Verbs, positive
+from lit_mbldm.cli.config_files import shipped_configs
+
+_PREFIX = "own"  # of the configs for own images, one a size
+_BATCH = 32
+_LAST = "version_*/checkpoints/last*.ckpt"
+
+
+def add_train(verbs: Verbs) -> None:
+    """`train`: a model of one's own images."""
+    parser = verbs.add_parser("train", help="from a folder of images to a model, in one command")
+    parser.add_argument("images", metavar="IMAGES", help="folder of images, zip or tar shards")
+    parser.add_argument(
+        "--size",
+        type=int,
+        choices=_sizes(),
+        help="height and width of the images to learn (default: 64, on a GPU 128)",
+    )
+    parser.add_argument(
+        "--name", help="of its folders in data/ and runs/ (default: the images' and the size)"
+    )
+    parser.add_argument("--steps", type=positive, help="of training (default: the config's)")
+    parser.set_defaults(run=lambda options: _train(options, verbs))
+
+
+def _sizes() -> list[int]:
+    names = (name.removeprefix(_PREFIX) for name in shipped_configs())
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _train(options: argparse.Namespace, verbs: Verbs) -> None:
+    import torch
+
+    from lit_mbldm.cli.trainer import run_trainer
+    from lit_mbldm.entries.entry_config import CONFIG
+
+    size = options.size or (128 if torch.cuda.is_available() else 64)
+    name = options.name or f"{Path(options.images).resolve().name.removesuffix('.zip')}_{size}"
+    shards, codec, codes = (f"data/{name}{kind}" for kind in ("", "_codec", "_codes"))
+    for command in (
+        ["shards", options.images, shards, "--size", str(size), "--val", "0.05"],
+        *([] if Path(codec, CONFIG).exists() else [["codec", "fit", "JPQ-48", shards, codec]]),
+        ["encode", shards, codes, "--codec", codec],
+    ):
+        _show(command)
+        stage = verbs.choices[command[0]].parse_args(command[1:])
+        stage.run(stage)
+    fit = ["fit", "--config", f"{_PREFIX}{size}", "--data.train", codes, "--model.codec", codec]
+    fit += ["--score.reference", shards, "--trainer.logger.init_args.name", name]
+    fit += _few_images(Path(codes))
+    fit += ["--trainer.max_steps", str(options.steps)] if options.steps else []
+    fit += ["--ckpt_path", "last"] if any(Path("runs", name).glob(_LAST)) else []
+    _show(fit)
+    run_trainer(fit)
+
+
+def _few_images(codes: Path) -> list[str]:
+    """A batch size where there are fewer images than most configs' batches take."""
+    from lit_mbldm.data.shards.manifest import Manifest
+
+    count = Manifest.read(codes).count
+    return ["--data.batch_size", str(min(count, _BATCH))] if count < 2 * _BATCH else []
+
+
+def _show(command: list[str]) -> None:
+    print(f"\n$ lit-mbldm {shlex.join(command)}", flush=True)

@@ -1,0 +1,146 @@
+"""PatchCodec: every channel of a patch quantised on its own.
+
+B images, H×W pixels, s pixels a patch side, h = H/s, w = W/s, S code channels, K codewords.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from lit_mbldm.codecs.base import ImageCodec, bits_a_code
+from lit_mbldm.codecs.codebooks import Codebook, ProductCodebook, ResidualCodebook
+from lit_mbldm.codecs.patches import (
+    YCBCR_TO_RGB,
+    from_patches,
+    rgb_to_ycbcr,
+    to_patches,
+    ycbcr_to_rgb,
+)
+from lit_mbldm.errors import InputError
+
+Kind = Literal["VQ", "PQ", "OPQ", "RQ"]
+
+
+@dataclass(frozen=True)
+class QuantizerName:
+    """A parsed `{TYPE}-{Y-Cb-Cr}` name: the quantiser and the bits a patch of each channel."""
+
+    kind: Kind
+    bits: tuple[int, int, int]
+
+    @classmethod
+    def parse(cls, name: str, codebook_size: int = 256) -> "QuantizerName":
+        """Read a name such as `OPQ-32-8-8`, in any case.
+
+        Raises:
+            InputError: an unknown type, or bits that are no positive multiple of log2 of the
+                codebook size (8 for 256 codewords).
+        """
+        step = bits_a_code(codebook_size)
+        match = re.fullmatch(r"(VQ|PQ|OPQ|RQ)-(\d+)-(\d+)-(\d+)", name.upper())
+        if match is None:
+            raise InputError(
+                f"Expected a quantiser {{VQ|PQ|OPQ|RQ}}-{{Y-Cb-Cr bits a patch}} such as"
+                f" OPQ-32-8-8, or JPQ-{{bits a patch}} such as JPQ-48, got {name!r}."
+            )
+        bits = (int(match[2]), int(match[3]), int(match[4]))
+        if any(b == 0 or b % step for b in bits):
+            raise InputError(
+                f"Bits a channel must be positive multiples of {step} (one codebook of"
+                f" {codebook_size} codewords each), got {name!r}."
+            )
+        kind: Kind = next(k for k in get_args(Kind) if k == match[1])
+        if kind == "VQ" and any(b != step for b in bits):
+            raise InputError(
+                f"VQ has one codebook a channel, {step} bits with {codebook_size} codewords; got"
+                f" {name!r}. Use PQ, OPQ or RQ for more bits."
+            )
+        return cls(kind, bits)
+
+
+class PatchCodec(ImageCodec):
+    """A classical codec of image patches: YCbCr, then vector quantisation of each channel.
+
+    Filled by `lit_mbldm.codecs.fitting.quantizers.fit_patch_codec` or by
+    `lit_mbldm.zoo.load_pretrained`. Its vectors are YCbCr patches (3, B, h, w, s²).
+
+    Source: Scribano et al., Algorithms 2023, 16, 501, sections 3.1 and 3.2.2.
+
+    Args:
+        quantizer: `{VQ|PQ|OPQ|RQ}-{Y-Cb-Cr}`, bits a patch for each channel.
+        patch_size: side s of a patch in pixels.
+        codebook_size: codewords K in every codebook, a power of two up to 256.
+
+    Raises:
+        InputError: a bad name, or more bits than the pixels have.
+    """
+
+    def __init__(
+        self, quantizer: str = "OPQ-32-8-8", patch_size: int = 8, codebook_size: int = 256
+    ) -> None:
+        parsed = QuantizerName.parse(quantizer, codebook_size)
+        super().__init__(quantizer, patch_size, codebook_size)
+        if max(parsed.bits) > 8 * patch_size**2:
+            raise InputError(
+                f"A channel of a patch of {patch_size}×{patch_size} pixels has {8 * patch_size**2}"
+                f" bits itself: {quantizer} saves none. Use fewer bits or larger patches."
+            )
+        channels: list[Codebook] = []
+        for bits in parsed.bits:
+            num = bits // bits_a_code(codebook_size)
+            if parsed.kind == "RQ":
+                channels.append(ResidualCodebook(patch_size**2, num, codebook_size))
+            else:
+                rotated = parsed.kind == "OPQ" and num > 1
+                channels.append(ProductCodebook(patch_size**2, num, codebook_size, rotated))
+        self.channels = cast(Sequence[Codebook], nn.ModuleList(channels))
+        self.splits = [len(channel.codewords) for channel in channels]
+        self.requires_grad_(False)
+
+    @property
+    def code_names(self) -> list[str]:
+        """The channel of each code, with a number where a channel has several: `Y0`, `Cb`."""
+        return [
+            f"{channel}{m}" if count > 1 else channel
+            for channel, count in zip(("Y", "Cb", "Cr"), self.splits, strict=True)
+            for m in range(count)
+        ]
+
+    def codebooks(self) -> list[Tensor]:
+        """The S codebooks (K, d) in the order of the code channels."""
+        return [codebook for channel in self.channels for codebook in channel.codewords]
+
+    def to_vectors(self, images: Tensor) -> Tensor:
+        """Turn images (B, 3, H, W) uint8 RGB into YCbCr patches (3, B, h, w, s²)."""
+        return to_patches(rgb_to_ycbcr(images), self.patch_size)
+
+    def quantize(self, vectors: Tensor) -> Tensor:
+        """Find the codes (Bhw, S) uint8 of YCbCr patches (3, B, h, w, s²)."""
+        patches = vectors.flatten(1, 3)
+        parts = [channel.encode(x) for channel, x in zip(self.channels, patches, strict=True)]
+        return torch.cat(parts, dim=1)
+
+    def assemble(self, codewords: list[Tensor]) -> Tensor:
+        """Turn S codewords (B, h, w, d) into YCbCr patches (3, B, h, w, s²)."""
+        patches, start = [], 0
+        for channel, count in zip(self.channels, self.splits, strict=True):
+            patches.append(channel.assemble(codewords[start : start + count]))
+            start += count
+        return torch.stack(patches)
+
+    def to_images(self, vectors: Tensor) -> Tensor:
+        """Turn YCbCr patches (3, B, h, w, s²) into images (B, 3, H, W) float RGB."""
+        return ycbcr_to_rgb(from_patches(vectors, self.patch_size))
+
+    def image_error(self, codewords: list[Tensor], target: Tensor) -> Tensor:
+        """Mean squared RGB error (B,) of codewords from YCbCr patches, x in [-1, 1].
+
+        Equal to the distance of images, for rotations are orthogonal and patches do not overlap.
+        """
+        ycbcr = self.assemble(codewords) - target
+        rgb = torch.einsum("rc,cbhwd->rbhwd", YCBCR_TO_RGB.to(ycbcr), ycbcr) / 127.5
+        return rgb.square().mean(dim=(0, 2, 3, 4))

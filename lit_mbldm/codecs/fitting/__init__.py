@@ -1,0 +1,1 @@
+"""Codecs are fitted here."""

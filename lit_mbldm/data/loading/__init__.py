@@ -1,0 +1,1 @@
+"""Shards to batches: data modules and what they read by."""

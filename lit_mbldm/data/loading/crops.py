@@ -1,0 +1,251 @@
+"""CropDataModule: random crops of a handful of photographs."""
+
+import hashlib
+import random
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from lit_mbldm.data.loading.loader import EpochLoader
+from lit_mbldm.data.loading.reference import ReferenceSet
+from lit_mbldm.data.loading.resumable import ResumableLoader
+from lit_mbldm.data.prepare.encoding import EncodingDataModule
+from lit_mbldm.data.sources.images import resize_square, to_array
+from lit_mbldm.data.sources.read_images import read_images
+from lit_mbldm.errors import InputError
+
+VALIDATION_CROPS = 64
+
+
+class CropDataModule(EncodingDataModule):
+    """Random square crops of the photographs in a folder, which are kept decoded in memory.
+
+    The model receives `{"images": uint8 (B, 3, C, C), "codes": uint8 (B, S, h, w)}`.
+
+    Args:
+        folder: of photographs, searched recursively; None takes those in the package.
+        crop_size: side C of a crop in pixels.
+        batch_size: crops a batch and process.
+        crops_per_epoch: of all processes together.
+        zoom_out: a crop covers crop_size times this many pixels of the photograph.
+        stride: crops begin at multiples of this many pixels of the photograph; zoom_out times
+            the codec's patch size gives each one grid of codes, learned sooner than all shifts.
+        horizontal_flip: mirror half of the crops.
+        num_workers: cropping processes.
+        seed: with the epoch and the crop's number it decides each crop.
+    """
+
+    def __init__(
+        self,
+        folder: str | None = None,
+        crop_size: int = 96,
+        batch_size: int = 64,
+        crops_per_epoch: int = 6400,
+        zoom_out: float = 1.0,
+        stride: int = 1,
+        horizontal_flip: bool = True,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if min(crop_size, batch_size, stride) < 1 or zoom_out < 1 or num_workers < 0:
+            raise InputError(
+                "Expected crop_size, batch_size, stride and zoom_out of at least 1 and"
+                f" num_workers of at least 0, got {crop_size}, {batch_size}, {stride},"
+                f" {zoom_out} and {num_workers}."
+            )
+        self.folder = folder
+        self.crop_size = crop_size
+        self.batch_size = batch_size
+        self.crops_per_epoch = crops_per_epoch
+        self.zoom_out = zoom_out
+        self.stride = stride
+        self.horizontal_flip = horizontal_flip
+        self.num_workers = num_workers
+        self.seed = seed
+        self._photos: list[Image.Image] = []
+
+    def setup(self, stage: str | None = None) -> None:
+        """Decode the photographs.
+
+        Raises:
+            InputError: no photograph, one smaller than a crop, more than fit in memory, or a crop
+                size that does not fit the codec.
+        """
+        if self.codec is not None:
+            self.codec.latent_shape(self.crop_size, self.crop_size)
+        if self._photos:
+            return
+        if self.folder is not None:
+            self._photos = _load_photos(Path(self.folder), self.crop_size * self.zoom_out)
+        else:
+            with resources.as_file(resources.files("lit_mbldm.data") / "photos") as folder:
+                self._photos = _load_photos(folder, self.crop_size * self.zoom_out)
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Full batches of random crops, others each epoch."""
+        stream = CropStream(
+            self._cropper(),
+            self.crops_per_epoch,
+            self.batch_size,
+            self.rank,
+            self.world_size,
+        )
+        if len(stream) == 0:
+            raise InputError(
+                f"Expected crops_per_epoch of at least {self.batch_size * self.world_size}"
+                f" (batch_size {self.batch_size}, {self.world_size} processes), got"
+                f" {self.crops_per_epoch}."
+            )
+        return ResumableLoader(
+            stream, self.current_epoch, self.num_workers, move=self.move_to_batch
+        )
+
+    def val_dataloader(self) -> EpochLoader:
+        """64 crops, the same in every epoch and process."""
+        batch_size = min(self.batch_size, VALIDATION_CROPS)
+        stream = CropStream(self._cropper(), VALIDATION_CROPS, batch_size)
+        return EpochLoader(stream, lambda: -1, 0)
+
+    def reference(self, max_images: int | None = None) -> ReferenceSet:
+        """The crops of the first epoch for scores, without flips, at most so many of them."""
+        self.setup()
+        count = min(self.crops_per_epoch, max_images or self.crops_per_epoch)
+        start = count * self.rank // self.world_size
+        stop = count * (self.rank + 1) // self.world_size
+        stream = CropRange(self._cropper(flip=False), range(start, stop), self.batch_size)
+        settings = [self.crop_size, self.zoom_out, self.stride, self.seed, count]
+        photos = [hashlib.sha256(photo.tobytes()).hexdigest() for photo in self._photos]
+        return ReferenceSet(
+            "images",
+            {"crops": settings, "photos": photos, "sizes": [photo.size for photo in self._photos]},
+            count,
+            start,
+            EpochLoader(stream, lambda: 0, self.num_workers),
+        )
+
+    def _cropper(self, flip: bool = True) -> "Cropper":
+        return Cropper(
+            self._photos,
+            self.crop_size,
+            self.zoom_out,
+            self.stride,
+            self.horizontal_flip and flip,
+            self.seed,
+        )
+
+
+class Cropper:
+    """Crop number `index` of an epoch: (3, C, C) uint8, decided by (seed, epoch, index).
+
+    Args:
+        photos: RGB, none smaller than a crop.
+        crop_size: side C in pixels.
+        zoom_out: side of what a crop covers, in crop sizes.
+        stride: of the corners a crop may have, in pixels.
+        horizontal_flip: mirror half of the crops.
+        seed: of all crops.
+    """
+
+    def __init__(
+        self,
+        photos: list[Image.Image],
+        crop_size: int,
+        zoom_out: float,
+        stride: int,
+        horizontal_flip: bool,
+        seed: int,
+    ) -> None:
+        self.photos = photos
+        self.crop_size = crop_size
+        self.zoom_out = zoom_out
+        self.stride = stride
+        self.horizontal_flip = horizontal_flip
+        self.seed = seed
+
+    def __call__(self, epoch: int, index: int) -> Tensor:
+        """Cut the crop."""
+        rng = random.Random(f"{self.seed}/{epoch}/{index}")
+        photo = rng.choice(self.photos)
+        side = round(self.crop_size * self.zoom_out)
+        left = rng.randrange(0, photo.width - side + 1, self.stride)
+        top = rng.randrange(0, photo.height - side + 1, self.stride)
+        crop = to_array(resize_square(photo, (left, top, left + side, top + side), self.crop_size))
+        flipped = crop[:, :, ::-1] if self.horizontal_flip and rng.random() < 0.5 else crop
+        return torch.from_numpy(np.ascontiguousarray(flipped))
+
+
+class CropStream(IterableDataset[dict[str, Tensor]]):
+    """Full batches of an epoch's crops, this rank's share; workers take turns.
+
+    Yields `{"images": uint8 (B, 3, C, C), "index": int64 (B,)}`, the crops' numbers.
+    """
+
+    def __init__(
+        self, cropper: Cropper, crops: int, batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.cropper = cropper
+        self.crops = crops
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Batches of each rank."""
+        return self.crops // (self.batch_size * self.world_size)
+
+    def order(self, num_workers: int) -> dict[str, Any]:
+        """What the order depends on, besides the epoch."""
+        return {"data": [type(self).__name__, self.crops], "seed": self.cropper.seed}
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        for number in range(worker, len(self), workers):
+            first = (number * self.world_size + self.rank) * self.batch_size
+            yield _batch(self.cropper, self.epoch, range(first, first + self.batch_size))
+
+
+class CropRange(IterableDataset[dict[str, Tensor]]):
+    """The crops of these numbers, in order; the last batch may be smaller; workers take turns."""
+
+    def __init__(self, cropper: Cropper, numbers: range, batch_size: int) -> None:
+        self.cropper = cropper
+        self.numbers = numbers
+        self.batch_size = batch_size
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Batches."""
+        return -(-len(self.numbers) // self.batch_size)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        for number in range(worker, len(self), workers):
+            part = self.numbers[number * self.batch_size : (number + 1) * self.batch_size]
+            yield _batch(self.cropper, self.epoch, part)
+
+
+def _batch(cropper: Cropper, epoch: int, numbers: range) -> dict[str, Tensor]:
+    crops = torch.stack([cropper(epoch, number) for number in numbers])
+    return {"images": crops, "index": torch.tensor(numbers)}
+
+
+def _load_photos(folder: Path, side: float) -> list[Image.Image]:
+    photos = read_images(folder)
+    for name, photo in photos.items():
+        if min(photo.size) < side:
+            raise InputError(
+                f"Expected photographs of at least {side:g}×{side:g} pixels in {folder}, but {name}"
+                f" has {photo.width}×{photo.height}. Lower crop_size or zoom_out, or remove it."
+            )
+    return list(photos.values())

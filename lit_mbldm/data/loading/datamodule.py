@@ -1,0 +1,205 @@
+"""ShardDataModule: image or code shards as batches."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from lit_mbldm.data.loading.in_memory import MemoryStream, StoredCodes
+from lit_mbldm.data.loading.loader import EpochLoader
+from lit_mbldm.data.loading.reference import ReferenceSet, first_of_each, shards_identity
+from lit_mbldm.data.loading.resumable import ResumableLoader
+from lit_mbldm.data.loading.streams import ShardStream, ShuffledStream
+from lit_mbldm.data.prepare.cache import cached_codes
+from lit_mbldm.data.prepare.encoding import EncodingDataModule
+from lit_mbldm.data.shards.decoders import CodeDecoder, Decoder, ImageDecoder
+from lit_mbldm.data.shards.locate import ShardSet, open_shards
+from lit_mbldm.data.shards.patterns import validation_part
+from lit_mbldm.errors import InputError
+from lit_mbldm.parallel.ranks import all_equal, from_first
+
+
+class ShardDataModule(EncodingDataModule):
+    """Streams tar shards of images or of codes.
+
+    The model receives `{"codes": uint8 (B, S, h, w)}`, for image shards with
+    `"images": uint8 (B, 3, H, W)` beside it.
+
+    Args:
+        train: folder of shards, tar, glob or brace pattern, local or a URL, or a list of them.
+        val: the same for validation; read in order and completely. None takes the folder `val` in
+            the folder `train`, where `lit-mbldm shards --val` made one.
+        batch_size: samples a batch and process.
+        num_workers: reading processes a loader.
+        image_size: crop and resize images to this side; None takes them as they are.
+        horizontal_flip: mirror half of the training images (of code shards where the flipped
+            image's codes are stored).
+        cache_dir: folder to keep the codes of image shards in: all processes encode them before
+            training, once for each codec. None encodes each batch anew.
+        in_memory: keep all training codes in each process's memory: 24,576 bytes a 512×512 image,
+            twice that with `horizontal_flip`.
+        max_skipped: largest tolerated fraction of a process's samples of an epoch that cannot be
+            read.
+        seed: of order and mirroring, with the epoch.
+    """
+
+    def __init__(
+        self,
+        train: str | list[str],
+        val: str | list[str] | None = None,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        image_size: int | None = None,
+        horizontal_flip: bool = True,
+        cache_dir: str | None = None,
+        in_memory: bool = False,
+        max_skipped: float = 0.01,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or num_workers < 0 or (image_size is not None and image_size < 1):
+            raise InputError(
+                "Expected batch_size and image_size of at least 1 and num_workers of at least 0,"
+                f" got {batch_size}, {image_size} and {num_workers}."
+            )
+        if image_size is not None and cache_dir is not None:
+            raise InputError(
+                "image_size and cache_dir exclude each other: codes are kept of the shards' images"
+                " as they are. Write shards of that size with `lit-mbldm shards --size`."
+            )
+        self.train = train
+        self.val = val
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.image_size = image_size
+        self.horizontal_flip = horizontal_flip
+        self.cache_dir = cache_dir
+        self.in_memory = in_memory
+        self.max_skipped = max_skipped
+        self.seed = seed
+        self._train_shards: ShardSet | None = None
+        self._val_shards: ShardSet | None = None
+        self._stored: StoredCodes | None = None
+        self._identity = ""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find the shards, check them against the model's codec, encode and load what is asked for.
+
+        Raises:
+            InputError: a pattern that matches nothing, shards of another codec, images of a
+                size the codec cannot encode, images where codes are needed, too many unreadable
+                samples, a cache that cannot be written, or other samples in other processes.
+        """
+        if stage in (None, "fit"):
+            self._train_shards = self._codes_of(self._open(self.train), self.horizontal_flip)
+            if self.in_memory and self._stored is None:
+                self._stored = self._load(self._train_shards)
+            self._check_processes(self._train_shards, self._stored)
+            identity = json.dumps(shards_identity(self._train_shards))
+            digest = hashlib.sha256(identity.encode()).hexdigest()
+            self._identity = from_first(digest, self.device)
+        if (val := self.val or validation_part(self.train)) is not None:
+            self._val_shards = self._codes_of(self._open(val), False)
+            self._check_processes(self._val_shards)
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Shuffled full batches; (seed, epoch) decides their order."""
+        assert self._train_shards is not None
+        shards = self._train_shards
+        share = self.batch_size, self.rank, self.world_size, self.seed, self._identity
+        if self._stored is not None:
+            memory = MemoryStream(self._stored, *share)
+            return ResumableLoader(memory, self.current_epoch, move=self.move_to_batch)
+        stream = ShuffledStream(shards, self._decoder(shards), *share)
+        return ResumableLoader(
+            stream,
+            self.current_epoch,
+            self.num_workers,
+            self.max_skipped * len(stream) * self.batch_size,
+            self.move_to_batch,
+        )
+
+    def val_dataloader(self) -> EpochLoader | list[EpochLoader]:
+        """Every validation sample once, in order; an empty list without any."""
+        if self._val_shards is None:
+            return []
+        shards = self._val_shards
+        if shards.count < self.world_size:
+            raise InputError(
+                f"Expected a sample for each of {self.world_size} processes in {shards.name}, got"
+                f" {shards.count}. Name more shards for val, or none (null)."
+            )
+        stream = ShardStream(
+            shards, self._decoder(shards), self.batch_size, self.rank, self.world_size
+        )
+        most = self.max_skipped * shards.count / self.world_size
+        return EpochLoader(stream, self.current_epoch, self.num_workers, most)
+
+    def reference(self, max_images: int | None = None) -> ReferenceSet:
+        """The training set for scores: in order, without flips, at most so many of it."""
+        shards = first_of_each(self._open(self.train), max_images)
+        decoder = self._decoder(shards)
+        stream = ShardStream(shards, decoder, self.batch_size, self.rank, self.world_size)
+        return ReferenceSet(
+            shards.kind,
+            {"shards": shards_identity(shards), "image_size": self.image_size},
+            shards.count,
+            shards.count * self.rank // self.world_size,
+            EpochLoader(stream, lambda: 0, self.num_workers),
+        )
+
+    def _open(self, patterns: str | list[str]) -> ShardSet:
+        shards = open_shards(patterns)
+        if self.codec is not None:
+            shards.check_fingerprint(self.codec.fingerprint)
+            size = self.image_size or shards.size
+            if shards.kind == "images" and size is not None:
+                self.codec.latent_shape(size, size)
+        return shards
+
+    def _codes_of(self, shards: ShardSet, flip: bool) -> ShardSet:
+        """The shards of the cache, where one is wanted for image shards."""
+        if self.cache_dir is None or self.codec is None or shards.kind == "codes":
+            return shards
+        folder = cached_codes(
+            shards,
+            self.codec,
+            Path(self.cache_dir),
+            flip=flip,
+            device=self.device,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+        return self._open(str(folder))
+
+    def _load(self, shards: ShardSet) -> StoredCodes:
+        if shards.kind != "codes":
+            raise InputError(
+                f"in_memory keeps codes, but {shards.name} holds images. Encode them with"
+                " `lit-mbldm encode`, or set cache_dir to have them encoded first."
+            )
+        copies = self.trainer.num_devices if self.trainer is not None else 1
+        variants = 2 if self.horizontal_flip else 1
+        return StoredCodes(shards, variants, self.max_skipped, copies, self._codebook_size)
+
+    def _check_processes(self, shards: ShardSet, stored: StoredCodes | None = None) -> None:
+        count = shards.count if stored is None else len(stored.index)
+        samples = hashlib.sha256(repr([(s.name, s.count) for s in shards.shards]).encode())
+        if stored is not None:
+            samples.update(stored.index.numpy().tobytes())
+        if not all_equal(samples.hexdigest()):
+            raise InputError(
+                f"The processes do not find the same samples in {shards.name}: process {self.rank}"
+                f" finds {count}. Copy the shards again to the nodes where some are missing or"
+                " damaged."
+            )
+
+    @property
+    def _codebook_size(self) -> int:
+        """K of the model's codec, 256 where none is known."""
+        size: int = getattr(self.codec, "codebook_size", 256)
+        return size
+
+    def _decoder(self, shards: ShardSet) -> Decoder:
+        if shards.tag is not None:
+            return CodeDecoder(shards.tag.shape, self.horizontal_flip, self._codebook_size)
+        return ImageDecoder(self.image_size, self.horizontal_flip)

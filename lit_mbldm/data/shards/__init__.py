@@ -1,0 +1,1 @@
+"""Shards: manifest, names, reading, writing."""

@@ -1,0 +1,1 @@
+"""Entries on disk: config, weights, about; fetched, checked and loaded."""

@@ -1,0 +1,54 @@
+"""A model out of a training checkpoint on this machine."""
+
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import Tensor, nn
+
+from lit_mbldm.entries.about import About
+from lit_mbldm.entries.tree import build
+from lit_mbldm.entries.weights import assemble
+from lit_mbldm.errors import InputError
+
+# The key of a checkpoint under which LightningModules keep their class_path tree.
+CHECKPOINT_KEY = "lit_mbldm"
+_EXPECTED = "Expected what `lightning fit` writes, or an entry's folder."
+
+
+def load_checkpoint(path: Path) -> nn.Module:
+    """Load the model of a checkpoint, in eval mode; the averaged weights where it has them.
+
+    Raises:
+        InputError: another file, or weights that do not fit the model.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        kept, weights = checkpoint[CHECKPOINT_KEY], checkpoint["state_dict"]
+        # the command that older checkpoints kept may hold secrets
+        facts = {name: kept[name] for name in ("config", "sampling") if kept.get(name)}
+        about = About.read({**facts, "steps": checkpoint["global_step"]})
+        tree = kept["model"]
+        if not isinstance(tree, dict) or not all(
+            isinstance(name, str) and isinstance(tensor, Tensor) and _is_plain(tensor)
+            for name, tensor in weights.items()
+        ):
+            raise TypeError("its model or its state_dict is no such thing")
+    except UnpicklingError as error:  # torch's message tells how to run what the file holds
+        raise InputError(
+            f"{path} is no checkpoint of lit_mbldm: it is no file of torch.save, or holds objects"
+            f" that may run code, which are never loaded. {_EXPECTED}"
+        ) from error
+    except Exception as error:  # torch.load raises nearly anything on a file it cannot read
+        raise InputError(
+            f"{path} is no checkpoint of lit_mbldm, or is damaged: {type(error).__name__}:"
+            f" {error!s:.300}. {_EXPECTED}"
+        ) from error
+    try:
+        return assemble(build(tree, len(weights)), weights, about)
+    except InputError as error:
+        raise InputError(f"The weights in {path} do not fit its model: {error}") from error
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_meta

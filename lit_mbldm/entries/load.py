@@ -1,0 +1,125 @@
+"""`load_pretrained`: from a name, folder, checkpoint or repository to a ready module."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_mbldm.codecs import ImageCodec
+from lit_mbldm.entries.checkpoint import load_checkpoint
+from lit_mbldm.entries.entry import load_entry
+from lit_mbldm.entries.entry_config import CONFIG
+from lit_mbldm.errors import InputError
+
+ASSETS = Path(__file__).parents[1] / "zoo" / "assets"
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
+
+
+def list_pretrained() -> list[str]:
+    """Names of the entries that ship with the package."""
+    return sorted(path.parent.name for path in ASSETS.glob(f"*/{CONFIG}"))
+
+
+def load_pretrained(
+    name: str | Path,
+    revision: str | None = None,
+    device: str | torch.device | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Any:
+    """Load a codec, a diffusion model or a refiner, in eval mode.
+
+    A model brings its codec, and its refiner where its entry holds one. Every file of an entry is
+    compared with its sha256, and nothing is unpickled but a local checkpoint's tensors.
+
+    Args:
+        name: a shipped name, an entry's folder, a training checkpoint (`.ckpt`), whose averaged
+            weights are taken where it has them, a run's folder, whose `checkpoints/last.ckpt` is
+            taken, or `org/repo`, `org/repo@revision` on the Hub. A shipped name comes first, then
+            what is on the disk: `./name` is a folder.
+        revision: branch, tag or commit on the Hub; its default branch otherwise.
+        device: where the module goes; the CPU otherwise.
+        cache_dir: of the Hub's files; the Hub client's own otherwise.
+        local_files_only: take the Hub's files from the cache, without the network.
+
+    Returns:
+        An `ImageCodec`, `DiffusionModule` or `Refiner`.
+
+    Raises:
+        InputError: nothing of that name, an entry that is damaged or does not fit, or a device
+            that cannot be used.
+        OSError: the Hub fails.
+    """
+    module = _load(name, revision, cache_dir, local_files_only)
+    try:
+        return module.to(device or "cpu")
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"The device {device} cannot be used: {error}") from error
+
+
+def _load(
+    name: str | Path, revision: str | None, cache_dir: str | Path | None, local_files_only: bool
+) -> torch.nn.Module:
+    folder, checkpoint = find_folder(name), _find_checkpoint(Path(name))
+    if revision is not None and (folder or checkpoint):
+        raise InputError(f"{name} is not on the Hub: leave the revision {revision!r} out.")
+    if folder is not None:
+        return load_entry(folder)
+    if checkpoint is not None:
+        return load_checkpoint(checkpoint)
+    from lit_mbldm.entries.fetch import load_from_hub  # slow to import, which shipped entries spare
+
+    repository, revision = parse_repository(str(name), revision)
+    return load_from_hub(repository, revision, cache_dir, local_files_only)
+
+
+def find_folder(name: str | Path) -> Path | None:
+    """The folder of an entry that ships or lies on this machine, where it is one's name or path."""
+    if isinstance(name, str) and name in list_pretrained():
+        return ASSETS / name
+    path = Path(name)
+    return path if path.is_dir() and _find_checkpoint(path) is None else None
+
+
+def _find_checkpoint(path: Path) -> Path | None:
+    """The checkpoint that a path names: a file, or the last one of a run's folder."""
+    if not path.is_dir():
+        return path if path.exists() else None
+    last = path / "checkpoints" / "last.ckpt"
+    return last if last.exists() and not (path / CONFIG).exists() else None
+
+
+def parse_repository(name: str, revision: str | None = None) -> tuple[str, str | None]:
+    """Split `org/repo[@revision]`.
+
+    Raises:
+        InputError: it is nothing of that form, or says another revision.
+    """
+    repository, _, named = name.partition("@")
+    if not REPOSITORY.fullmatch(repository) or Path(name).suffix in PICKLES:
+        is_path = "://" not in name and ("/" in name or name.endswith(PICKLES))
+        kind = "There is no such file or folder:" if is_path else "There is no codec or model"
+        raise InputError(
+            f"{kind} {name!r}. Expected a shipped name ({', '.join(list_pretrained())}), a"
+            " checkpoint file, the folder of an entry or of a run, or org/repo[@revision] on the"
+            " Hub, where pickled files are never read."
+        )
+    if named and revision not in (None, named):
+        raise InputError(f"{name} says another revision than {revision!r}: leave one out.")
+    return repository, named or revision
+
+
+def load_codec(name: str | Path) -> ImageCodec:
+    """Load a codec as `load_pretrained` does.
+
+    Raises:
+        InputError: as `load_pretrained`, or a model in place of a codec.
+    """
+    codec = load_pretrained(name)
+    if not isinstance(codec, ImageCodec):
+        raise InputError(
+            f"{name} is a {type(codec).__name__}, expected a codec such as opq-32-8-8."
+        )
+    return codec

@@ -1,0 +1,1 @@
+"""The Hub: push, list, model card."""

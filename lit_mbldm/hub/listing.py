@@ -1,0 +1,67 @@
+"""What there is in the zoo, as text."""
+
+from lit_mbldm.entries.entry_config import CONFIG, LIBRARY, read_config
+from lit_mbldm.entries.load import ASSETS, list_pretrained
+
+_MOST = 100
+_SECONDS = 4.0
+
+
+def list_shipped() -> str:
+    """The entries that ship with the package, with their licences and figures."""
+    lines = ["Shipped with lit_mbldm, no network needed:"]
+    for name in list_pretrained():
+        config = read_config(ASSETS / name / CONFIG)
+        kind = str(config.model["class_path"]).rpartition(".")[2]
+        size = sum(path.stat().st_size for path in (ASSETS / name).rglob("*") if path.is_file())
+        lines += ["", f"{name}   {kind}, {size / 1e6:.1f} MB"]
+        lines.append(f"  licence of the weights: {config.about.license or 'not stated'}")
+        if config.about.data:
+            lines.append(f"  has seen {config.about.data}")
+        lines += [
+            f"  {figure.metric} {figure.value:g} ({figure.data})" for figure in config.about.figures
+        ]
+    return "\n".join(
+        [*lines, "", 'Load one with load_pretrained("NAME"); --search looks on the Hub.']
+    )
+
+
+def list_hub(words: str) -> str:
+    """Repositories on the Hub whose card names this library, most downloaded first.
+
+    Args:
+        words: in their names; all where there are none.
+
+    Raises:
+        InputError: offline.
+        OSError: the Hub fails.
+    """
+    from huggingface_hub import ModelInfo, constants
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    from lit_mbldm.entries.hub_errors import hub_errors_explained
+
+    asked: dict[str, str | int] = {"filter": LIBRARY, "sort": "downloads", "limit": _MOST}
+    if words:
+        asked["search"] = words
+    with hub_errors_explained("The list of models"):
+        # the client's own list_models asks for half a minute where there is no network
+        response = get_session().get(
+            f"{constants.ENDPOINT}/api/models",
+            params=asked,
+            headers=build_hf_headers(library_name=LIBRARY),
+            timeout=_SECONDS,
+        )
+        hf_raise_for_status(response)
+        found = [ModelInfo(**{"siblings": None, **model}) for model in response.json()]
+    if not found:
+        return f"{constants.ENDPOINT} has no {LIBRARY} model{f' named {words}' if words else ''}."
+    width = max(len(model.id) for model in found)
+    rows = [
+        f"{model.id:<{width}}  {model.downloads or 0:>9,} downloads  {model.pipeline_tag or ''}"
+        f"{'  private' if model.private else ''}"
+        f"{''.join(f'  {tag}' for tag in model.tags or [] if tag.startswith('license:'))}"
+        for model in found
+    ]
+    more = [f"The first {_MOST}; give more words."] if len(found) == _MOST else []
+    return "\n".join([*rows, *more])

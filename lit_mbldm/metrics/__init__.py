@@ -1,0 +1,1 @@
+"""Metrics: quality of codecs, fidelity of samples."""

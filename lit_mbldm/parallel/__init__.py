@@ -1,0 +1,1 @@
+"""Processes beside this one: ranks, launchers, workers."""

@@ -1,0 +1,1 @@
+"""Callbacks: draw, score, write, anneal."""

@@ -1,0 +1,1 @@
+"""Resume: checkpoints, pre-emption, the same step again."""

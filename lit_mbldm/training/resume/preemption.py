@@ -1,0 +1,178 @@
+"""Leaving on a signal: save, exit with a code that means "again"."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.fabric.plugins.environments import TorchElasticEnvironment
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.utilities import rank_zero_only
+
+from lit_mbldm.training.resume.last_checkpoint import last_keeper, save_last
+
+EXIT_CODE = getattr(os, "EX_TEMPFAIL", 75)
+# those that the system has
+_NAMES = ("SIGUSR1", "SIGTERM", "SIGINT")
+SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+_PATIENCE = 1.0  # seconds; `timeout` and torchrun send a signal twice
+
+
+class Preemption(L.Callback):
+    """On SIGUSR1, SIGTERM or Ctrl-C to any process, saves last.ckpt after the step, exits with 75.
+
+    A second Ctrl-C leaves at once.
+
+    Several processes look for signals also where validation begins, a single one after each batch
+    of it. Validation then begins anew in the resumed run. Before training, such as while the data
+    are encoded, and in other verbs than fit, a signal ends the process at once, with the same code.
+
+    Takes the place of Lightning's handlers: those communicate inside the handler, and on SLURM
+    save in the middle of a step; outside of training they swallow SIGTERM. Without a last.ckpt to
+    write, signals keep their meaning.
+    """
+
+    def __init__(self) -> None:
+        self._trainer: L.Trainer | None = None
+        self._tidy: Callable[[], None] = lambda: None
+        self._parent = os.getppid()
+        self._received: signal.Signals | None = None
+        self._received_at = 0.0
+        self._former: dict[signal.Signals, Any] = {}
+
+    def take_signals(self) -> None:
+        """Leave at once on a signal, until training begins; to be called before all else."""
+        if threading.current_thread() == threading.main_thread():
+            self._former = {number: signal.signal(number, self._leave) for number in SIGNALS}
+
+    def watch(self, trainer: L.Trainer, tidy: Callable[[], None]) -> None:
+        """End the processes too that this trainer starts, and tidy up when leaving at once."""
+        self._trainer, self._tidy = trainer, tidy
+        if self._former:
+            connector = trainer._signal_connector
+            connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+
+    def give_back(self) -> None:
+        """Give the signals back the meaning that they had."""
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Note signals from now on, before any process is forked to read data."""
+        if last_keeper(trainer) is None:
+            self.give_back()
+        for number in self._former:
+            signal.signal(number, self._note)
+
+    def between_steps(self, trainer: L.Trainer) -> None:
+        """Save and leave if any process got a signal."""
+        if self._former and self._agreed(trainer):
+            raise self._exit(trainer, save_last(trainer))
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Save the step before and leave, if any process got a signal.
+
+        Not at the end of an epoch, whose figures are not logged yet. Nothing is saved before
+        training.
+        """
+        if self._to_leave(trainer):
+            raise self._exit_before_validation(trainer)
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *numbers: int
+    ) -> None:
+        """The same; not with several processes, of which one may have lost batches."""
+        if trainer.world_size == 1 and self._to_leave(trainer):
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, WeightAveraging):
+                    callback.on_validation_epoch_end(trainer, pl_module)  # the weights in training
+            raise self._exit_before_validation(trainer)
+
+    def _to_leave(self, trainer: L.Trainer) -> bool:
+        loop = trainer.fit_loop.epoch_loop
+        in_step = loop._should_accumulate() or loop._is_training_done
+        possible = trainer.sanity_checking or not in_step
+        return bool(self._former) and possible and self._agreed(trainer)
+
+    def _exit_before_validation(self, trainer: L.Trainer) -> SystemExit:
+        if trainer.sanity_checking:
+            return self._exit(trainer, None)
+        trainer.training = True
+        return self._exit(trainer, save_last(trainer))
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Give the signals back: nothing is left to save."""
+        self.give_back()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Give the signals back, unless leaving because of one: another changes nothing."""
+        self.give_back()
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        """End now: what is finished stays, and threads at work hold nothing up."""
+        self._ignore()
+        if _started_by_lightning():
+            if os.getppid() == self._parent:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._parent, number)
+        elif self._trainer is not None:
+            for process in getattr(self._trainer.strategy.launcher, "procs", []):
+                process.kill()
+        how = (
+            "without saving. Continue from the last checkpoint with --ckpt_path last."
+            if self._received
+            else "at once. Give the same command again to go on."
+        )
+        self._tidy()
+        _write(f"{signal.Signals(number).name}: left {how}")
+        os._exit(_exit_code())
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        waited = time.monotonic() - self._received_at
+        if number == self._received == signal.SIGINT and waited > _PATIENCE:
+            self._leave(number, frame)
+        if self._received is None:
+            self._received, self._received_at = signal.Signals(number), time.monotonic()
+            if number == signal.SIGINT:
+                _write("SIGINT: saving after this step. Press Ctrl-C again to leave at once.")
+
+    def _agreed(self, trainer: L.Trainer) -> bool:
+        return trainer.strategy.reduce_boolean_decision(self._received is not None, all=False)
+
+    def _exit(self, trainer: L.Trainer, saved: str | None) -> SystemExit:
+        trainer.strategy.barrier()
+        self._ignore()
+        _tell(self._received, trainer.global_step, saved)
+        return SystemExit(_exit_code())
+
+    def _ignore(self) -> None:
+        for number in self._former:
+            signal.signal(number, signal.SIG_IGN)  # Python's own end would undo any other handler
+        self._former = {}
+
+
+def _started_by_lightning() -> bool:
+    return os.environ.get("LOCAL_RANK", "0") != "0" and not TorchElasticEnvironment.detect()
+
+
+def _exit_code() -> int:
+    # Lightning kills a process whose children, which it started itself, end with another code
+    return 0 if _started_by_lightning() else EXIT_CODE
+
+
+@rank_zero_only
+def _write(text: str) -> None:
+    os.write(1, f"\n{text}\n".encode())  # print may be what the signal interrupted
+
+
+@rank_zero_only
+def _tell(received: signal.Signals | None, step: int, saved: str | None) -> None:
+    name = received.name if received else "Another process's signal"
+    what = f"step {step} is in {saved}" if saved else "no step since the start, nothing to save"
+    print(f"\n{name}: {what}. Continue with --ckpt_path last.", flush=True)

@@ -1,1 +1,0 @@
-"""The verbs of the command: their arguments, and where they lead."""

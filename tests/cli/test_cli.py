@@ -1,0 +1,707 @@
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import lightning.pytorch  # noqa: F401  its log handler must hold a stream that outlives a test
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import lit_mbldm
+from lit_mbldm.cli import main
+from lit_mbldm.data.prepare.write_shards import write_shards
+from lit_mbldm.denoisers import RefinerUNet, UNet
+from lit_mbldm.entries.entry import save_entry
+from lit_mbldm.hub.listing import list_shipped
+from lit_mbldm.pictures import grid
+from lit_mbldm.processes import CategoricalProcess, GaussianProcess
+from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, Refiner, SampleOptions
+from lit_mbldm.zoo import load_pretrained
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SMALL = """
+seed_everything: 0
+model:
+  class_path: lit_mbldm.training.{module}
+  init_args:
+    codec: opq-32-8-8
+    image_size: 32
+    denoiser:
+      class_path: lit_mbldm.denoisers.UNet
+      init_args: {{in_channels: 6, out_channels: {channels}, base_channels: 16,
+                   channel_multipliers: [1, 2], blocks_per_level: 1}}
+    process:
+      class_path: lit_mbldm.processes.{process}
+data:
+  class_path: lit_mbldm.data.{data}
+trainer:
+  accelerator: cpu
+  max_epochs: 1
+  default_root_dir: {root}
+  enable_progress_bar: false
+  enable_model_summary: false
+  logger: false
+  callbacks:
+    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+      init_args: {{dirpath: {root}, save_last: true}}
+    - class_path: lit_mbldm.training.SampleImages
+      init_args: {{num_images: 4, options: {{steps: 2}}}}
+"""
+CROPS = "CropDataModule\n  init_args: {crop_size: 32, batch_size: 8, crops_per_epoch: 16}"
+
+
+def write_config(folder: Path, kind: str, data: str = CROPS) -> Path:
+    continuous = kind == "continuous"
+    text = SMALL.format(
+        module="ContinuousDiffusion" if continuous else "CategoricalDiffusion",
+        process="GaussianProcess" if continuous else "CategoricalProcess",
+        channels=6 if continuous else 1536,
+        data=data,
+        root=folder,
+    )
+    (folder / "job.yaml").write_text(text)
+    return folder / "job.yaml"
+
+
+def make_photos(folder: Path, count: int, side: int = 48) -> Path:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((side, side)).save(folder / f"{i:03d}.png")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_argv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["lit-mbldm"])
+
+
+def fails(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run the command, which must end with a message and no traceback; return the message."""
+    with pytest.raises(SystemExit) as stopped:
+        main(args)
+    assert stopped.value.code not in (0, None)
+    shown = capsys.readouterr()
+    message = f"{stopped.value.code} {shown.err}"
+    assert "Traceback" not in message
+    return message
+
+
+@pytest.mark.parametrize("kind", ["continuous", "categorical"])
+def test_folder_to_codes_to_model_to_grid(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_photos(tmp_path / "photos", 12)
+    shards, codes = tmp_path / "shards", tmp_path / "codes"
+    main(["shards", str(photos), str(shards), "--size", "32"])
+    main(["encode", str(shards), str(codes), "--codec", "opq-32-8-8"])
+    assert json.loads((codes / "manifest.json").read_text())["count"] == 12
+    data = f"ShardDataModule\n  init_args: {{train: {codes}, val: {shards}, batch_size: 4}}"
+    main(["fit", "--config", str(write_config(tmp_path, kind, data))])
+    printed = capsys.readouterr().out
+    (command,) = [line for line in printed.splitlines() if line.startswith("Make more:")]
+    checkpoint = command.split()[4]
+    grids = []
+    for batch_size in (1, 3):
+        out = tmp_path / f"grid{batch_size}.png"
+        main(["sample", checkpoint, "-n", "4", "--steps", "3", "--seed", "0",
+              "--batch-size", str(batch_size), "--out", str(out)])  # fmt: skip
+        grids.append(np.asarray(Image.open(out)))
+    assert np.array_equal(*grids)
+
+
+def test_intervals_are_options_beside_a_list_of_callbacks(tmp_path: Path) -> None:
+    config = write_config(tmp_path, "continuous")
+    config.write_text(
+        config.read_text().replace("save_last: true", "save_last: true, save_top_k: -1")
+    )
+    main(["fit", f"--config={config}", "--trainer.max_epochs=2", "--checkpoint_every=3",
+          "--sample_every=2"])  # fmt: skip
+    saved = {path.name for path in tmp_path.glob("*.ckpt")}
+    assert saved == {"epoch=1-step=3.ckpt", "last.ckpt"}
+    drawn = {path.name for path in (tmp_path / "pictures").glob("samples*")}
+    assert drawn == {"samples-0000002.png", "samples-0000004.png"}
+
+
+def test_a_refiner_ends_with_its_picture_and_the_next_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_photos(tmp_path / "photos", 2, side=64)
+    monkeypatch.chdir(tmp_path)
+    options = ["--data.crop_size=64", "--data.batch_size=2", "--trainer.max_steps=1"]
+    main(["fit", f"--config={CONFIGS / 'jpq48_decoder.yaml'}", f"--data.folder={photos}", *options])
+    (next_command,) = re.findall("Use it: lit-mbldm (.*) OUT", capsys.readouterr().out)
+    with Image.open("runs/jpq48_decoder/version_0/refined.png") as picture:
+        assert picture.width > 3 * 64
+    main([*next_command.split(), "decoder"])
+
+
+def test_lines_of_lightning_that_tell_nothing_are_left_out(tmp_path: Path) -> None:
+    """And an error begins a line of its own, though a bar was being drawn."""
+    config = write_config(tmp_path, "continuous")
+    keys = yaml.safe_load(config.read_text())
+    keys["trainer"] |= {"enable_progress_bar": True, "enable_model_summary": True}
+    keys["trainer"]["callbacks"].append({"class_path": "fails_for_tests.Fails"})
+    config.write_text(yaml.safe_dump(keys))
+    (tmp_path / "fails_for_tests.py").write_text(
+        "import lightning, lit_mbldm.errors\n"
+        "class Fails(lightning.Callback):\n"
+        "    def on_train_batch_end(self, *rest):\n"
+        "        raise lit_mbldm.errors.InputError('no more')\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-m", "lit_mbldm", "fit", f"--config={config}"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    assert "Trainable params" in ran.stdout
+    for noise in ("Tip", "_pytree", "Flops", "FLOPs"):
+        assert noise not in ran.stdout
+    assert "error: no more" in ran.stdout.split("\n")
+
+
+@pytest.mark.parametrize(("quantizer", "last"), [("PQ-16-8-8", "Cr"), ("JPQ-32", "P3")])
+def test_codec_fit_and_report(
+    quantizer: str, last: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_photos(tmp_path / "photos", 2, side=64)
+    codec = tmp_path / "codec"
+    main(["codec", "fit", quantizer, str(photos), str(codec), "--max-patches", "2000"])
+    main(["codec", "report", str(codec), str(photos), "--picture", str(tmp_path / "p.png")])
+    printed = capsys.readouterr().out
+    assert f"{quantizer} on 2 images: 0.5 bits a pixel (1:48), PSNR" in printed
+    assert printed.splitlines()[-2].startswith(last)  # before the picture's name
+    with Image.open(tmp_path / "p.png") as picture:
+        assert picture.width > 200
+    names = {path.suffix for path in codec.iterdir()}
+    assert names == {".json", ".safetensors"}
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_is_parsed_by_the_real_command(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", str(path), "--print_config"])
+    assert stopped.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"].startswith("lit_mbldm.")
+
+
+def test_the_command_has_three_names() -> None:
+    folder = Path(sys.executable).parent
+    module = [sys.executable, "-m", "lit_mbldm"]
+    texts = [
+        subprocess.run([*name, "--help"], capture_output=True, text=True, check=True).stdout
+        for name in (module, [folder / "lightning"], [folder / "lit-mbldm"])
+    ]
+    assert texts[0] == texts[1] == texts[2]
+    for verb in ("fit", "validate", "shards", "codec", "encode", "sample"):
+        assert verb in texts[0]
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+def test_the_help_of_a_lightning_verb_is_a_page(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    page = capsys.readouterr().out.splitlines()
+    assert len(page) < 60
+    assert any(line.split()[:1] == ["quickstart"] for line in page)
+
+
+def test_importing_the_package_is_light() -> None:
+    code = "import sys, lit_mbldm, lit_mbldm.zoo; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"faiss", "webdataset", "torchvision", "lightning"} & set(ran.stdout.split())
+
+
+def test_other_verbs_go_to_lightning_sdk_where_it_is_installed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "invalid choice: 'login'" in fails(["login"], capsys)
+    info = tmp_path / "lightning_sdk-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lightning-sdk\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[console_scripts]\nlightning = fake_sdk:run\n")
+    (tmp_path / "fake_sdk.py").write_text("import sys\ndef run(): print('sdk', sys.argv[1:])\n")
+    ran = subprocess.run(
+        [sys.executable, "-m", "lit_mbldm", "login", "--now"],
+        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert ran.stdout == "sdk ['login', '--now']\n"
+
+
+def test_a_misspelt_key_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path, "categorical")
+    text = config.read_text()
+    for right, wrong in (("image_size", "imagesize"), ("trainer:", "trianer:")):
+        config.write_text(text.replace(right, wrong))
+        assert wrong.strip(":") in fails(["fit", "--config", str(config)], capsys)
+
+
+def test_a_config_that_is_missing_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no.yaml" in fails(["fit", "--config", str(tmp_path / "no.yaml")], capsys)
+
+
+def test_shards_that_match_nothing_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = f"ShardDataModule\n  init_args: {{train: '{tmp_path}/none-*.tar'}}"
+    config = write_config(tmp_path, "categorical", data)
+    assert "none-*.tar" in fails(["fit", "--config", str(config)], capsys)
+
+
+def test_codes_of_another_codec_stop_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_photos(tmp_path / "photos", 4)
+    main(["codec", "fit", "OPQ-32-8-8", str(photos), str(tmp_path / "codec"),
+          "--max-patches", "1000"])  # fmt: skip
+    main(["shards", str(photos), str(tmp_path / "shards"), "--size", "32"])
+    main(["encode", str(tmp_path / "shards"), str(tmp_path / "codes"),
+          "--codec", str(tmp_path / "codec")])  # fmt: skip
+    data = f"ShardDataModule\n  init_args: {{train: {tmp_path / 'codes'}, batch_size: 2}}"
+    config = write_config(tmp_path, "categorical", data)
+    capsys.readouterr()
+    message = fails(["fit", "--config", str(config)], capsys)
+    assert "lit-mbldm encode" in message
+
+
+def encoded(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_encode_shares_the_work_among_processes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shards(make_photos(tmp_path / "photos", 40), tmp_path / "shards", 64, shard_size=4)
+    args = ["encode", str(tmp_path / "shards")]
+    together, codec = str(tmp_path / "together"), ["--codec", "opq-32-8-8", "--workers", "1"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = [*torchrun, "--master-port", "0", "-m", "lit_mbldm", *args, together, *codec]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "40 images as codes in 10 shards" in ran.stdout
+    assert len(re.findall("40 images as codes|Other processes finish the rest", ran.stdout)) == 2
+    assert re.search(r"encode \(process [01] of 2\)", ran.stderr)
+    monkeypatch.setenv("SLURM_NTASKS", "3")
+    for rank in (2, 0):
+        monkeypatch.setenv("SLURM_PROCID", str(rank))
+        main([*args, str(tmp_path / "slurm"), *codec])
+        assert "40 images as codes" in capsys.readouterr().out
+    monkeypatch.delenv("SLURM_NTASKS")
+    main([*args, str(tmp_path / "alone"), *codec])
+    assert encoded(tmp_path / "together") == encoded(tmp_path / "slurm")
+    assert encoded(tmp_path / "slurm") == encoded(tmp_path / "alone")
+
+
+@pytest.mark.parametrize(
+    ("variables", "options", "word"),
+    [
+        ({"RANK": "2", "WORLD_SIZE": "2"}, [], "RANK='2'"),
+        ({"RANK": "0"}, [], "WORLD_SIZE=''"),
+        ({"SLURM_PROCID": "x", "SLURM_NTASKS": "2"}, [], "SLURM_PROCID='x'"),
+        ({}, ["--device", "nowhere"], "nowhere"),
+        ({}, ["--workers", "0"], "whole number from 1"),
+    ],
+)
+def test_encode_refuses_what_it_cannot_work_with(
+    variables: dict[str, str],
+    options: list[str],
+    word: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    args = ["encode", "shards", str(tmp_path / "out"), "--codec", "opq-32-8-8", *options]
+    assert word in fails(args, capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_empty_and_foreign_folders_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "notes.txt").write_text("no image")
+    for name in ("empty", "text", "missing"):
+        out = str(tmp_path / "out")
+        assert name in fails(["shards", str(tmp_path / name), out, "--size", "32"], capsys)
+        assert name in fails(["codec", "fit", "VQ-8-8-8", str(tmp_path / name), out], capsys)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--split", "val", "photos"], ["--base-url", "http://x", "photos"],
+     ["--download", "cat", "photos"]],
+    ids=["neither", "split of photos", "mirror of photos", "both"],
+)  # fmt: skip
+def test_shards_take_a_source_or_a_download(
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_photos(tmp_path / "photos", 1)
+    message = fails(["shards", "--size", "32", *options, "out"], capsys)
+    assert "Expected" in message
+    assert "--download" in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("order", ["SOURCE -- OUT", "-- SOURCE OUT", "SOURCE OUT --"])
+def test_shards_take_their_paths_anywhere(order: str, tmp_path: Path) -> None:
+    paths = {"SOURCE": str(make_photos(tmp_path / "photos", 2)), "OUT": str(tmp_path / "out")}
+    options = ["--size", "32", "--max-skipped", "0.1"]
+    given = [options if word == "--" else [paths[word]] for word in order.split()]
+    main(["shards", *(text for part in given for text in part)])
+    assert (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("share", ["-0.1", "1.1", "nan", "inf", "much"])
+def test_a_share_that_is_none_is_refused_at_once(
+    share: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = str(make_photos(tmp_path / "photos", 1))
+    command = ["shards", photos, str(tmp_path / "out"), "--size", "32", f"--max-skipped={share}"]
+    assert f"expected a number from 0 to 1, got '{share}'" in fails(command, capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_tell_that_images_were_enlarged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_photos(tmp_path / "photos", 2)
+    side = min(Image.open(photos / "000.png").size)
+    main(["shards", str(photos), str(tmp_path / "small"), "--size", str(side)])
+    assert "enlarged" not in capsys.readouterr().out
+    main(["shards", "--size", str(2 * side), str(photos), str(tmp_path / "large")])
+    printed = capsys.readouterr().out
+    assert (
+        f"2 of them were enlarged to {2 * side}×{2 * side}: the shortest side was {side} pix"
+        in printed
+    )
+
+
+def test_bad_images_among_good_ones_are_skipped_counted_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_photos(tmp_path / "photos", 5)
+    Image.new("RGB", (1, 1)).save(photos / "tiny.png")
+    Image.new("1", (10_000, 10_001)).save(photos / "bomb.png")
+    whole = (photos / "000.png").read_bytes()
+    (photos / "half.png").write_bytes(whole[: len(whole) // 2])
+    message = fails(["shards", str(photos), str(tmp_path / "strict"), "--size", "32"], capsys)
+    for name in ("tiny.png", "bomb.png", "half.png", "3 of 8"):
+        assert name in message
+    main(["shards", str(photos), str(tmp_path / "out"), "--size", "32", "--max-skipped", "0.5"])
+    shown = capsys.readouterr()
+    assert "Skipped 3 images" in shown.err
+    for out in ("strict", "out"):
+        with tarfile.open(tmp_path / out / "images-000000.tar") as archive:
+            assert len(archive.getnames()) == 5
+
+
+def test_sample_refuses_what_is_no_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "grid.png")]
+    assert "no-such-model" in fails(["sample", "no-such-model", *out], capsys)
+    assert "PatchCodec" in fails(["sample", "opq-32-8-8", *out], capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["-n", "0"], "whole number from 1"),
+        (["-n", "9" * 20], "at most 18 digits"),
+        (["-n", "9" * 5000], "at most 18 digits"),
+        (["--batch-size", "-1"], "whole number from 1"),
+        (["--seed", "-1"], "whole number from 0"),
+        (["--steps", "5000"], "[1, 1000]"),
+        (["--device", "nowhere"], "nowhere"),
+        (["--temperature", "0.5"], "takes no temperature"),
+        (["--temperature", "0", "1"], "takes no temperature"),
+        (["--temperature", "-1"], "numbers from 0, or argmax, got '-1'"),
+        (["--temperature", "1", "nan"], "numbers from 0, or argmax, got 'nan'"),
+        (["--temperature", "1", "warm"], "numbers from 0, or argmax, got 'warm'"),
+        (["--sampler", "euler"], "'euler' (choose from ddpm, ddim, dpm++)"),
+        (["--sampler", "ddim", "--eta", "1.1"], "lies in [0, 1], got 1.1"),
+        (["--sampler", "ddim", "--eta", "some"], "--eta"),
+        (["--eta", "0.5"], "eta is ddim's"),
+        (["--sampler", "dpm++", "--eta", "1"], "eta is ddim's"),
+        (["--refiner", "no-such-refiner"], "no-such-refiner"),
+        (["--refiner", "opq-32-8-8"], "expected a Refiner"),
+        (["--path", "1"], "from 2 to 51 frames"),
+        (["--path", "11", "--steps", "5"], "from 2 to 6 frames, not 11"),
+        (["--path", "many"], "whole number"),
+        (["--path", "--steps", "5000"], "[1, 1000]"),
+        (["--path", "--refiner", "opq-32-8-8"], "leave --refiner out"),
+        (["--path", "--temperature", "0", "1"], "one --temperature"),
+        (["--path", "-n", "17"], "--batch-size"),
+        (["--out", "grid.jpg"], "PNG"),
+        (["--out", "missing/grid.png"], "does not exist"),
+    ],
+)
+def test_sample_refuses_bad_options_before_it_works(
+    options: list[str], word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ContinuousDiffusion("opq-32-8-8", UNet(6, 6, 8, (1,), 1), GaussianProcess(), 16)
+    save_entry(model, tmp_path / "model")
+    args = ["sample", str(tmp_path / "model"), "--out", str(tmp_path / "grid.png"), *options]
+    message = fails(args, capsys)
+    assert word in message
+    assert "sampling:" not in message  # the progress bar
+    assert not (tmp_path / "grid.png").exists()
+
+
+@pytest.fixture(scope="module")
+def entry(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of a model whose samples follow its temperature."""
+    torch.manual_seed(0)
+    network = UNet(6, 1536, 8, (1,), 1)
+    torch.nn.init.normal_(network.head.weight, std=0.5)
+    path = tmp_path_factory.mktemp("entry") / "model"
+    save_entry(CategoricalDiffusion("opq-32-8-8", network, CategoricalProcess(), 32), path)
+    return str(path)
+
+
+@pytest.fixture
+def categorical(entry: str) -> CategoricalDiffusion:
+    return load_pretrained(entry)
+
+
+def sheet(path: Path) -> torch.Tensor:
+    """A picture as (3, H, W) uint8."""
+    return torch.from_numpy(np.asarray(Image.open(path)).copy()).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("options", [{"sampler": "dpm++"}, {"sampler": "ddim", "eta": 0.5},
+                                     {"temperature": 0.0}])  # fmt: skip
+def test_sample_draws_as_its_options_say(
+    options: dict[str, Any], categorical: CategoricalDiffusion, entry: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "grid.png"
+    given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    main(["sample", entry, "-n", "2", "--steps", "3", "--seed", "7", "--out", str(out), *given])
+    assert torch.equal(sheet(out), grid(categorical.sample(2, 3, 7, **options)))
+
+
+def test_sample_refines_where_it_is_told(
+    categorical: CategoricalDiffusion, entry: str, tmp_path: Path
+) -> None:
+    network = RefinerUNet(8, (1, 2))
+    torch.nn.init.normal_(network.head.weight, std=0.1)
+    refiner = Refiner("opq-32-8-8", network)
+    save_entry(refiner, tmp_path / "refiner")
+    out = tmp_path / "grid.png"
+    main(["sample", entry, "-n", "2", "--steps", "3", "--refiner", str(tmp_path / "refiner"),
+          "--out", str(out)])  # fmt: skip
+    assert torch.equal(sheet(out), grid(categorical.sample(2, 3, refiner=refiner)))
+    assert not torch.equal(sheet(out), grid(categorical.sample(2, 3)))
+
+
+def test_sample_shows_temperatures_as_rows_of_the_same_seeds(
+    categorical: CategoricalDiffusion,
+    entry: str,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "rows.png"
+    main(["sample", entry, "-n", "3", "--steps", "3", "--temperature", "argmax", "0.1", "2",
+          "--out", str(out)])  # fmt: skip
+    rows = [categorical.sample(3, 3, temperature=t) for t in (0, 0.1, 2)]
+    expected = grid(torch.cat(rows), columns=3)
+    assert torch.equal(sheet(out)[:, :, -expected.shape[2] :], expected)
+
+
+def test_sample_shows_the_way_from_noise(
+    categorical: CategoricalDiffusion,
+    entry: str,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "path.png"
+    main(["sample", entry, "-n", "2", "--steps", "4", "--temperature", "0.5", "--path", "3",
+          "--out", str(out)])  # fmt: skip
+    paths = categorical.sample_paths(2, SampleOptions(steps=4, temperature=0.5), 3)
+    expected = grid(paths.flatten(0, 1), columns=3)
+    assert torch.equal(sheet(out)[:, -expected.shape[1] :], expected)
+
+
+@pytest.mark.slow
+def test_sample_works_without_streams(entry: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m lit_mbldm sample {entry} -n 1 --steps 2 2>&- >&-"
+    subprocess.run(command, shell=True, cwd=tmp_path, timeout=100, check=True)
+    assert (tmp_path / "grid.png").exists()
+
+
+@pytest.mark.slow
+def test_an_ascii_locale_gets_question_marks_and_a_hint(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    config = tmp_path / "job.yaml"
+    config.write_text("# 8×8 patches", encoding="utf-8")
+    shown = []
+    for arguments in (["zoo"], ["fit", "--config", str(config)]):
+        command = [sys.executable, "-m", "lit_mbldm", *arguments]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=100, check=False
+        )
+        shown.append(done.stdout + done.stderr)
+    assert list_shipped().replace("×", "?") in shown[0]
+    assert "set PYTHONUTF8=1" in shown[1]
+    assert "Traceback" not in "".join(shown)
+
+
+def test_sample_writes_a_file_an_image(
+    categorical: CategoricalDiffusion, entry: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    command = ["sample", entry, "-n", "3", "--steps", "2", "--batch-size", "2", "--out"]
+    main([*command, f"{tmp_path}/new/"])
+    images = [sheet(tmp_path / "new" / f"00000{i}.png") for i in range(3)]
+    assert torch.equal(torch.stack(images), categorical.sample(3, 2))
+    assert "already holds pictures" in fails([*command, str(tmp_path / "new")], capsys)
+    assert "one picture" in fails([*command, f"{tmp_path}/paths/", "--path"], capsys)
+
+
+def test_a_path_has_the_frames_that_its_steps_allow(entry: str, tmp_path: Path) -> None:
+    for name, options in {"default": [], "six": ["6"]}.items():
+        main(["sample", entry, "-n", "1", "--steps", "5", "--out", str(tmp_path / f"{name}.png"),
+              "--path", *options])  # fmt: skip
+    assert torch.equal(sheet(tmp_path / "default.png"), sheet(tmp_path / "six.png"))
+
+
+def test_a_random_seed_is_told(entry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("lit_mbldm.training.options.rank_zero_info", told.append)
+    command = ["sample", entry, "-n", "1", "--steps", "2", "--out"]
+    main([*command, str(tmp_path / "random.png"), "--seed", "random"])
+    seed = told[0].removeprefix("Fresh seed: ")
+    main([*command, str(tmp_path / "same.png"), "--seed", seed])
+    assert torch.equal(sheet(tmp_path / "random.png"), sheet(tmp_path / "same.png"))
+
+
+def test_sample_takes_a_run_s_folder_and_names_a_missing_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = tmp_path / "version_0", ["-n", "1", "--steps", "2", "--out", str(tmp_path / "a.png")]
+    (run / "checkpoints").mkdir(parents=True)
+    config = write_config(run / "checkpoints", "continuous")
+    main(["fit", "--config", str(config), "--trainer.max_steps", "1"])
+    main(["sample", str(run), *out])
+    expected = load_pretrained(run / "checkpoints" / "last.ckpt").sample(1, 2)
+    assert torch.equal(sheet(tmp_path / "a.png"), grid(expected))
+    for missing in (run / "none.ckpt", "last.ckpt", tmp_path / "version_1"):
+        assert "no such file or folder" in fails(["sample", str(missing), *out], capsys)
+
+
+def test_a_report_without_a_picture_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = make_photos(tmp_path / "photos", 1)
+    monkeypatch.chdir(tmp_path)
+    main(["codec", "report", "opq-32-8-8", str(photos)])
+    assert "PSNR" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [photos]
+
+
+@pytest.mark.parametrize(("verb", "goes_on"), [("sample", False), ("codec", False),
+                                               ("shards", True)])  # fmt: skip
+def test_an_interrupted_verb_promises_what_it_keeps(
+    verb: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = sys.modules["lit_mbldm.cli.main"]  # the package's `main` is the function
+    monkeypatch.setattr(command, "_dispatch", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(SystemExit):
+        main([verb])
+    assert ("to go on" in capsys.readouterr().err) == goes_on
+
+
+def test_the_package_has_a_version_and_loads_models() -> None:
+    assert lit_mbldm.__version__ == importlib.metadata.version("lit-mbldm")
+    assert lit_mbldm.load_pretrained is load_pretrained
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = lit_mbldm.nothing
+
+
+def test_a_model_is_no_codec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = ContinuousDiffusion("opq-32-8-8", UNet(6, 6, 8, (1,), 1), GaussianProcess(), 16)
+    save_entry(model, tmp_path / "model")
+    photos = make_photos(tmp_path / "photos", 1)
+    picture = str(tmp_path / "p.png")
+    message = fails(
+        ["codec", "report", str(tmp_path / "model"), str(photos), "--picture", picture], capsys
+    )
+    assert "expected a codec" in message
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["shards photos /proc/out --size 32", "codec fit VQ-8-8-8 nowhere /proc/out",
+     "codec decoder nowhere /proc/out", "codec report nowhere nowhere --picture /proc/out.png",
+     "export nowhere /proc/out", "sample nowhere --out /proc/out.png",
+     "sample nowhere --out /proc/out/"],
+)  # fmt: skip
+def test_a_place_where_nothing_can_be_written_is_found_first(
+    command: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_photos(tmp_path / "photos", 1)
+    message = fails(command.split(), capsys)
+    assert "/proc" in message
+    assert "shards:" not in message  # nothing was converted
+
+
+def test_a_missing_checkpoint_and_an_occupied_name_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(write_config(tmp_path, "continuous"))
+    logger = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir"]
+    logger += [str(tmp_path / "runs"), "--trainer.logger.name", "first"]
+    message = fails(["fit", "--config", config, "--ckpt_path", "none.ckpt", *logger], capsys)
+    assert "none.ckpt" in message
+    assert not (tmp_path / "runs" / "first").exists()
+    photos = make_photos(tmp_path / "photos", 1)
+    assert "job.yaml" in fails(["shards", str(photos), config, "--size", "32"], capsys)
+
+
+@pytest.mark.slow
+def test_train_goes_from_a_folder_to_a_model_and_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_photos(tmp_path / "photos", 12, side=64)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    # what kills leave while a codec is written, and before the first checkpoint of a run
+    (tmp_path / "data" / "photos_64_codec" / ".unfinished").mkdir(parents=True)
+    (tmp_path / "runs" / "photos_64" / "version_0").mkdir(parents=True)
+    main(["train", "photos", "--steps", "1"])
+    told = capsys.readouterr().out
+    assert [line.split()[2] for line in told.splitlines() if line.startswith("$ lit-mbldm")] == [
+        "shards", "codec", "encode", "fit",
+    ]  # fmt: skip
+    run = tmp_path / "runs" / "photos_64" / "version_1"
+    assert (run / "samples.png").exists()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*.*")}
+    main(["train", "photos", "--steps", "2"])
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert {path.name for path in run.parent.iterdir()} == {"version_0", run.name}
+    model = load_pretrained(run / "checkpoints" / "last.ckpt")
+    assert model.codec.fingerprint == load_pretrained("data/photos_64_codec").fingerprint

@@ -1,0 +1,153 @@
+import copy
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from lit_mbldm.codecs import DecoderCodec, decoders
+from lit_mbldm.denoisers import RefinerUNet
+from lit_mbldm.errors import InputError
+from lit_mbldm.metrics.codec_quality import psnr, ssim
+from lit_mbldm.pictures import to_tensor
+from lit_mbldm.zoo import load_pretrained
+
+
+class Inverts(nn.Module):
+    """The negative; and other than itself while it trains."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images if self.training else 1 - images
+
+
+def test_only_decode_passes_through_the_network(opq, unseen):
+    codec = DecoderCodec(opq, Inverts())
+    codes = codec.encode(unseen)
+    assert torch.equal(codes, opq.encode(unseen))
+    plain = opq.decode(codes)
+    assert torch.equal(codec.decode(codes, plain=True), plain)
+    assert torch.equal(codec.decode(codes), 255 - plain)
+    assert torch.equal(codec.reconstruct(codes), opq.reconstruct(codes))
+    weights = nn.functional.one_hot(codes.long(), 256).movedim(-1, 2).float()
+    assert torch.equal(codec.decode_soft(weights), opq.decode_soft(weights))
+    target = codec.look_up(codes.long())
+    books = codec.soft_codewords(weights.roll(1, 2))
+    assert torch.equal(codec.image_error(books, target), opq.image_error(books, target))
+
+
+def test_every_codec_takes_plain(opq, unseen):
+    codes = opq.encode(unseen)
+    assert torch.equal(opq.decode(codes, plain=True), opq.decode(codes))
+
+
+def test_codes_are_the_codec_s(opq):
+    codec = DecoderCodec(opq, RefinerUNet(8, (1, 2, 2), 1))
+    assert codec.fingerprint == opq.fingerprint
+    assert codec.latent_shape(16, 24) == opq.latent_shape(16, 24)
+    assert codec.bits_per_pixel == opq.bits_per_pixel
+    assert codec.code_names == opq.code_names
+    assert codec.quantizer == "OPQ-32-8-8+decoder"
+    assert not list(codec.parameters())
+
+
+def test_images_of_another_network_are_told_apart(opq):
+    torch.manual_seed(0)
+    one, other = (DecoderCodec(opq, RefinerUNet(8, (1, 2), 1)) for _ in range(2))
+    same = DecoderCodec(opq, copy.deepcopy(one.network))
+    assert opq.image_fingerprint == opq.fingerprint
+    assert one.image_fingerprint == same.image_fingerprint
+    found = {codec.image_fingerprint for codec in (opq, one, other)}
+    assert len(found) == 3
+
+
+def test_the_network_given_is_left_alone(opq, unseen):
+    network = RefinerUNet(8, (1, 2), 1).train()
+    codec = DecoderCodec(opq, network)
+    assert network.training
+    assert all(p.requires_grad for p in network.parameters())
+    codes = codec.encode(unseen)
+    before = codec.decode(codes)
+    torch.nn.init.ones_(network.head.weight)
+    assert torch.equal(codec.decode(codes), before)
+
+
+def test_averaging_weights_leaves_the_network_as_it_is(opq):
+    """Averages of equal numbers are rounded."""
+    codec = DecoderCodec(opq, RefinerUNet(8, (1, 2), 1))
+    model = nn.ModuleList([codec, nn.Linear(2, 2)])
+    average = torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
+    averaged = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=average)
+    for _ in range(5):
+        averaged.update_parameters(model)
+    assert averaged.module[0].image_fingerprint == codec.image_fingerprint
+
+
+def test_images_are_split_to_bound_memory(opq, unseen, monkeypatch):
+    codec = DecoderCodec(opq, Inverts())
+    codes = codec.encode(unseen)
+    sizes = []
+    codec.network.register_forward_hook(lambda module, given, made: sizes.append(len(made)))
+    whole = codec.decode(codes)
+    monkeypatch.setattr(decoders, "_PIXELS", 1)
+    assert torch.equal(codec.decode(codes), whole)
+    assert sizes == [2, 1, 1]
+    assert codec.decode(codes[:0]).shape == whole[:0].shape
+
+
+def test_mixed_precision_changes_no_pixel(opq, unseen):
+    torch.manual_seed(0)
+    network = RefinerUNet(8, (1, 2), 1)
+    nn.init.normal_(network.head.weight, std=0.1)
+    codec = DecoderCodec(opq, network)
+    codes = opq.encode(unseen)
+    expected = codec.decode(codes)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(codec.decode(codes), expected)
+    assert not torch.equal(expected, opq.decode(codes))
+
+
+def test_a_network_in_training_goes_on_training(opq, unseen):
+    codec = DecoderCodec(opq, Inverts()).train()
+    codes = opq.encode(unseen)
+    assert torch.equal(codec.decode(codes), 255 - opq.decode(codes))
+    assert codec.network.training
+
+
+def test_bad_parts(opq):
+    with pytest.raises(InputError, match="has a learned decoder already"):
+        DecoderCodec(DecoderCodec(opq, Inverts()), Inverts())
+
+
+def test_the_shipped_decoder_improves_photographs(shared_data):
+    """Kodak's, which it was not trained on; of jpq-48's codes."""
+    codec, gains = load_pretrained("jpq-48+decoder"), []
+    assert codec.fingerprint == load_pretrained("jpq-48").fingerprint
+    for path in sorted((shared_data / "kodak").glob("*.png"))[::6]:
+        image = to_tensor(Image.open(path))[None, :, :256, :256].contiguous()
+        codes = codec.encode(image)
+        plain, decoded = codec.decode(codes, plain=True), codec.decode(codes)
+        gains.append([float(f(image, decoded) - f(image, plain)) for f in (psnr, ssim)])
+    decibels, similarity = torch.tensor(gains).mean(0)
+    assert decibels > 0.3
+    assert similarity > 0.01
+
+
+def test_the_grid_of_patches_fades(shared_data):
+    """The step across a border between patches, relative to those inside."""
+    codec, opq = load_pretrained("jpq-48+decoder"), load_pretrained("opq-32-8-8")
+    for path in sorted((shared_data / "kodak").glob("*.png"))[::6]:
+        image = to_tensor(Image.open(path))[None, :, :256, :256].contiguous()
+        codes = codec.encode(image)
+        shown = (
+            codec.decode(codes),
+            codec.decode(codes, plain=True),
+            opq.decode(opq.encode(image)),
+        )
+        decoded, plain, blocks = (border_step(one) for one in shown)
+        assert decoded < plain < 0.7 * blocks
+
+
+def border_step(images: Tensor) -> float:
+    steps = images.float().diff(dim=3).abs().mean((0, 1, 2))  # (W-1,)
+    across = torch.arange(len(steps)) % 8 == 7
+    return float(steps[across].mean() / steps[~across].mean())

@@ -1,0 +1,113 @@
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from lit_mbldm.errors import InputError
+from lit_mbldm.metrics.codec_quality import (
+    codebook_usage,
+    noise_error,
+    ordinality,
+    psnr,
+    rank_correlation,
+    ssim,
+    wrapped_psnr,
+)
+
+
+@pytest.fixture(scope="module")
+def pair(unseen):
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.tensor([4.0, 30.0]).view(2, 1, 1, 1) * torch.randn(
+        unseen.shape, generator=generator
+    )
+    return unseen, (unseen + noise).clamp(0, 255).to(torch.uint8)
+
+
+def channels_last(image):
+    return image.permute(1, 2, 0).numpy()
+
+
+def test_psnr_agrees_with_skimage(pair):
+    theirs = [
+        peak_signal_noise_ratio(channels_last(a), channels_last(b))
+        for a, b in zip(*pair, strict=True)
+    ]
+    assert psnr(*pair).tolist() == pytest.approx(theirs)
+    assert float(psnr(pair[0][0], pair[1][0])) == pytest.approx(theirs[0])
+    assert psnr(pair[0], pair[0]).tolist() == [math.inf] * 2
+
+
+def test_wrapped_psnr_repeats_the_slip(pair):
+    a, b = (channels_last(images[1]) for images in pair)
+    slip = 10 * np.log10(255**2 / np.mean((a - b) ** 2))  # uint8 throughout
+    assert float(wrapped_psnr(pair[0][1], pair[1][1])) == pytest.approx(slip)
+    assert slip > float(psnr(pair[0][1], pair[1][1])) + 1
+
+
+def test_ssim_agrees_with_skimage(pair):
+    theirs = [
+        structural_similarity(channels_last(a), channels_last(b), channel_axis=2, data_range=255)
+        for a, b in zip(*pair, strict=True)
+    ]
+    assert ssim(*pair).tolist() == pytest.approx(theirs, abs=1e-4)
+    assert float(ssim(pair[0][0], pair[1][0])) == pytest.approx(theirs[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("measure", [psnr, wrapped_psnr, ssim])
+def test_pairs_that_do_not_match(measure, unseen):
+    for other in (unseen.float(), unseen[..., :-1], unseen[0]):
+        with pytest.raises(InputError, match="two uint8 images of one shape"):
+            measure(unseen, other)
+
+
+def test_usage():
+    codes = torch.tensor([[0, 0, 0, 0], [0, 1, 2, 3]]).view(1, 2, 2, 2).to(torch.uint8)
+    usage = codebook_usage(codes, 8)
+    assert usage.fraction.tolist() == [1 / 8, 1 / 2]
+    assert usage.perplexity.tolist() == pytest.approx([1, 4])
+
+
+def test_ordinality_of_a_line_and_of_no_order():
+    line = torch.arange(256.0)[:, None] * torch.ones(3)
+    assert ordinality(line, (1, 2, 16)).tolist() == pytest.approx(
+        [3 * n / 257 for n in (1, 2, 16)]  # a random pair is (K + 1) / 3 apart
+    )
+    random = torch.randn(256, 3, generator=torch.Generator().manual_seed(0))
+    assert ordinality(random).tolist() == pytest.approx([1] * 5, abs=0.15)
+    assert ordinality(line[:16], (16,)).isnan().all()
+
+
+def test_rank_correlation_is_scipy_s():
+    line = torch.arange(64.0)[:, None] * torch.ones(3)
+    assert rank_correlation(line) == pytest.approx(1)
+    cloud = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    cloud = cloud[cloud[:, 0].argsort()]
+    index = torch.pdist(torch.arange(64.0)[:, None])
+    expected = scipy.stats.spearmanr(index, torch.pdist(cloud.double())).statistic
+    assert math.isnan(rank_correlation(cloud[:2]))
+    assert rank_correlation(cloud) == pytest.approx(expected, abs=1e-6)
+
+
+def test_noise_error_of_a_line_and_of_no_order():
+    """Without noise nothing is lost; a latent that tells nothing costs a random pair."""
+    generator = torch.Generator().manual_seed(0)
+    cloud = torch.randn(256, 3, generator=generator)
+    assert noise_error(cloud, cloud, noise=0) == 0
+    line = torch.arange(256.0)[:, None]
+    spread = float(line.std(correction=0))
+    # steps of a normal rounded to integers: its mean size is σ√(2/π), but at the ends
+    assert noise_error(line, line) == pytest.approx(
+        0.1 * spread * math.sqrt(2 / math.pi) / (257 / 3), rel=0.05
+    )
+    corners = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
+    p = scipy.stats.norm.sf(1, scale=math.sqrt(2))  # that one number changes its sign
+    pair = (4 * 2 + 2 * math.sqrt(8)) / 6
+    expected = (2 * p * (1 - p) * 2 + p * p * math.sqrt(8)) / pair
+    assert noise_error(corners, corners, noise=1) == pytest.approx(expected, rel=0.15)
+    assert math.isnan(noise_error(torch.zeros(4, 1), torch.ones(4, 3)))
+    assert noise_error(line, cloud) == pytest.approx(1, abs=0.15)
+    assert noise_error(cloud, cloud) < 0.2

