@@ -24,6 +24,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from lit_mbldm.processes.forward import GaussianForward
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -35,7 +36,6 @@ from lit_mbldm.metrics.fidelity import fidelity
 from lit_mbldm.metrics.inception import InceptionFeatures, extract
 from lit_mbldm.pictures import grid, table, to_pil
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
-from lit_mbldm.processes.forward import GaussianForward
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, Refiner
 from lit_mbldm.training.module import CodecModule

@@ -11,7 +11,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs.base import ImageCodec, bits_a_code
+from lit_mbldm.codecs.base import bits_a_code
 from lit_mbldm.codecs.codebooks import Codebook, ProductCodebook, ResidualCodebook
 from lit_mbldm.codecs.patches import (
     YCBCR_TO_RGB,
@@ -20,6 +20,7 @@ from lit_mbldm.codecs.patches import (
     to_patches,
     ycbcr_to_rgb,
 )
+from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError
 
 Kind = Literal["VQ", "PQ", "OPQ", "RQ"]
@@ -62,7 +63,7 @@ class QuantizerName:
         return cls(kind, bits)
 
 
-class PatchCodec(ImageCodec):
+class PatchCodec(VectorQuantizedCodec):
     """A classical codec of image patches: YCbCr, then vector quantisation of each channel.
 
     Filled by `lit_mbldm.codecs.fitting.quantizers.fit_patch_codec` or by

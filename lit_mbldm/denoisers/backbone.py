@@ -20,8 +20,9 @@ from lit_mbldm.denoisers.layers import (
 class Backbone(nn.Module):
     """A U-Net of residual blocks without its head; the base of the denoiser and the refiner.
 
+    Its layers are made by `build`.
+
     Args:
-        stem_channels: channels of the input.
         base_channels: width of the first level and of the features.
         channel_multipliers: width that each level widens to, over `base_channels`, after its
             blocks on the way down; every level but the last halves height and width, an odd side
@@ -29,12 +30,11 @@ class Backbone(nn.Module):
         blocks_per_level: residual blocks a level, on the way down and on the way up.
         dropout: probability of dropping a hidden channel's value.
         time_width: of the time embedding that every block takes; None for a network without time.
-        attention: attend over all sites at the bottleneck.
+        attention: attend over all positions at the bottleneck.
     """
 
     def __init__(
         self,
-        stem_channels: int,
         base_channels: int,
         channel_multipliers: Sequence[int],
         blocks_per_level: int,
@@ -46,12 +46,19 @@ class Backbone(nn.Module):
         self.base_channels = base_channels
         self.channel_multipliers = list(channel_multipliers)
         self.blocks_per_level = blocks_per_level
-        widths = [base_channels, *(base_channels * m for m in channel_multipliers)]
+        self.dropout = dropout
+        self.time_width = time_width
+        self.has_attention = attention
+
+    def build(self, stem_channels: int) -> None:
+        """Make the layers, for an input of so many channels."""
+        base_channels, time_width = self.base_channels, self.time_width
+        widths = [base_channels, *(base_channels * m for m in self.channel_multipliers)]
         levels = list(pairwise(widths))
 
-        def blocks(inputs: int, outputs: int, count: int = blocks_per_level) -> nn.ModuleList:
+        def blocks(inputs: int, outputs: int, count: int = self.blocks_per_level) -> nn.ModuleList:
             return nn.ModuleList(
-                ResidualBlock(inputs, outputs, time_width, dropout) for _ in range(count)
+                ResidualBlock(inputs, outputs, time_width, self.dropout) for _ in range(count)
             )
 
         self.time = None if time_width is None else TimeEmbedding(time_width)
@@ -60,7 +67,7 @@ class Backbone(nn.Module):
         self.widen = nn.ModuleList(Downsample(width, wider) for width, wider in levels[:-1])
         self.widen.append(nn.Conv2d(*levels[-1], 3, padding=1))  # the last level stays at its size
         self.middle = blocks(widths[-1], widths[-1], count=2)
-        self.attention = Attention(widths[-1]) if attention else nn.Identity()
+        self.attention = Attention(widths[-1]) if self.has_attention else nn.Identity()
         self.up = nn.ModuleList(blocks(width + wider, wider) for width, wider in levels[::-1])
         self.narrow = nn.ModuleList(Upsample(wider, width) for width, wider in levels[:0:-1])
         self.narrow.append(nn.Conv2d(*levels[0][::-1], 3, padding=1))

@@ -7,32 +7,32 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.processes.randomness import SampleStreams
 
 
-def gumbel_scores(logits: Tensor, temperature: float, generator: SampleStreams) -> Tensor:
+def gumbel_scores(logits: Tensor, temperature: float, streams: SampleStreams) -> Tensor:
     """(logits + Gumbel noise)/τ, whose softmax is a differentiable draw (Jang et al. 2016).
 
     Args:
         logits: (b·n, K) float, n of each of the b streams.
         temperature: τ > 0.
-        generator: b streams.
+        streams: b of them.
 
     Returns:
         (b·n, K).
     """
-    sites = len(logits) // len(generator)
-    uniform = generator.uniform((sites, logits.shape[1])).view_as(logits)
+    positions = len(logits) // len(streams)
+    uniform = streams.uniform((positions, logits.shape[1])).view_as(logits)
     scores = logits - uniform.log_().neg_().log_()
     return scores if temperature == 1 else scores / temperature
 
 
-def draw_categories(logits: Tensor, temperature: float, generator: SampleStreams) -> Tensor:
-    """Draw a category from softmax(logits/γ) at every site by inverse CDF.
+def draw_categories(logits: Tensor, temperature: float, streams: SampleStreams) -> Tensor:
+    """Draw a category from softmax(logits/temperature) at every position by inverse CDF.
 
     The CDF is summed in float64: float32 Gumbel noise biases the tails.
 
     Args:
         logits: (B, S, h, w, K) float.
-        temperature: γ ≥ 0; 0 is the argmax.
-        generator: B streams.
+        temperature: at least 0; 0 is the argmax.
+        streams: B of them.
 
     Returns:
         (B, S, h, w) int64 in [0, K-1].
@@ -42,7 +42,7 @@ def draw_categories(logits: Tensor, temperature: float, generator: SampleStreams
     if temperature == 0:
         return logits.argmax(-1)
     exact = torch.float32 if logits.device.type == "mps" else torch.float64  # mps lacks float64
-    u = generator.uniform((*logits.shape[1:-1], 1)).to(exact)
+    u = streams.uniform((*logits.shape[1:-1], 1)).to(exact)
     draws = []
     for row, uniform in zip(logits, u, strict=True):
         cdf = (row.to(exact) / temperature).softmax(-1).cumsum(-1)  # (S, h, w, K)
