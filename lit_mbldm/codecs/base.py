@@ -4,7 +4,8 @@ B images, H×W pixels, s pixels a patch side, h = H/s, w = W/s, S code channels,
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Self
 
 import torch
@@ -12,8 +13,35 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_mbldm.codecs.patches import MAX_PATCH, check_image_size, check_images, describe_value
-from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Turn autocast, TF32 and bfloat16 matrix products and convolutions off inside the block.
+
+    A codec subtracts large norms from each other: with the 10 or 7 bits of TF32 or bfloat16
+    products (`torch.set_float32_matmul_precision("high")`, `"medium"`, or mixed precision) it
+    would return other codes.
+
+    Args:
+        device: where the block computes.
+    """
+    backends = (
+        torch.backends.cuda.matmul,
+        torch.backends.cudnn.conv,  # type: ignore[attr-defined]
+        torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]
+        torch.backends.mkldnn.conv,  # type: ignore[attr-defined]
+    )
+    previous = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, previous, strict=True):
+            backend.fp32_precision = precision
 
 
 def bits_a_code(codebook_size: int) -> int:

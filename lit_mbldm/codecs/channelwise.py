@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbldm.codecs.base import bits_a_code
-from lit_mbldm.codecs.codebooks import Codebook, ProductCodebook, ResidualCodebook
 from lit_mbldm.codecs.patches import (
     YCBCR_TO_RGB,
     from_patches,
@@ -20,7 +19,12 @@ from lit_mbldm.codecs.patches import (
     to_patches,
     ycbcr_to_rgb,
 )
-from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
+from lit_mbldm.codecs.vector_quantized import (
+    Codebook,
+    ProductCodebook,
+    ResidualCodebook,
+    VectorQuantizedCodec,
+)
 from lit_mbldm.errors import InputError
 
 Kind = Literal["VQ", "PQ", "OPQ", "RQ"]

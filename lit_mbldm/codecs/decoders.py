@@ -5,8 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs.base import ImageCodec, digest_arrays, resize, to_uint8
-from lit_mbldm.codecs.precision import full_float32
+from lit_mbldm.codecs.base import ImageCodec, digest_arrays, full_float32, resize, to_uint8
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError
 

@@ -1,12 +1,156 @@
-"""VectorQuantizedCodec: codes that are indices of codewords.
+"""Vector quantisation: codebooks, and the codecs that have them.
 
-B images, H×W pixels, h×w patches, S code channels, K codewords of d numbers each.
+B images, h×w patches, S code channels; N vectors of D numbers, M sub-codebooks of K codewords of d
+numbers each.
 """
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from lit_mbldm.codecs.base import ImageCodec
-from lit_mbldm.codecs.precision import full_float32
+from lit_mbldm.codecs.base import ImageCodec, full_float32
+
+# Rows scored at once: a 1024 × 256 float32 table stays in a core's cache.
+_ROWS_A_CORE = 1024
+_ROWS_A_GPU = 1 << 17
+
+
+def _rows_at_once(device: torch.device) -> int:
+    return _ROWS_A_CORE * torch.get_num_threads() if device.type == "cpu" else _ROWS_A_GPU
+
+
+def nearest_codewords(x: Tensor, codewords: Tensor) -> Tensor:
+    """Find the nearest of K codewords for each vector in each of M spaces.
+
+    The index of a codeword rides in the lowest bits of its squared distance's mantissa, so that
+    one vectorised minimum finds both; two codewords whose distances agree to 2^-15 may swap.
+
+    Args:
+        x: (N, M, d) float32.
+        codewords: (M, K, d) float32, K a power of two up to 256.
+
+    Returns:
+        (N, M) uint8 indices.
+    """
+    (N, M, _), K = x.shape, codewords.shape[1]
+    rows = _rows_at_once(x.device)
+    index = torch.arange(K, dtype=torch.int32, device=x.device)
+    # ‖x-c‖²/2 = (x, ‖x‖²/2, 1)·(-c, 1, ‖c‖²/2), a matrix product alone
+    x_norms = x.square().sum(2, keepdim=True) / 2  # (N, M, 1)
+    norms = codewords.square().sum(2, keepdim=True) / 2  # (M, K, 1)
+    x = torch.cat([x, x_norms, torch.ones_like(x_norms)], dim=2)  # (N, M, d+2)
+    codewords = torch.cat([-codewords, torch.ones_like(norms), norms], dim=2).mT  # (M, d+2, K)
+    table = x.new_empty(min(rows, N), K)
+    best = x.new_empty(M, N)
+    for m in range(M):
+        for start in range(0, N, rows):
+            part = slice(start, min(start + rows, N))
+            distances = torch.mm(x[part, m], codewords[m], out=table[: part.stop - start])
+            distances.view(torch.int32).bitwise_and_(-K).bitwise_or_(index)
+            torch.amin(distances, 1, out=best[m, part])
+    return best.view(torch.int32).bitwise_and_(K - 1).to(torch.uint8).t()
+
+
+class Codebook(nn.Module):
+    """What the channels of a codec have in common: M sub-codebooks of K codewords."""
+
+    codewords: Tensor  # (M, K, d)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Quantise vectors (N, D) float32 to codes (N, M) uint8."""
+        raise NotImplementedError
+
+    def assemble(self, codewords: list[Tensor]) -> Tensor:
+        """Turn M (possibly soft) codewords (..., d) into vectors (..., D)."""
+        raise NotImplementedError
+
+
+class ProductCodebook(Codebook):
+    """M sub-codebooks, one a slice of the vector, after an optional rotation (VQ, PQ, OPQ).
+
+    Where M does not divide D, vectors are padded with zeros to M·d numbers.
+
+    Args:
+        dim: numbers D a vector.
+        num_codebooks: sub-codebooks M.
+        codebook_size: codewords K in each.
+        rotated: whether a rotation comes first (OPQ; Ge et al. 2013).
+        sub_dim: numbers d a codeword, by default D/M rounded up; with fewer, the rotation must
+            bring what counts into the first M·d numbers, for the others are lost.
+    """
+
+    rotation: Tensor | None  # (M·d, D), orthonormal rows or columns, whichever are fewer
+
+    def __init__(
+        self,
+        dim: int,
+        num_codebooks: int,
+        codebook_size: int,
+        rotated: bool,
+        sub_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        sub_dim = sub_dim or -(-dim // num_codebooks)
+        self.register_buffer("codewords", torch.zeros(num_codebooks, codebook_size, sub_dim))
+        rotation = torch.eye(num_codebooks * sub_dim, dim) if rotated else None
+        self.register_buffer("rotation", rotation)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Quantise vectors (N, D) float32 to codes (N, M) uint8."""
+        M, _, d = self.codewords.shape
+        if self.rotation is not None:
+            x = x @ self.rotation.t()  # (N, M·d)
+        elif M * d > self.dim:
+            x = nn.functional.pad(x, (0, M * d - self.dim))
+        return nearest_codewords(x.view(-1, M, d), self.codewords)
+
+    def assemble(self, codewords: list[Tensor]) -> Tensor:
+        """Join M (possibly soft) codewords (..., d) into vectors (..., D)."""
+        x = torch.cat(codewords, dim=-1)  # (..., M·d)
+        return x[..., : self.dim] if self.rotation is None else x @ self.rotation
+
+
+class ResidualCodebook(Codebook):
+    """M codebooks whose codewords add up, searched with a beam (RQ; Chen et al. 2010).
+
+    Args:
+        dim: numbers D a vector.
+        num_codebooks: codebooks M.
+        codebook_size: codewords K in each.
+        beam_size: partial sums kept at each stage; 1 is the greedy search.
+    """
+
+    def __init__(
+        self, dim: int, num_codebooks: int, codebook_size: int, beam_size: int = 5
+    ) -> None:
+        super().__init__()
+        self.beam_size = beam_size
+        self.register_buffer("codewords", torch.zeros(num_codebooks, codebook_size, dim))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Quantise vectors (N, D) float32 to codes (N, M) uint8."""
+        rows = max(_rows_at_once(x.device) // self.beam_size, 1)
+        return torch.cat([self._encode_rows(part) for part in x.split(rows)])
+
+    def _encode_rows(self, x: Tensor) -> Tensor:
+        N, K = len(x), self.codewords.shape[1]
+        residuals = x[:, None]  # (N, beam, D)
+        codes = x.new_zeros(N, 1, 0, dtype=torch.int64)
+        for codewords in self.codewords:
+            scores = residuals.square().sum(-1, keepdim=True) + codewords.square().sum(-1)
+            scores = (scores - 2 * residuals @ codewords.t()).flatten(1)  # (N, beam·K)
+            kept = scores.topk(min(self.beam_size, scores.shape[1]), dim=1, largest=False).indices
+            parent, code = kept // K, kept % K  # (N, beam)
+            take = parent[..., None]
+            codes = torch.cat(
+                [codes.gather(1, take.expand(-1, -1, codes.shape[2])), code[..., None]], dim=2
+            )
+            residuals = residuals.gather(1, take.expand(-1, -1, x.shape[1])) - codewords[code]
+        return codes[:, 0].to(torch.uint8)  # topk sorts, so the first is the best
+
+    def assemble(self, codewords: list[Tensor]) -> Tensor:
+        """Add M (possibly soft) codewords (..., D) up to vectors (..., D)."""
+        return torch.stack(codewords).sum(0)
 
 
 class VectorQuantizedCodec(ImageCodec):

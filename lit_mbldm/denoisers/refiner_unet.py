@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_mbldm.denoisers.backbone import Backbone
 from lit_mbldm.denoisers.layers import pad_to_even, zero_init
+from lit_mbldm.denoisers.unet import Backbone
 
 
 class RefinerUNet(Backbone):

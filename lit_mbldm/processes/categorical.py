@@ -12,13 +12,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_mbldm.codecs import ImageCodec
+from lit_mbldm.codecs.base import full_float32
 from lit_mbldm.codecs.latents import IndexLatent
-from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.base import Condition, Denoiser, Prediction, Time
-from lit_mbldm.processes.categories import draw_categories, expectation, gumbel_scores
-from lit_mbldm.processes.chunked_head import ChunkedHead
+from lit_mbldm.processes.categorical_head import (
+    ChunkedHead,
+    draw_categories,
+    expectation,
+    gumbel_scores,
+)
 from lit_mbldm.processes.gaussian import GaussianForward
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.schedules import Schedule

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lit_mbldm.codecs import ImageCodec
+from lit_mbldm.codecs.base import full_float32
 from lit_mbldm.codecs.decoders import improve
 from lit_mbldm.codecs.patches import check_images
-from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.entries.load import load_pretrained
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.codec_quality import psnr, ssim

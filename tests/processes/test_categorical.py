@@ -10,7 +10,7 @@ from lit_mbldm.codecs import ImageCodec, PatchCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import CategoricalProcess
 from lit_mbldm.processes.base import Prediction
-from lit_mbldm.processes.categories import draw_categories, expectation, gumbel_scores
+from lit_mbldm.processes.categorical_head import draw_categories, expectation, gumbel_scores
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.zoo import load_pretrained
 

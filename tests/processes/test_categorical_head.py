@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.denoisers import UNet
-from lit_mbldm.processes import CategoricalProcess, chunked_head
-from lit_mbldm.processes.chunked_head import ChunkedHead
+from lit_mbldm.processes import CategoricalProcess, categorical_head
+from lit_mbldm.processes.categorical_head import ChunkedHead
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.zoo import load_pretrained
 
@@ -32,7 +32,7 @@ def network(process: CategoricalProcess) -> UNet:
 
 
 def cut(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    monkeypatch.setattr(chunked_head, "_AT_ONCE_CPU", limit)
+    monkeypatch.setattr(categorical_head, "_AT_ONCE_CPU", limit)
 
 
 def plain_loss(
