@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import torch
 
+from lit_mbldm.codecs import IndexLatent
 from lit_mbldm.denoisers import UNet
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.processes.randomness import SampleStreams
@@ -45,8 +46,8 @@ def make_step(name: str, batch_size: int, device: str) -> Callable[[], None]:
             likelihood=True,
             gaussian_head=True,
         )
+    process.use(codec)
     process.to(device)
-    extra = () if name == "continuous" else (codec,)
     unet = UNet(6, process.output_channels(6)).to(device)
     optimizer = torch.optim.Adam(unet.parameters(), 1e-4)
     codes = torch.randint(0, 256, (batch_size, 6, 64, 64), device=device)
@@ -55,7 +56,7 @@ def make_step(name: str, batch_size: int, device: str) -> Callable[[], None]:
     def step() -> None:
         with torch.autocast(device, torch.bfloat16):
             streams = SampleStreams([(0, i) for i in range(batch_size)], device)
-            loss = process.loss(unet, process.index.to_latent(codes), t, streams, *extra).mean()
+            loss = process.loss(unet, IndexLatent().to_latent(codes), t, streams).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

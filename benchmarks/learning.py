@@ -35,7 +35,6 @@ from lit_mbldm.metrics.fidelity import fidelity
 from lit_mbldm.metrics.inception import InceptionFeatures, extract
 from lit_mbldm.pictures import grid, table, to_pil
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
-from lit_mbldm.processes.forward import GaussianForward
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, Refiner
 from lit_mbldm.training.module import CodecModule
@@ -50,21 +49,21 @@ TEMPERATURES = [
 GRID = (1000, 250, 100, 50, 25, 16, 10)
 
 
-def unet(process: GaussianForward) -> UNet:
+def unet() -> UNet:
     """A network of 2.5 M parameters."""
-    return UNet(6, process.output_channels(6), base_channels=64, channel_multipliers=(1, 2))
+    return UNet(base_channels=64, channel_multipliers=(1, 2))
 
 
 def continuous() -> CodecModule:
     """Velocity and cosine schedule, which learn faster than the paper's."""
     process = GaussianProcess(schedule="cosine", objective="v")
-    return ContinuousDiffusion(CODEC, unet(process), process, SIZE, 2e-3, warmup_steps=100)
+    return ContinuousDiffusion(CODEC, unet(), process, SIZE, 2e-3, warmup_steps=100)
 
 
 def categorical() -> CodecModule:
     """The paper's two terms and schedule."""
     process = CategoricalProcess()
-    return CategoricalDiffusion(CODEC, unet(process), process, SIZE, 2e-3, warmup_steps=100)
+    return CategoricalDiffusion(CODEC, unet(), process, SIZE, 2e-3, warmup_steps=100)
 
 
 def categorical_ce() -> CodecModule:
@@ -72,7 +71,7 @@ def categorical_ce() -> CodecModule:
     process = CategoricalProcess(
         schedule="cosine", cross_entropy_weight=1.0, likelihood=True, gaussian_head=True
     )
-    return CategoricalDiffusion(CODEC, unet(process), process, SIZE, 2e-3, warmup_steps=100)
+    return CategoricalDiffusion(CODEC, unet(), process, SIZE, 2e-3, warmup_steps=100)
 
 
 def refiner() -> CodecModule:

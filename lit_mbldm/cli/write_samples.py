@@ -13,8 +13,9 @@ from lit_mbldm.storage.atomic import check_writable
 from lit_mbldm.training import SampleOptions
 from lit_mbldm.training.callbacks.drawing import diffusion_model
 from lit_mbldm.training.callbacks.figures import draw_paths, draw_temperatures
-from lit_mbldm.training.diffusion import DiffusionModule, frame_steps
+from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.options import fresh_seed
+from lit_mbldm.training.sampling import frame_steps
 from lit_mbldm.zoo import load_pretrained
 
 _PATHS = 4

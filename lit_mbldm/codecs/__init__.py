@@ -5,6 +5,7 @@ from lit_mbldm.codecs.channelwise import PatchCodec
 from lit_mbldm.codecs.decoders import DecoderCodec
 from lit_mbldm.codecs.joint import JointCodec
 from lit_mbldm.codecs.latents import IndexLatent, PrincipalLatent
+from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 
 __all__ = [
     "DecoderCodec",
@@ -13,4 +14,5 @@ __all__ = [
     "JointCodec",
     "PatchCodec",
     "PrincipalLatent",
+    "VectorQuantizedCodec",
 ]

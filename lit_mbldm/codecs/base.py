@@ -1,18 +1,47 @@
-"""ImageCodec: what every codec does, whatever its transform and its codebooks.
+"""ImageCodec: what every codec does, whatever its transform and its codes.
 
-B images, H×W pixels, s pixels a patch side, h = H/s, w = W/s, S code channels, K codewords.
+B images, H×W pixels, s pixels a patch side, h = H/s, w = W/s, S code channels, K values of a code.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lit_mbldm.codecs.patches import MAX_PATCH, check_image_size, check_images, describe_value
-from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Turn autocast, TF32 and bfloat16 matrix products and convolutions off inside the block.
+
+    A codec subtracts large norms from each other: with the 10 or 7 bits of TF32 or bfloat16
+    products (`torch.set_float32_matmul_precision("high")`, `"medium"`, or mixed precision) it
+    would return other codes.
+
+    Args:
+        device: where the block computes.
+    """
+    backends = (
+        torch.backends.cuda.matmul,
+        torch.backends.cudnn.conv,  # type: ignore[attr-defined]
+        torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]
+        torch.backends.mkldnn.conv,  # type: ignore[attr-defined]
+    )
+    previous = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, previous, strict=True):
+            backend.fp32_precision = precision
 
 
 def bits_a_code(codebook_size: int) -> int:
@@ -41,14 +70,13 @@ def digest_arrays(head: str, arrays: Mapping[str, Tensor]) -> str:
 class ImageCodec(nn.Module):
     """Images to codes and back, a patch of pixels to S codes; the base of all codecs.
 
-    A codec turns images into vectors of numbers, quantises these, and turns codewords into
-    vectors and vectors into images. Its codebooks are buffers. Frozen, yet gradients pass through
-    `decode_soft`.
+    A codec turns images into vectors of numbers, quantises these, and turns codes into vectors
+    and vectors into images. Frozen, yet gradients pass through `to_images` and `decode_soft`.
 
     Args:
         quantizer: the name of the kind and its bits a patch.
         patch_size: side s of a patch in pixels.
-        codebook_size: codewords K in every codebook, a power of two up to 256.
+        codebook_size: values K of a code, a power of two up to 256.
     """
 
     def __init__(self, quantizer: str, patch_size: int, codebook_size: int) -> None:
@@ -74,10 +102,6 @@ class ImageCodec(nn.Module):
             )
         return super()._apply(fn, recurse)
 
-    def codebooks(self) -> list[Tensor]:
-        """The S codebooks (K, d) in the order of the code channels."""
-        raise NotImplementedError
-
     @property
     def code_names(self) -> list[str]:
         """S short names of the code channels."""
@@ -95,26 +119,25 @@ class ImageCodec(nn.Module):
         """Find the codes (Bhw, S) uint8 of images (B, 3, H, W) uint8 RGB."""
         return self.quantize(self.to_vectors(images))
 
-    def assemble(self, codewords: list[Tensor]) -> Tensor:
-        """Turn S (possibly soft) codewords (B, h, w, d) into vectors; linear."""
+    def look_up(self, codes: Tensor) -> Tensor:
+        """Turn codes (B, S, h, w) int64 into vectors."""
         raise NotImplementedError
 
     def to_images(self, vectors: Tensor) -> Tensor:
-        """Turn vectors into images (B, 3, H, W) float RGB, nominal [0, 255]; affine."""
+        """Turn vectors into images (B, 3, H, W) float RGB, nominal [0, 255]."""
         raise NotImplementedError
 
-    def image_error(self, codewords: list[Tensor], target: Tensor) -> Tensor:
-        """Mean squared RGB error of softly decoded images, x in [-1, 1], unclipped.
+    def decode_soft(self, weights: Tensor) -> Tensor:
+        """Decode mixtures of codes; differentiable in the weights.
 
         Args:
-            codewords: S soft codewords (B, h, w, d).
-            target: vectors, of `look_up` or `to_vectors`.
+            weights: (B, S, K, h, w) float, summing to one over K.
 
         Returns:
-            (B,) float32.
+            (B, 3, H, W) float RGB, nominal range [0, 255]; equals `reconstruct` for one-hot
+            weights.
         """
-        difference = self.to_images(self.assemble(codewords)) - self.to_images(target)
-        return (difference / 127.5).square().mean(dim=(1, 2, 3))
+        raise NotImplementedError
 
     @property
     def num_codes(self) -> int:
@@ -146,7 +169,6 @@ class ImageCodec(nn.Module):
         check_image_size(height, width, self.patch_size)
         return self.num_codes, height // self.patch_size, width // self.patch_size
 
-    @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Encode images.
 
@@ -165,22 +187,21 @@ class ImageCodec(nn.Module):
             codes = self.find_codes(images)  # (Bhw, S)
         return codes.view(len(images), h, w, S).permute(0, 3, 1, 2).contiguous()
 
-    def decode(self, codes: Tensor, plain: bool = False) -> Tensor:
+    def decode(self, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Decode codes to images.
 
         Args:
             codes: (B, S, h, w) of any integer dtype, range [0, K-1].
-            plain: without the learned decoder that a `DecoderCodec` has.
+            size: (H, W) of the images in pixels, any; None is the codes' own.
 
         Returns:
             (B, 3, H, W) uint8 RGB.
 
         Raises:
-            InputError: another shape, or a code out of range.
+            InputError: another shape, a code out of range, or a side below 1.
         """
-        return self.reconstruct(codes).round_().clamp_(0, 255).to(torch.uint8)
+        return to_uint8(resize(self.reconstruct(codes), size))
 
-    @torch.no_grad()
     def reconstruct(self, codes: Tensor) -> Tensor:
         """Decode codes without rounding or clipping: float32 (B, 3, H, W), nominal [0, 255].
 
@@ -205,28 +226,20 @@ class ImageCodec(nn.Module):
         with full_float32(codes.device):
             return self.to_images(self.look_up(codes.long()))
 
-    def decode_soft(self, weights: Tensor) -> Tensor:
-        """Decode mixtures of codewords; differentiable in the weights (equation 21).
 
-        Args:
-            weights: (B, S, K, h, w) float, summing to one over K.
+def resize(images: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """Resize images (B, 3, H, W) float by antialiased bicubic interpolation; None keeps them.
 
-        Returns:
-            (B, 3, H, W) float RGB, nominal range [0, 255]; equals `reconstruct` for one-hot
-            weights.
-        """
-        with full_float32(weights.device):
-            return self.to_images(self.assemble(self.soft_codewords(weights)))
+    Raises:
+        InputError: a side below 1.
+    """
+    if size is None or tuple(images.shape[2:]) == tuple(size):
+        return images
+    if len(size) != 2 or min(size) < 1:
+        raise InputError(f"Expected a size of (height, width) in pixels, got {size}.")
+    return F.interpolate(images, list(size), mode="bicubic", antialias=True)
 
-    def soft_codewords(self, weights: Tensor) -> list[Tensor]:
-        """Expected codewords: S tensors (B, h, w, d) from weights (B, S, K, h, w)."""
-        sizes = weights.shape[3:]
-        mixtures = [
-            codebook.t() @ part.flatten(2).to(codebook.dtype)  # (B, d, hw)
-            for part, codebook in zip(weights.unbind(1), self.codebooks(), strict=True)
-        ]
-        return [mixture.unflatten(2, sizes).permute(0, 2, 3, 1) for mixture in mixtures]
 
-    def look_up(self, codes: Tensor) -> Tensor:
-        """Vectors of the codes (B, S, h, w) int64."""
-        return self.assemble([book[codes[:, site]] for site, book in enumerate(self.codebooks())])
+def to_uint8(images: Tensor) -> Tensor:
+    """Round images (B, 3, H, W) float, nominal range [0, 255], to uint8."""
+    return images.round().clamp(0, 255).to(torch.uint8)

@@ -11,14 +11,19 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs.base import ImageCodec, bits_a_code
-from lit_mbldm.codecs.codebooks import Codebook, ProductCodebook, ResidualCodebook
+from lit_mbldm.codecs.base import bits_a_code
 from lit_mbldm.codecs.patches import (
     YCBCR_TO_RGB,
     from_patches,
     rgb_to_ycbcr,
     to_patches,
     ycbcr_to_rgb,
+)
+from lit_mbldm.codecs.vector_quantized import (
+    Codebook,
+    ProductCodebook,
+    ResidualCodebook,
+    VectorQuantizedCodec,
 )
 from lit_mbldm.errors import InputError
 
@@ -62,7 +67,7 @@ class QuantizerName:
         return cls(kind, bits)
 
 
-class PatchCodec(ImageCodec):
+class PatchCodec(VectorQuantizedCodec):
     """A classical codec of image patches: YCbCr, then vector quantisation of each channel.
 
     Filled by `lit_mbldm.codecs.fitting.quantizers.fit_patch_codec` or by

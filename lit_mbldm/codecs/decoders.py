@@ -5,14 +5,14 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs.base import ImageCodec, digest_arrays
-from lit_mbldm.codecs.precision import full_float32
+from lit_mbldm.codecs.base import ImageCodec, digest_arrays, full_float32, resize, to_uint8
+from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError
 
 _PIXELS = 2**21  # at once: eight images of 512×512
 
 
-class DecoderCodec(ImageCodec):
+class DecoderCodec(VectorQuantizedCodec):
     """A codec with a learned decoder: its codes are the codec's, its images a network's.
 
     The network sees what the codec decodes, neighbouring patches included, and takes the grid of
@@ -37,6 +37,7 @@ class DecoderCodec(ImageCodec):
                 f"{codec.quantizer} has a learned decoder already. Give the codec without one, and"
                 " a network trained on what that decodes."
             )
+        assert isinstance(codec, VectorQuantizedCodec)
         self.quantizer = f"{codec.quantizer}+decoder"
         self.codec = codec
         self.network = _frozen(network)
@@ -84,13 +85,16 @@ class DecoderCodec(ImageCodec):
         """Mean squared RGB error of images as the codec decodes them."""
         return self.codec.image_error(codewords, target)
 
-    def decode(self, codes: Tensor, plain: bool = False) -> Tensor:
+    def decode(
+        self, codes: Tensor, size: tuple[int, int] | None = None, plain: bool = False
+    ) -> Tensor:
         """Decode codes to images, through the network unless `plain`. As `ImageCodec.decode`."""
-        images = self.codec.decode(codes)
         if plain:
-            return images
+            return self.codec.decode(codes, size)
+        images = self.codec.decode(codes)
         with full_float32(images.device):
-            return improve(self.network, images)
+            images = improve(self.network, images)
+        return images if size is None else to_uint8(resize(images.float(), size))
 
 
 def _frozen(network: nn.Module) -> nn.Module:
@@ -103,7 +107,6 @@ def _frozen(network: nn.Module) -> nn.Module:
     return copied
 
 
-@torch.no_grad()
 def improve(network: nn.Module, images: Tensor) -> Tensor:
     """Pass images through a network, in evaluation mode and a few at a time.
 
@@ -120,7 +123,7 @@ def improve(network: nn.Module, images: Tensor) -> Tensor:
     network.eval()
     try:
         parts = [
-            (255 * network(part / 255).float()).round().clamp(0, 255).to(torch.uint8)
+            to_uint8(255 * network(part / 255).float())
             for part in images.split(max(1, _PIXELS // images[0, 0].numel()))
         ]
     finally:

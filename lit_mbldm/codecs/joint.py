@@ -9,10 +9,14 @@ import re
 import torch
 from torch import Tensor
 
-from lit_mbldm.codecs.base import ImageCodec, bits_a_code
-from lit_mbldm.codecs.codebooks import ProductCodebook, nearest_codewords
+from lit_mbldm.codecs.base import bits_a_code
 from lit_mbldm.codecs.lapping import filter_borders, lap, patch_costs, unlap
 from lit_mbldm.codecs.patches import LEVEL, from_joint_patches, to_joint_patches
+from lit_mbldm.codecs.vector_quantized import (
+    ProductCodebook,
+    VectorQuantizedCodec,
+    nearest_codewords,
+)
 from lit_mbldm.errors import InputError
 
 # More gain nothing from 8 to 96 bits a patch of 8×8 pixels, and make encoding slower.
@@ -39,7 +43,7 @@ def num_joint_codes(name: str, codebook_size: int = 256) -> int:
     return bits // step
 
 
-class JointCodec(ImageCodec):
+class JointCodec(VectorQuantizedCodec):
     """Joint product quantisation: RGB patches as vectors of 3s² numbers, turned, cut and quantised.
 
     A lapped transform lets patches overlap; a rotation decorrelates their numbers and deals them

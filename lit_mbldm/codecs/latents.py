@@ -1,12 +1,13 @@
 """Latents: codes read as numbers for a continuous model, and numbers back as codes.
 
-B samples, S code channels, h×w sites, K codewords, d coordinates.
+B samples, S code channels, h×w positions, K codewords, d coordinates.
 """
 
 import torch
 from torch import Tensor, nn
 
 from lit_mbldm.codecs.base import ImageCodec
+from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError
 
 
@@ -17,7 +18,7 @@ class Latent(nn.Module):
         """Take over what depends on the codec."""
 
     def num_channels(self, num_codes: int) -> int:
-        """Channels of z_0 for S code channels."""
+        """Channels C of z_0 for S code channels."""
         raise NotImplementedError
 
     def to_latent(self, codes: Tensor) -> Tensor:
@@ -35,20 +36,22 @@ class IndexLatent(Latent):
     Source: Scribano et al. 2023, section 3.2.1.
 
     Args:
-        codebook_size: codewords K of the codec.
+        codebook_size: codewords K of the codec; None takes the codec's, 256 without one.
     """
 
-    def __init__(self, codebook_size: int = 256) -> None:
+    def __init__(self, codebook_size: int | None = None) -> None:
         super().__init__()
         self.codebook_size = codebook_size
+        self.num_codewords = codebook_size or 256
 
     def use(self, codec: ImageCodec) -> None:
-        """Refuse a codec with another number of codewords."""
-        if codec.codebook_size != self.codebook_size:
+        """Refuse a codec with another number of codewords than `codebook_size`."""
+        if self.codebook_size not in (None, codec.codebook_size):
             raise InputError(
                 f"The latent has codebook_size {self.codebook_size}, the codec"
-                f" {codec.codebook_size}: set the latent's to the codec's."
+                f" {codec.codebook_size}: leave the latent's out."
             )
+        self.num_codewords = codec.codebook_size
 
     def num_channels(self, num_codes: int) -> int:
         """S."""
@@ -56,11 +59,11 @@ class IndexLatent(Latent):
 
     def to_latent(self, codes: Tensor) -> Tensor:
         """Scale codes (B, S, h, w) in [0, K-1] to z_0 of the same shape, float32."""
-        return codes.float() * (2 / (self.codebook_size - 1)) - 1
+        return codes.float() * (2 / (self.num_codewords - 1)) - 1
 
     def to_codes(self, z0: Tensor) -> Tensor:
         """Round z_0 to the nearest index, clamped to [0, K-1]: (B, S, h, w) uint8."""
-        K = self.codebook_size
+        K = self.num_codewords
         return ((z0 + 1) * ((K - 1) / 2)).round().clamp(0, K - 1).to(torch.uint8)
 
 
@@ -90,7 +93,16 @@ class PrincipalLatent(Latent):
         self.ranks = ranks
 
     def use(self, codec: ImageCodec) -> None:
-        """Find where the codec's codewords lie."""
+        """Find where the codec's codewords lie.
+
+        Raises:
+            InputError: a codec without codebooks, or with codewords of too few numbers.
+        """
+        if not isinstance(codec, VectorQuantizedCodec):
+            raise InputError(
+                f"A {type(self).__name__} needs a codec with codebooks, got a"
+                f" {type(codec).__name__}."
+            )
         books = codec.codebooks()
         smallest = min(book.shape[1] for book in books)
         if self.coordinates > smallest:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lit_mbldm.codecs.base import ImageCodec
 from lit_mbldm.codecs.latents import place_codewords
+from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.codec_quality import (
     ORDINALITY_DISTANCES,
@@ -188,6 +189,7 @@ def _crop(image: Tensor, patch_size: int, largest: int | None = None) -> Tensor:
 
 
 def _codebook_reports(codec: ImageCodec, codes: Tensor) -> list[CodebookReport]:
+    assert isinstance(codec, VectorQuantizedCodec)
     usage = codebook_usage(codes, codec.codebook_size)
     return [
         CodebookReport(

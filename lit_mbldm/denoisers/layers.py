@@ -77,7 +77,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all sites, added to its input."""
+    """Self-attention over all positions, added to its input."""
 
     def __init__(self, channels: int, num_heads: int = 4, head_channels: int = 32) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve height and width, rounded up: 2×2 sites become channels, then a 1×1 convolution."""
+    """Halve height and width, rounded up: 2×2 positions become channels, then a 1×1 convolution."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

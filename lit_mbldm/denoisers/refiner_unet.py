@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_mbldm.denoisers.backbone import Backbone
 from lit_mbldm.denoisers.layers import pad_to_even, zero_init
+from lit_mbldm.denoisers.unet import Backbone
 
 
 class RefinerUNet(Backbone):
@@ -28,7 +28,8 @@ class RefinerUNet(Backbone):
         blocks_per_level: int = 1,
     ) -> None:
         channels = 3 * 2**2  # of 2×2 pixels
-        super().__init__(channels, base_channels, channel_multipliers, blocks_per_level)
+        super().__init__(base_channels, channel_multipliers, blocks_per_level)
+        self.build(channels)
         self.head = zero_init(nn.Conv2d(base_channels, channels, 1))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -41,6 +42,6 @@ class RefinerUNet(Backbone):
             (B, 3, H, W) of the same dtype, nominal range [0, 1], not clipped.
         """
         H, W = images.shape[2:]
-        sites = F.pixel_unshuffle(pad_to_even(2 * images - 1), 2)
-        correction = F.pixel_shuffle(self.head(self.body(sites)), 2)[:, :, :H, :W]
+        blocks = F.pixel_unshuffle(pad_to_even(2 * images - 1), 2)
+        correction = F.pixel_shuffle(self.head(self.body(blocks)), 2)[:, :, :H, :W]
         return images + correction.to(images.dtype)

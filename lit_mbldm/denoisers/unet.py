@@ -1,12 +1,107 @@
-"""The U-Net denoiser."""
+"""The U-Net denoiser, and the body that it shares with the refiner's network."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from lit_mbldm.denoisers.backbone import Backbone
-from lit_mbldm.denoisers.layers import zero_init
+from lit_mbldm.denoisers.layers import (
+    Attention,
+    Downsample,
+    ResidualBlock,
+    TimeEmbedding,
+    Upsample,
+    group_norm,
+    zero_init,
+)
+from lit_mbldm.errors import InputError
+
+
+class Backbone(nn.Module):
+    """A U-Net of residual blocks without its head; the base of the denoiser and the refiner.
+
+    Its layers are made by `build`.
+
+    Args:
+        base_channels: width of the first level and of the features.
+        channel_multipliers: width that each level widens to, over `base_channels`, after its
+            blocks on the way down; every level but the last halves height and width, an odd side
+            rounded up.
+        blocks_per_level: residual blocks a level, on the way down and on the way up.
+        dropout: probability of dropping a hidden channel's value.
+        time_width: of the time embedding that every block takes; None for a network without time.
+        attention: attend over all positions at the bottleneck.
+    """
+
+    def __init__(
+        self,
+        base_channels: int,
+        channel_multipliers: Sequence[int],
+        blocks_per_level: int,
+        dropout: float = 0.0,
+        time_width: int | None = None,
+        attention: bool = False,
+    ) -> None:
+        super().__init__()
+        self.base_channels = base_channels
+        self.channel_multipliers = list(channel_multipliers)
+        self.blocks_per_level = blocks_per_level
+        self.dropout = dropout
+        self.time_width = time_width
+        self.has_attention = attention
+
+    def build(self, stem_channels: int) -> None:
+        """Make the layers, for an input of so many channels."""
+        base_channels, time_width = self.base_channels, self.time_width
+        widths = [base_channels, *(base_channels * m for m in self.channel_multipliers)]
+        levels = list(pairwise(widths))
+
+        def blocks(inputs: int, outputs: int, count: int = self.blocks_per_level) -> nn.ModuleList:
+            return nn.ModuleList(
+                ResidualBlock(inputs, outputs, time_width, self.dropout) for _ in range(count)
+            )
+
+        self.time = None if time_width is None else TimeEmbedding(time_width)
+        self.stem = nn.Conv2d(stem_channels, base_channels, 3, padding=1)
+        self.down = nn.ModuleList(blocks(width, width) for width, _ in levels)
+        self.widen = nn.ModuleList(Downsample(width, wider) for width, wider in levels[:-1])
+        self.widen.append(nn.Conv2d(*levels[-1], 3, padding=1))  # the last level stays at its size
+        self.middle = blocks(widths[-1], widths[-1], count=2)
+        self.attention = Attention(widths[-1]) if self.has_attention else nn.Identity()
+        self.up = nn.ModuleList(blocks(width + wider, wider) for width, wider in levels[::-1])
+        self.narrow = nn.ModuleList(Upsample(wider, width) for width, wider in levels[:0:-1])
+        self.narrow.append(nn.Conv2d(*levels[0][::-1], 3, padding=1))
+        self.last = blocks(2 * base_channels, base_channels, count=1)
+        self.head_norm = group_norm(base_channels)
+
+    def body(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        """Map an input to features.
+
+        Args:
+            x: (B, stem_channels, h, w) float.
+            time: (B,) t/T in [0, 1], for a network with time.
+
+        Returns:
+            (B, base_channels, h, w), after the last norm and SiLU.
+        """
+        emb = None if self.time is None else self.time(time)
+        x = self.stem(x)
+        skips = [x]
+        for blocks, widen in zip(self.down, self.widen, strict=True):
+            for block in blocks:  # type: ignore[attr-defined]
+                x = block(x, emb)
+                skips.append(x)
+            x = widen(x)
+        x = self.middle[1](self.attention(self.middle[0](x, emb)), emb)
+        for blocks, narrow in zip(self.up, self.narrow, strict=True):
+            for block in blocks:  # type: ignore[attr-defined]
+                x = block(torch.cat([x, skips.pop()], dim=1), emb)
+            h, w = skips[-1].shape[2:]
+            x = narrow(x)[:, :, :h, :w]  # odd sides were rounded up on the way down
+        x = self.last[0](torch.cat([x, skips.pop()], dim=1), emb)
+        return F.silu(self.head_norm(x))
 
 
 class UNet(Backbone):
@@ -15,12 +110,13 @@ class UNet(Backbone):
     The paper's is `base_channels=80, channel_multipliers=(1, 2, 4, 8)`, about 52 M parameters
     (Scribano et al. 2023, section 4.2.1).
 
-    Its last layer, `head`, is a 1×1 convolution: the prediction at a site depends on the
-    `features` at that site alone.
+    Its last layer, `head`, is a 1×1 convolution: the prediction at a position depends on the
+    `features` at that position alone.
 
     Args:
-        in_channels: channels of the latent; as many again take the self-conditioning.
-        out_channels: channels of the prediction, `process.output_channels(in_channels)`.
+        in_channels: channels of the latent; as many again take the self-conditioning. None waits
+            for `set_channels`, which a model calls.
+        out_channels: channels of the prediction, or None.
         base_channels: width of the first level.
         channel_multipliers: width that each level widens to, over `base_channels`, after its
             blocks on the way down; every level but the last halves height and width.
@@ -30,15 +126,14 @@ class UNet(Backbone):
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
+        in_channels: int | None = None,
+        out_channels: int | None = None,
         base_channels: int = 80,
         channel_multipliers: Sequence[int] = (1, 2, 4, 8),
         blocks_per_level: int = 2,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(
-            2 * in_channels,
             base_channels,
             channel_multipliers,
             blocks_per_level,
@@ -48,22 +143,52 @@ class UNet(Backbone):
         )
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.dropout = dropout
-        self.head = zero_init(nn.Conv2d(base_channels, out_channels, 1))
+        if in_channels is not None and out_channels is not None:
+            self.set_channels(in_channels, out_channels)
 
-    def forward(self, z_t: Tensor, time: Tensor, self_condition: Tensor) -> Tensor:
+    def set_channels(self, in_channels: int, out_channels: int) -> None:
+        """Make the layers for a latent and a prediction of so many channels, unless they are made.
+
+        Raises:
+            InputError: other channels than the constructor was told.
+        """
+        for name, needed in (("in_channels", in_channels), ("out_channels", out_channels)):
+            told = getattr(self, name)
+            if told not in (None, needed):
+                raise InputError(
+                    f"The model needs a denoiser with {name}: {needed}, got {told}. Leave {name}"
+                    " out: it follows from latent and process."
+                )
+        if not hasattr(self, "head"):
+            self.build(2 * in_channels)
+            self.head = zero_init(nn.Conv2d(self.base_channels, out_channels, 1))
+
+    def forward(
+        self,
+        z_t: Tensor,
+        time: Tensor,
+        self_condition: Tensor,
+        condition: Tensor | None = None,
+    ) -> Tensor:
         """Predict from a noisy latent: `head(features(...))`.
 
         Args:
             z_t: (B, in_channels, h, w) float.
             time: (B,) t/T in [0, 1].
             self_condition: (B, in_channels, h, w), an earlier estimate of z_0 or zeros.
+            condition: None; this network takes no condition.
 
         Returns:
             (B, out_channels, h, w).
         """
-        return self.head(self.features(z_t, time, self_condition))
+        return self.head(self.features(z_t, time, self_condition, condition))
 
-    def features(self, z_t: Tensor, time: Tensor, self_condition: Tensor) -> Tensor:
+    def features(
+        self,
+        z_t: Tensor,
+        time: Tensor,
+        self_condition: Tensor,
+        condition: Tensor | None = None,
+    ) -> Tensor:
         """Everything before `head`, (B, base_channels, h, w); arguments as `forward`."""
         return self.body(torch.cat([z_t, self_condition], dim=1), time)

@@ -1,6 +1,6 @@
-"""The categorical reverse process: the network gives a distribution over codewords at each site.
+"""The categorical reverse process: a network gives a distribution over codewords.
 
-B samples, S code channels, K codewords, h×w sites, d numbers a codeword.
+B samples, S code channels, K codewords, h×w positions, d numbers a codeword.
 """
 
 from collections.abc import Callable
@@ -12,19 +12,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_mbldm.codecs import ImageCodec
+from lit_mbldm.codecs.base import full_float32
 from lit_mbldm.codecs.latents import IndexLatent
-from lit_mbldm.codecs.precision import full_float32
+from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError
-from lit_mbldm.processes.categories import draw_categories, expectation, gumbel_scores
-from lit_mbldm.processes.forward import Denoiser, GaussianForward, Prediction, Time
-from lit_mbldm.processes.outputs import Outputs
+from lit_mbldm.processes.base import Condition, Denoiser, Prediction, Time
+from lit_mbldm.processes.categorical_head import (
+    ChunkedHead,
+    draw_categories,
+    expectation,
+    gumbel_scores,
+)
+from lit_mbldm.processes.gaussian import GaussianForward
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.schedules import Schedule
 
 ImageTarget = Literal["decoded", "original"]
 
 # A standard deviation of about one index in 256.
-_MAX_LOG_PRECISION = 10.0
+_MAX_LOG_INVERSE_VARIANCE = 10.0
 
 
 class CategoricalProcess(GaussianForward):
@@ -46,14 +52,14 @@ class CategoricalProcess(GaussianForward):
         image_weight: λ, of the squared error of the softly decoded image.
         image_target: compare it with "decoded", D(E(x)), or with the "original" x.
         cross_entropy_weight: 0 is the paper.
-        likelihood: add log q(z_t | z_0) of each site's own noisy index to its logits (Bayes'
-            rule), so that the network has to learn only what a site's surroundings say.
-        gaussian_head: the network also returns, for each code, the mean μ and log precision ρ of
-            a Gaussian over the index, (B, S·(K+2), h, w), and its logits are added to
+        likelihood: add log q(z_t | z_0) of each position's own noisy index to its logits (Bayes'
+            rule), so that the network has to learn only what the surroundings say.
+        gaussian_head: the network also returns, for each code, the mean μ and log inverse variance
+            ρ of a Gaussian over the index, (B, S·(K+2), h, w), and its logits are added to
             -e^ρ (v - μ)²/2: indices are ordinal, and a number is learned faster than 256.
         min_snr_gamma: the clamp γ of Min-SNR weighting.
         self_conditioning: feed back the expected z_0.
-        codebook_size: codewords K of the codec.
+        codebook_size: codewords K of the codec; None takes the codec's, 256 without one.
     """
 
     has_temperature = True
@@ -72,7 +78,7 @@ class CategoricalProcess(GaussianForward):
         gaussian_head: bool = False,
         min_snr_gamma: float = 5.0,
         self_conditioning: bool = True,
-        codebook_size: int = 256,
+        codebook_size: int | None = None,
     ) -> None:
         super().__init__(num_timesteps, schedule, min_snr_gamma, self_conditioning, codebook_size)
         if gumbel_temperature <= 0:
@@ -94,78 +100,111 @@ class CategoricalProcess(GaussianForward):
         self.cross_entropy_weight = cross_entropy_weight
         self.likelihood = likelihood
         self.gaussian_head = gaussian_head
+        self._codec: tuple[VectorQuantizedCodec, ...] = ()  # no submodule: not saved with it
+        self._set_levels(codebook_size or 256)
+
+    def _set_levels(self, codebook_size: int) -> None:
+        self.num_codewords = codebook_size
         self.index = IndexLatent(codebook_size)
         levels = self.index.to_latent(torch.arange(codebook_size))
         self.register_buffer("levels", levels, persistent=False)
 
-    def output_channels(self, num_codes: int) -> int:
-        """Channels the network must return for S code channels: S·K, or S·(K+2)."""
-        return num_codes * (self.codebook_size + 2 * self.gaussian_head)
+    def use(self, codec: ImageCodec) -> None:
+        """Take the codec's codewords, which the loss decodes softly.
+
+        Raises:
+            InputError: another number of codewords than `codebook_size`, or no codebooks.
+        """
+        super().use(codec)
+        if not isinstance(codec, VectorQuantizedCodec):
+            raise InputError(
+                f"A {type(self).__name__} needs a codec with codebooks, got a"
+                f" {type(codec).__name__}."
+            )
+        self._codec = (codec,)
+        self._set_levels(codec.codebook_size)
+
+    def output_channels(self, num_channels: int) -> int:
+        """Channels that the network must return for S code channels: S·K, or S·(K+2)."""
+        return num_channels * (self.num_codewords + 2 * self.gaussian_head)
 
     def predict(
-        self, denoiser: Denoiser, z_t: Tensor, t: Time, self_condition: Tensor | None = None
+        self,
+        denoiser: Denoiser,
+        z_t: Tensor,
+        t: Time,
+        self_condition: Tensor | None = None,
+        condition: Condition = None,
     ) -> Prediction:
         """Ask the network for logits (B, S, h, w, K) and the expected z_0."""
-        logits = torch.empty(*z_t.shape, self.codebook_size, device=z_t.device)
+        logits = torch.empty(*z_t.shape, self.num_codewords, device=z_t.device)
 
-        def keep(rows: slice, site: int, chunk: Tensor) -> None:
-            logits[rows, site] = chunk.view_as(logits[rows, site])
+        def keep(rows: slice, code: int, chunk: Tensor) -> None:
+            logits[rows, code] = chunk.view_as(logits[rows, code])
 
-        return Prediction(self._expect(denoiser, z_t, t, self_condition, keep), logits)
+        head = self._head(denoiser, z_t, t, self_condition, condition)
+        return Prediction(self._expect(head, z_t, t, keep), logits)
 
     def estimate(
-        self, denoiser: Denoiser, z_t: Tensor, t: Time, self_condition: Tensor | None = None
+        self,
+        denoiser: Denoiser,
+        z_t: Tensor,
+        t: Time,
+        self_condition: Tensor | None = None,
+        condition: Condition = None,
     ) -> Tensor:
         """Ask the network for the expected z_0 alone: its logits are not kept."""
-        return self._expect(denoiser, z_t, t, self_condition, lambda *_: None)
+        head = self._head(denoiser, z_t, t, self_condition, condition)
+        return self._expect(head, z_t, t, lambda *_: None)
 
-    def _expect(
+    def _head(
         self,
         denoiser: Denoiser,
         z_t: Tensor,
         t: Time,
         self_condition: Tensor | None,
-        keep: Callable[[slice, int, Tensor], None],
+        condition: Condition,
+    ) -> ChunkedHead:
+        def call(network: Denoiser) -> Tensor:
+            return self.call(network, z_t, t, self_condition, condition)
+
+        return ChunkedHead.of(denoiser, z_t.shape[1], call)
+
+    def _expect(
+        self, head: ChunkedHead, z_t: Tensor, t: Time, keep: Callable[[slice, int, Tensor], None]
     ) -> Tensor:
-        outputs = self._outputs(denoiser, z_t, t, self_condition)
+        """The expected z_0; `keep` is given the logits of each chunk."""
         t = torch.as_tensor(t, device=z_t.device).expand(len(z_t))
         z0 = torch.empty_like(z_t)
-        for rows in outputs.chunks():
-            for site in range(outputs.num_codes):
-                logits = self._logits(outputs, rows, site, z_t, t)
-                keep(rows, site, logits)
+        for rows in head.chunks():
+            for code in range(head.num_codes):
+                logits = self._logits(head, rows, code, z_t, t)
+                keep(rows, code, logits)
                 with full_float32(z_t.device):
                     levels = expectation(logits, self.levels[:, None])
-                z0[rows, site] = levels.view_as(z0[rows, site])
+                z0[rows, code] = levels.view_as(z0[rows, code])
         return z0
 
-    def _outputs(
-        self, denoiser: Denoiser, z_t: Tensor, t: Time, self_condition: Tensor | None
-    ) -> Outputs:
-        return Outputs.of(
-            denoiser, z_t.shape[1], lambda network: self.call(network, z_t, t, self_condition)
-        )
-
-    def _logits(self, outputs: Outputs, rows: slice, site: int, z_t: Tensor, t: Tensor) -> Tensor:
+    def _logits(self, head: ChunkedHead, rows: slice, code: int, z_t: Tensor, t: Tensor) -> Tensor:
         """Logits (b·hw, K) of one code channel, with both options' Gaussians.
 
         Those are added in v by natural parameters: (b₁, b₂)·(v, -v²/2).
         """
-        output = outputs.channel(rows, site)  # (b·hw, K or K+2)
-        logits = output[:, : self.codebook_size]
+        output = head.channel(rows, code)  # (b·hw, K or K+2)
+        logits = output[:, : self.num_codewords]
         if not (self.gaussian_head or self.likelihood):
             return logits
-        z_t, t = z_t[rows, site].flatten(1), t[rows]  # (b, hw), (b,)
+        z_t, t = z_t[rows, code].flatten(1), t[rows]  # (b, hw), (b,)
         natural = torch.zeros(z_t.numel(), 2, device=z_t.device)
         with full_float32(z_t.device):
             if self.gaussian_head:
-                mean, log_precision = output[:, self.codebook_size :].clone().unbind(1)
-                precision = log_precision.clamp(max=_MAX_LOG_PRECISION).exp()
-                natural = natural + torch.stack([precision * mean, precision], dim=1)
+                mean, rho = output[:, self.num_codewords :].clone().unbind(1)
+                weight = rho.clamp(max=_MAX_LOG_INVERSE_VARIANCE).exp()
+                natural = natural + torch.stack([weight * mean, weight], dim=1)
             if self.likelihood:
-                precision = self.snr(t).flatten(1).expand_as(z_t)
-                mean = z_t / self.scales(t)[0].flatten(1)
-                natural = natural + torch.stack([precision * mean, precision], dim=2).flatten(0, 1)
+                weight = self.snr(t).flatten(1).expand_as(z_t)
+                mean = z_t / self.alpha_sigma(t)[0].flatten(1)
+                natural = natural + torch.stack([weight * mean, weight], dim=2).flatten(0, 1)
             basis = torch.stack([self.levels, -self.levels.square() / 2])  # (2, K)
             return torch.addmm(logits, natural, basis)
 
@@ -174,8 +213,8 @@ class CategoricalProcess(GaussianForward):
         denoiser: Denoiser,
         z0: Tensor,
         t: Tensor,
-        generator: SampleStreams,
-        codec: ImageCodec,
+        streams: SampleStreams,
+        condition: Condition = None,
         images: Tensor | None = None,
     ) -> Tensor:
         """The weighted loss of the class's docstring.
@@ -187,8 +226,8 @@ class CategoricalProcess(GaussianForward):
             denoiser: the network.
             z0: (B, S, h, w) float32, exact levels in [-1, 1].
             t: (B,) int64 in [1, T].
-            generator: B streams.
-            codec: whose codewords the image term is measured in.
+            streams: B of them.
+            condition: of the network, or None.
             images: (B, 3, H, W) uint8, for `image_target="original"`.
 
         Returns:
@@ -197,46 +236,39 @@ class CategoricalProcess(GaussianForward):
         Raises:
             InputError: `image_target="original"` without images.
         """
-        z_t = self.corrupt(z0, t, generator)
-        estimate = self.first_estimate(denoiser, z_t, t, generator)
-        outputs = self._outputs(denoiser, z_t, t, estimate)
-        codes, books = self.index.to_codes(z0).long(), codec.codebooks()
+        z_t = self.add_noise(z0, t, streams)
+        estimate = self.first_estimate(denoiser, z_t, t, streams, condition)
+        head = self._head(denoiser, z_t, t, estimate, condition)
+        codes = self.index.to_codes(z0).long()
 
-        def channel(rows: slice, site: int) -> dict[str, Tensor]:
-            logits = self._logits(outputs, rows, site, z_t, t)
+        def channel(rows: slice, code: int) -> dict[str, Tensor]:
+            logits = self._logits(head, rows, code, z_t, t)
+            noise = partial(streams.branch, code, rows)
             with full_float32(z_t.device):
-                return self._soften(
-                    logits,
-                    codes[rows, site].flatten(1),
-                    partial(generator.branch, site, rows),
-                    books[site],
-                )
+                return self._soften(logits, codes[rows, code].flatten(1), noise, code)
 
         terms: dict[str, list[Tensor]] = {}
-        for site in range(outputs.num_codes):
-            parts = [channel(rows, site) for rows in outputs.chunks()]
+        for code in range(head.num_codes):
+            parts = [channel(rows, code) for rows in head.chunks()]
             for name in parts[0]:
                 terms.setdefault(name, []).append(torch.cat([part[name] for part in parts]))
         with full_float32(z_t.device):
-            return self._weigh(terms, z0, t, codec, codes, images)
+            return self._weigh(terms, z0, t, codes, images)
 
     def _soften(
-        self,
-        logits: Tensor,
-        codes: Tensor,
-        noise: Callable[[], SampleStreams],
-        codebook: Tensor,
+        self, logits: Tensor, codes: Tensor, noise: Callable[[], SampleStreams], code: int
     ) -> dict[str, Tensor]:
         """What the loss needs of the logits (b·hw, K) of one code channel, codes (b, hw).
 
-        `soft`, (b·hw, 1+d): soft index and codeword; `nats`, (b,): cross-entropy.
+        `soft`, (b·hw, 1+d): soft index and, for the image term, codeword; `nats`, (b,).
         """
         terms = {}
         if self.latent_weight or self.image_weight:
-            values = torch.cat([self.levels[:, None], codebook], dim=1)  # (K, 1+d)
-            terms["soft"] = expectation(
-                gumbel_scores(logits, self.gumbel_temperature, noise()), values
-            )
+            values = self.levels[:, None]
+            if self.image_weight:
+                values = torch.cat([values, self._codec[0].codebooks()[code]], dim=1)  # (K, 1+d)
+            scores = gumbel_scores(logits, self.gumbel_temperature, noise())
+            terms["soft"] = expectation(scores, values)
         if self.cross_entropy_weight:
             nats = F.cross_entropy(logits, codes.flatten(), reduction="none")
             terms["nats"] = nats.view_as(codes).mean(1)
@@ -247,7 +279,6 @@ class CategoricalProcess(GaussianForward):
         terms: dict[str, list[Tensor]],
         z0: Tensor,
         t: Tensor,
-        codec: ImageCodec,
         codes: Tensor,
         images: Tensor | None,
     ) -> Tensor:
@@ -258,6 +289,7 @@ class CategoricalProcess(GaussianForward):
             error = (levels - z0).square().flatten(1).mean(1)
             loss = loss + self.latent_weight * clamped * error
         if self.image_weight:
+            (codec,) = self._codec
             codewords = [
                 soft[:, 1:].reshape(*z0[:, 0].shape, -1) for soft in terms["soft"]
             ]  # S × (B, h, w, d)
@@ -271,34 +303,12 @@ class CategoricalProcess(GaussianForward):
             loss = loss + self.cross_entropy_weight * torch.stack(terms["nats"]).mean(0)
         return loss
 
-    def step(
-        self,
-        z_t: Tensor,
-        prediction: Prediction,
-        t: int,
-        s: int,
-        generator: SampleStreams,
-        temperature: float = 1.0,
-    ) -> Tensor:
-        """Algorithm 2: draw z̃_0 from softmax(logits/γ), then z_s ~ q(z_s | z_t, z̃_0).
-
-        Args:
-            z_t: (B, S, h, w).
-            prediction: with logits.
-            t: the present time.
-            s: the next time, s < t; 0 returns z̃_0 itself.
-            generator: B streams.
-            temperature: γ ≥ 0; 0 takes the most probable codeword.
-        """
-        z0 = self.finish(prediction, generator, temperature)
-        return self.draw_posterior(z_t, z0, t, s, generator)
-
     def expected(self, prediction: Prediction, temperature: float = 1.0) -> Tensor:
-        """The mean of softmax(logits/γ), (B, S, h, w), which `step` draws z̃_0 around.
+        """The mean (B, S, h, w) of softmax(logits/temperature), which `finish` draws z̃_0 around.
 
         Args:
             prediction: with logits.
-            temperature: γ ≥ 0; 0 takes the most probable codeword.
+            temperature: at least 0; 0 takes the most probable codeword.
         """
         if temperature == 1:
             return prediction.z0
@@ -313,11 +323,14 @@ class CategoricalProcess(GaussianForward):
         return z0
 
     def finish(
-        self, prediction: Prediction, generator: SampleStreams, temperature: float = 1.0
+        self, prediction: Prediction, streams: SampleStreams, temperature: float = 1.0
     ) -> Tensor:
-        """Draw z̃_0 from softmax(logits/γ): (B, S, h, w), exact levels."""
+        """Draw z̃_0 from softmax(logits/temperature): (B, S, h, w), exact levels.
+
+        `step` then draws z_s ~ q(z_s | z_t, z̃_0): algorithm 2 of Scribano et al. 2023.
+        """
         assert prediction.logits is not None
-        return self.levels[draw_categories(prediction.logits, temperature, generator)]
+        return self.levels[draw_categories(prediction.logits, temperature, streams)]
 
 
 def _photographs(images: Tensor | None) -> Tensor:

@@ -1,15 +1,158 @@
-"""The continuous reverse process: the network regresses ε, z_0 or v."""
+"""Gaussian noise on a latent, and the continuous reverse process: a network regresses ε, z_0 or v.
 
+B samples, latents (B, C, h, w), T timesteps; t = 0 is clean, t = T is noise.
+"""
+
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 from torch import Tensor
 
+from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.errors import InputError
-from lit_mbldm.processes.forward import Denoiser, GaussianForward, Prediction, Time
+from lit_mbldm.processes.base import Condition, Denoiser, Prediction, Process, Time
 from lit_mbldm.processes.randomness import SampleStreams
-from lit_mbldm.processes.schedules import Schedule
+from lit_mbldm.processes.schedules import Schedule, alpha_bar
 
 Objective = Literal["eps", "x0", "v"]
+
+
+class GaussianForward(Process):
+    """q(z_t | z_0) = N(√ᾱ_t z_0, 1-ᾱ_t) on a latent z_0 in [-1, 1] (Ho et al. 2020).
+
+    Args:
+        num_timesteps: T.
+        schedule: of ᾱ.
+        min_snr_gamma: the clamp γ of Min-SNR weighting (Hang et al. 2023).
+        self_conditioning: feed back an estimate of z_0.
+        codebook_size: codewords K of the codec; None takes the codec's.
+    """
+
+    samplers = ("ddpm", "ddim", "dpm++")
+    # log ᾱ_t, (T+1,): float32 holds it where ᾱ_t itself would lose 1 - ᾱ_t and ratios of them
+    log_alpha_bar: Tensor
+
+    def __init__(
+        self,
+        num_timesteps: int = 1000,
+        schedule: Schedule = "linear",
+        min_snr_gamma: float = 5.0,
+        self_conditioning: bool = True,
+        codebook_size: int | None = None,
+    ) -> None:
+        super().__init__(num_timesteps, self_conditioning)
+        if min_snr_gamma <= 0:
+            raise InputError(f"Expected a positive min_snr_gamma, got {min_snr_gamma}.")
+        self.schedule = schedule
+        self.min_snr_gamma = min_snr_gamma
+        self.codebook_size = codebook_size
+        curve = alpha_bar(schedule, num_timesteps).log().float()
+        self.register_buffer("log_alpha_bar", curve, persistent=False)
+
+    def use(self, codec: ImageCodec) -> None:
+        """Refuse a codec with another number of codewords than `codebook_size`."""
+        if self.codebook_size not in (None, codec.codebook_size):
+            raise InputError(
+                f"The process has codebook_size {self.codebook_size}, the codec"
+                f" {codec.codebook_size}: leave the process's out."
+            )
+
+    def alpha_sigma(self, t: Time) -> tuple[Tensor, Tensor]:
+        """√ᾱ_t and √(1-ᾱ_t), shaped (B, 1, 1, 1) or (1, 1, 1, 1), float32."""
+        log_a = self._log_alpha_bar_at(t)
+        return (log_a / 2).exp(), (-log_a.expm1()).sqrt()
+
+    def snr(self, t: Time) -> Tensor:
+        """Signal-to-noise ratio ᾱ_t/(1-ᾱ_t), shaped (B, 1, 1, 1) or (1, 1, 1, 1), float32."""
+        alpha, sigma = self.alpha_sigma(t)
+        return (alpha / sigma).square()
+
+    def prior(self, shape: Sequence[int], streams: SampleStreams) -> Tensor:
+        """Draw z_T ~ N(0, 1): (B, *shape)."""
+        return streams.normal(shape)
+
+    def add_noise(self, z0: Tensor, t: Time, streams: SampleStreams) -> Tensor:
+        """Draw z_t ~ q(z_t | z_0)."""
+        return self.mix(z0, streams.normal(z0.shape[1:]), t)
+
+    def mix(self, z0: Tensor, eps: Tensor, t: Time) -> Tensor:
+        """√ᾱ_t z_0 + √(1-ᾱ_t) ε."""
+        alpha, sigma = self.alpha_sigma(t)
+        return alpha * z0 + sigma * eps
+
+    def implied_noise(self, z_t: Tensor, z0: Tensor, t: Time) -> Tensor:
+        """The ε of z_t = √ᾱ_t z_0 + √(1-ᾱ_t) ε, (B, C, h, w)."""
+        alpha, sigma = self.alpha_sigma(t)
+        return (z_t - alpha * z0) / sigma
+
+    def posterior(self, z_t: Tensor, z0: Tensor, t: Time, s: Time) -> tuple[Tensor, Tensor]:
+        """Mean (B, C, h, w) and standard deviation of q(z_s | z_t, z_0), s < t.
+
+        Ho et al. 2020, equation 7, for any pair of times; at s = 0 it is z_0 itself.
+        """
+        log_a_t, log_a_s = self._log_alpha_bar_at(t), self._log_alpha_bar_at(s)
+        beta = -(log_a_t - log_a_s).expm1()  # 1 - ᾱ_t/ᾱ_s
+        var_t, var_s = -log_a_t.expm1(), -log_a_s.expm1()  # 1 - ᾱ
+        from_z0 = (log_a_s / 2).exp() * beta / var_t
+        from_zt = ((log_a_t - log_a_s) / 2).exp() * var_s / var_t
+        return from_z0 * z0 + from_zt * z_t, (beta * var_s / var_t).sqrt()
+
+    def draw_posterior(
+        self, z_t: Tensor, z0: Tensor, t: Time, s: Time, streams: SampleStreams
+    ) -> Tensor:
+        """Draw z_s ~ q(z_s | z_t, z_0)."""
+        mean, std = self.posterior(z_t, z0, t, s)
+        return mean + std * streams.normal(z_t.shape[1:])
+
+    def ddim_step(
+        self, z_t: Tensor, z0: Tensor, t: Time, s: Time, streams: SampleStreams, eta: float = 0.0
+    ) -> Tensor:
+        """One step of DDIM (Song et al. 2021, equations 12 and 16), s < t.
+
+        Args:
+            z_t: (B, C, h, w).
+            z0: (B, C, h, w), an estimate of z_0.
+            t: the present time.
+            s: the next time.
+            streams: B of them, drawn from only where eta is positive.
+            eta: 0 adds no noise, 1 as much as the posterior.
+
+        Returns:
+            z_s, (B, C, h, w).
+        """
+        alpha, sigma = self.alpha_sigma(s)
+        eps = self.implied_noise(z_t, z0, t)
+        if eta == 0:
+            return alpha * z0 + sigma * eps
+        _, std = self.posterior(z_t, z0, t, s)
+        kept = (sigma.square() - (eta * std).square()).clamp(min=0).sqrt()
+        return alpha * z0 + kept * eps + eta * std * streams.normal(z_t.shape[1:])
+
+    def expected(self, prediction: Prediction, temperature: float = 1.0) -> Tensor:
+        """The z_0 (B, C, h, w) that DDIM and DPM-Solver++ head for."""
+        return prediction.z0
+
+    def finish(
+        self, prediction: Prediction, streams: SampleStreams, temperature: float = 1.0
+    ) -> Tensor:
+        """The z_0 (B, C, h, w) of the last step."""
+        return prediction.z0
+
+    def step(
+        self,
+        z_t: Tensor,
+        prediction: Prediction,
+        t: int,
+        s: int,
+        streams: SampleStreams,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Draw z_s ~ q(z_s | z_t, z_0) for the z_0 of `finish`, which it is at s = 0."""
+        z0 = self.finish(prediction, streams, temperature)
+        return self.draw_posterior(z_t, z0, t, s, streams)
+
+    def _log_alpha_bar_at(self, t: Time) -> Tensor:
+        return self.log_alpha_bar[t].view(-1, 1, 1, 1)
 
 
 class GaussianProcess(GaussianForward):
@@ -23,7 +166,7 @@ class GaussianProcess(GaussianForward):
         objective: what the network predicts: ε, z_0 or v (Salimans & Ho 2022).
         min_snr_gamma: the clamp γ of Min-SNR weighting.
         self_conditioning: feed back an estimate of z_0.
-        codebook_size: codewords K of the codec.
+        codebook_size: codewords K of the codec; None takes the codec's.
     """
 
     def __init__(
@@ -33,7 +176,7 @@ class GaussianProcess(GaussianForward):
         objective: Objective = "eps",
         min_snr_gamma: float = 5.0,
         self_conditioning: bool = True,
-        codebook_size: int = 256,
+        codebook_size: int | None = None,
     ) -> None:
         super().__init__(num_timesteps, schedule, min_snr_gamma, self_conditioning, codebook_size)
         if objective not in get_args(Objective):
@@ -41,35 +184,38 @@ class GaussianProcess(GaussianForward):
         self.objective = objective
 
     def predict(
-        self, denoiser: Denoiser, z_t: Tensor, t: Time, self_condition: Tensor | None = None
+        self,
+        denoiser: Denoiser,
+        z_t: Tensor,
+        t: Time,
+        self_condition: Tensor | None = None,
+        condition: Condition = None,
     ) -> Prediction:
         """Ask the network for z_0, clipped to [-1, 1]."""
-        output = self.call(denoiser, z_t, t, self_condition).float()
-        signal, noise = self.scales(t)
+        output = self.call(denoiser, z_t, t, self_condition, condition).float()
+        alpha, sigma = self.alpha_sigma(t)
         if self.objective == "eps":
-            z0 = (z_t - noise * output) / signal
+            z0 = (z_t - sigma * output) / alpha
         elif self.objective == "v":
-            z0 = signal * z_t - noise * output
+            z0 = alpha * z_t - sigma * output
         else:
             z0 = output
         return Prediction(z0.clamp(-1, 1))
 
-    def loss(self, denoiser: Denoiser, z0: Tensor, t: Tensor, generator: SampleStreams) -> Tensor:
-        """Min-SNR weighted squared error of the objective.
-
-        Args:
-            denoiser: the network.
-            z0: (B, S, h, w) float32 in [-1, 1].
-            t: (B,) int64 in [1, T].
-            generator: B streams.
-
-        Returns:
-            (B,) float32.
-        """
-        eps = generator.normal(z0.shape[1:])
+    def loss(
+        self,
+        denoiser: Denoiser,
+        z0: Tensor,
+        t: Tensor,
+        streams: SampleStreams,
+        condition: Condition = None,
+        images: Tensor | None = None,
+    ) -> Tensor:
+        """Min-SNR weighted squared error of the objective, (B,) float32."""
+        eps = streams.normal(z0.shape[1:])
         z_t = self.mix(z0, eps, t)
-        estimate = self.first_estimate(denoiser, z_t, t, generator)
-        output = self.call(denoiser, z_t, t, estimate).float()
+        estimate = self.first_estimate(denoiser, z_t, t, streams, condition)
+        output = self.call(denoiser, z_t, t, estimate, condition).float()
         if self.objective == "eps":
             target = eps
         elif self.objective == "v":
@@ -86,17 +232,3 @@ class GaussianProcess(GaussianForward):
         if self.objective == "eps":
             return clamped / snr
         return clamped / (snr + 1) if self.objective == "v" else clamped
-
-    def step(
-        self, z_t: Tensor, prediction: Prediction, t: int, s: int, generator: SampleStreams
-    ) -> Tensor:
-        """Draw z_s ~ q(z_s | z_t, ẑ_0) for any s < t; at s = 0 it is ẑ_0 itself."""
-        return self.draw_posterior(z_t, prediction.z0, t, s, generator)
-
-    def expected(self, prediction: Prediction) -> Tensor:
-        """The estimate of z_0."""
-        return prediction.z0
-
-    def finish(self, prediction: Prediction, generator: SampleStreams) -> Tensor:
-        """The last step's z_0: the estimate itself."""
-        return prediction.z0

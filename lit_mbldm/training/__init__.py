@@ -5,8 +5,11 @@ from lit_mbldm.training.callbacks.pictures import SampleImages
 from lit_mbldm.training.callbacks.predict import WriteSamples
 from lit_mbldm.training.callbacks.refined_pictures import RefineImages
 from lit_mbldm.training.callbacks.scores import ScoreSamples
-from lit_mbldm.training.categorical import CategoricalDiffusion
-from lit_mbldm.training.continuous import ContinuousDiffusion
+from lit_mbldm.training.diffusion import (
+    CategoricalDiffusion,
+    ContinuousDiffusion,
+    DiffusionModule,
+)
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner
 
@@ -14,6 +17,7 @@ __all__ = [
     "AnnealGumbelTemperature",
     "CategoricalDiffusion",
     "ContinuousDiffusion",
+    "DiffusionModule",
     "RefineImages",
     "Refiner",
     "SampleImages",

@@ -75,12 +75,12 @@ class CodecModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Take the run's seed, and refuse codecs of another precision or that differ.
+        """Take the run's seed, and refuse codecs of another dtype or that differ.
 
         Raises:
             InputError: the codec is no longer in float32, or another in another process.
         """
-        if any(book.dtype != torch.float32 for book in self.codec.codebooks()):
+        if any(b.is_floating_point() and b.dtype != torch.float32 for b in self.codec.buffers()):
             raise InputError(
                 f"precision: {self.trainer.precision} changes the codec, which would then give"
                 " other codes. Use 32-true, bf16-mixed or 16-mixed."

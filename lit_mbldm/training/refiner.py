@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lit_mbldm.codecs import ImageCodec
+from lit_mbldm.codecs.base import full_float32
 from lit_mbldm.codecs.decoders import improve
 from lit_mbldm.codecs.patches import check_images
-from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.entries.load import load_pretrained
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.codec_quality import psnr, ssim
@@ -58,18 +58,18 @@ class Refiner(CodecModule):
         self.noise_range = noise_range
         self.train()
 
-    def corrupt(self, codes: Tensor, sigma: Tensor, generator: SampleStreams) -> Tensor:
+    def corrupt(self, codes: Tensor, sigma: Tensor, streams: SampleStreams) -> Tensor:
         """Add Gaussian noise to the indices: round(codes + σ·normal) within [0, K-1].
 
         Args:
             codes: (B, S, h, w) uint8.
             sigma: (B,) σ in index levels.
-            generator: of the noise.
+            streams: of the noise.
 
         Returns:
             (B, S, h, w) uint8 codes.
         """
-        noise = sigma.view(-1, 1, 1, 1) * generator.normal(codes.shape[1:])
+        noise = sigma.view(-1, 1, 1, 1) * streams.normal(codes.shape[1:])
         return (codes + noise).round().clamp(0, self.codec.codebook_size - 1).to(torch.uint8)
 
     def loss(self, batch: dict[str, Tensor], key: tuple[int, ...]) -> Tensor:
@@ -84,10 +84,10 @@ class Refiner(CodecModule):
             InputError: the batch has no images.
         """
         images, codes = _images_of(batch), batch["codes"]
-        generator = self.streams(batch, key)
+        streams = self.streams(batch, key)
         low, high = self.noise_range
-        sigma = low + (high - low) * generator.uniform(())
-        decoded = self.codec.decode(self.corrupt(codes, sigma, generator))
+        sigma = low + (high - low) * streams.uniform(())
+        decoded = self.codec.decode(self.corrupt(codes, sigma, streams))
         return refiner_loss(self.network(decoded / 255), images / 255)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -113,6 +113,7 @@ class Refiner(CodecModule):
                 figures[f"val/{measure.__name__}_{name}_after"] = measure(after, images).mean()
         self.log_dict(figures, sync_dist=True, batch_size=len(codes))
 
+    @torch.no_grad()
     def refine(self, images: Tensor) -> Tensor:
         """Improve decoded images.
 

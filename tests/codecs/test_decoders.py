@@ -1,5 +1,6 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -35,9 +36,20 @@ def test_only_decode_passes_through_the_network(opq, unseen):
     assert torch.equal(codec.image_error(books, target), opq.image_error(books, target))
 
 
-def test_every_codec_takes_plain(opq, unseen):
+@pytest.mark.parametrize("size", [(96, 200), (31, 7), (300, 128)])
+def test_codecs_decode_to_any_size(size, opq, unseen):
+    """As antialiased bicubic interpolation of the decoded image, with the network and without."""
     codes = opq.encode(unseen)
-    assert torch.equal(opq.decode(codes, plain=True), opq.decode(codes))
+    channels = opq.reconstruct(codes).flatten(0, 1).numpy()
+    resized = [Image.fromarray(x).resize(size[::-1], Image.Resampling.BICUBIC) for x in channels]
+    expected = torch.from_numpy(np.stack(resized)).unflatten(0, (-1, 3))
+    decoded = opq.decode(codes, size)
+    assert (decoded - expected.clamp(0, 255)).abs().max() <= 0.51
+    codec = DecoderCodec(opq, Inverts())
+    assert torch.equal(codec.decode(codes, size, plain=True), decoded)
+    assert (codec.decode(codes, size).int() + decoded.int() - 255).abs().max() <= 30
+    with pytest.raises(InputError, match=r"\(height, width\) in pixels, got \(0, 5\)"):
+        opq.decode(codes, (0, 5))
 
 
 def test_codes_are_the_codec_s(opq):

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from lit_mbldm.codecs import JointCodec, PatchCodec
-from lit_mbldm.codecs.codebooks import ProductCodebook
 from lit_mbldm.codecs.fitting.fit import fit_codec
 from lit_mbldm.codecs.fitting.joint import balanced_directions, fit_joint_codec, fit_rotated
 from lit_mbldm.codecs.fitting.quantizers import to_faiss
+from lit_mbldm.codecs.vector_quantized import ProductCodebook
 from lit_mbldm.data.sources.images import load_rgb, to_array
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.codec_quality import ordinality, psnr

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from lit_mbldm.codecs import PatchCodec
-from lit_mbldm.codecs.codebooks import ResidualCodebook, nearest_codewords
 from lit_mbldm.codecs.fitting.quantizers import fit_patch_codec, pseudo_ordinal_order, to_faiss
 from lit_mbldm.codecs.patches import rgb_to_ycbcr, to_patches
+from lit_mbldm.codecs.vector_quantized import ResidualCodebook, nearest_codewords
 from lit_mbldm.data.sources.images import load_rgb, to_array
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.codec_quality import ordinality, psnr

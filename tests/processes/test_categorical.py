@@ -1,17 +1,24 @@
 import math
+from typing import Any
 
 import pytest
 import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
-from lit_mbldm.codecs import PatchCodec
+from lit_mbldm.codecs import ImageCodec, PatchCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import CategoricalProcess
-from lit_mbldm.processes.categories import draw_categories, expectation, gumbel_scores
-from lit_mbldm.processes.forward import Prediction
+from lit_mbldm.processes.base import Prediction
+from lit_mbldm.processes.categorical_head import draw_categories, expectation, gumbel_scores
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.zoo import load_pretrained
+
+
+def process_of(codec: ImageCodec, **options: Any) -> CategoricalProcess:
+    process = CategoricalProcess(**options)
+    process.use(codec)
+    return process
 
 
 def streams(count: int, seed: int = 0) -> SampleStreams:
@@ -88,15 +95,15 @@ def test_gumbel_softmax_has_the_right_gradient_and_approaches_a_draw() -> None:
 def test_the_paper_s_loss_has_the_gradient_of_its_differences(image_target: str, name: str) -> None:
     """Along the gradient itself, through Gumbel-softmax, codewords and colours."""
     codec = load_pretrained(name)
-    process = CategoricalProcess(
-        gumbel_temperature=0.5, image_target=image_target, self_conditioning=False
+    process = process_of(
+        codec, gumbel_temperature=0.5, image_target=image_target, self_conditioning=False
     )
     z0 = process.index.to_latent(torch.randint(0, 256, (2, 6, 2, 2)))
     images = torch.randint(0, 256, (2, 3, 16, 16)).byte()
 
     def loss(output: Tensor) -> Tensor:
         t = torch.tensor([200, 500])
-        return process.loss(lambda *_: output, z0, t, streams(2), codec, images).sum()
+        return process.loss(lambda *_: output, z0, t, streams(2), images=images).sum()
 
     output = torch.randn(2, 1536, 2, 2, requires_grad=True)
     (gradient,) = torch.autograd.grad(loss(output), output)
@@ -135,8 +142,8 @@ def test_loss_is_the_sum_of_its_weighted_terms(codec: PatchCodec) -> None:
     output = torch.randn(3, 6 * 256, 2, 2)
 
     def loss(**weights: float) -> Tensor:
-        process = CategoricalProcess(self_conditioning=False, **weights)
-        return process.loss(lambda *_: output, z0, t, streams(3), codec)
+        process = process_of(codec, self_conditioning=False, **weights)
+        return process.loss(lambda *_: output, z0, t, streams(3))
 
     off = {"latent_weight": 0.0, "image_weight": 0.0}
     terms = [
@@ -158,8 +165,12 @@ def test_weights_that_teach_nothing_are_refused() -> None:
 
 @pytest.mark.parametrize("gaussian_head", [False, True])
 def test_mixed_precision_reaches_the_network_alone(codec: PatchCodec, gaussian_head: bool) -> None:
-    process = CategoricalProcess(
-        schedule="cosine", cross_entropy_weight=1.0, likelihood=True, gaussian_head=gaussian_head
+    process = process_of(
+        codec,
+        schedule="cosine",
+        cross_entropy_weight=1.0,
+        likelihood=True,
+        gaussian_head=gaussian_head,
     )
     z0 = process.index.to_latent(torch.randint(0, 256, (2, 6, 2, 2)))
     output = torch.randn(2, process.output_channels(6), 2, 2)
@@ -167,7 +178,7 @@ def test_mixed_precision_reaches_the_network_alone(codec: PatchCodec, gaussian_h
     losses = []
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            losses.append(process.loss(lambda z, *_: output[: len(z)], z0, t, streams(2), codec))
+            losses.append(process.loss(lambda z, *_: output[: len(z)], z0, t, streams(2)))
             prediction = process.predict(lambda *_: output, z0, t)
             assert prediction.z0.dtype == torch.float32
     assert torch.equal(*losses)
@@ -178,7 +189,7 @@ def test_latent_term_is_the_paper_s_epsilon_term_under_min_snr(codec: PatchCodec
     z0 = process.index.to_latent(torch.randint(0, 256, (2, 6, 2, 2)))
     t = torch.tensor([5, 600])
     logits = torch.randn(2, 6, 256, 2, 2)
-    found = process.loss(lambda *_: logits.flatten(1, 2), z0, t, streams(2), codec)
+    found = process.loss(lambda *_: logits.flatten(1, 2), z0, t, streams(2))
     generator = streams(2)
     eps = generator.normal(z0.shape[1:])
     scores = [

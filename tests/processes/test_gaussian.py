@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from lit_mbldm.processes import GaussianProcess
-from lit_mbldm.processes.forward import Prediction
+from lit_mbldm.processes.base import Prediction
 from lit_mbldm.processes.randomness import SampleStreams
 
 
@@ -11,11 +11,11 @@ def streams(count: int, seed: int = 0) -> SampleStreams:
     return SampleStreams([(seed, i) for i in range(count)])
 
 
-def test_corrupt_has_the_moments_of_q() -> None:
+def test_add_noise_has_the_moments_of_q() -> None:
     process = GaussianProcess()
     z0 = torch.full((4, 1, 200, 200), 0.5)
     t = torch.tensor([1, 100, 500, 1000])
-    z_t = process.corrupt(z0, t, streams(4))
+    z_t = process.add_noise(z0, t, streams(4))
     a = process.log_alpha_bar[t].double().exp().float()
     assert torch.allclose(z_t.mean((1, 2, 3)), a.sqrt() * 0.5, atol=0.02)
     assert torch.allclose(z_t.var((1, 2, 3)), 1 - a, rtol=0.03)
@@ -45,7 +45,7 @@ def test_posterior_is_bayes_rule(t: int, s: int) -> None:
 def test_posterior_steps_compose_to_the_marginal() -> None:
     process = GaussianProcess()
     z0 = torch.full((1, 1, 400, 400), 0.4)
-    z = process.corrupt(z0, 900, streams(1))
+    z = process.add_noise(z0, 900, streams(1))
     for t, s in [(900, 600), (600, 350), (350, 50)]:
         z = process.draw_posterior(z, z0, t, s, streams(1, seed=t))
     a = process.log_alpha_bar[50].double().exp().item()
@@ -93,7 +93,7 @@ def test_loss_of_the_three_objectives_is_one_loss() -> None:
         )
         a = process.log_alpha_bar[t].double().exp().view(-1, 1, 1, 1).float()
 
-        def network(z_t: Tensor, *_: Tensor, a: Tensor = a, objective: str = objective) -> Tensor:
+        def network(z_t: Tensor, *_: object, a: Tensor = a, objective: str = objective) -> Tensor:
             eps = (z_t - a.sqrt() * guess) / (1 - a).sqrt()
             v = (a.sqrt() * z_t - guess) / (1 - a).sqrt()
             return {"eps": eps, "x0": guess, "v": v}[objective]
@@ -107,8 +107,8 @@ def test_self_conditioning_flips_one_coin_a_sample_and_takes_the_clipped_estimat
     process = GaussianProcess(objective="x0")
     seen = []
 
-    def network(z_t: Tensor, time: Tensor, condition: Tensor) -> Tensor:
-        seen.append(condition)
+    def network(z_t: Tensor, time: Tensor, self_condition: Tensor, condition: None) -> Tensor:
+        seen.append(self_condition)
         return torch.full_like(z_t, 3.0)
 
     process.loss(network, torch.zeros(64, 1, 2, 2), torch.full((64,), 10), streams(64))

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from PIL import Image
 from torch import Tensor
 
-from lit_mbldm.codecs import DecoderCodec, PrincipalLatent
+from lit_mbldm.codecs import DecoderCodec, PatchCodec, PrincipalLatent
 from lit_mbldm.data import CropDataModule
 from lit_mbldm.denoisers import RefinerUNet, UNet
 from lit_mbldm.entries.entry import save_entry
@@ -26,8 +26,9 @@ from lit_mbldm.training import (
     SampleImages,
     SampleOptions,
 )
-from lit_mbldm.training.diffusion import DiffusionModule, frame_steps
+from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.loss_by_time import LossByTime
+from lit_mbldm.training.sampling import frame_steps
 from lit_mbldm.zoo import load_pretrained
 
 
@@ -328,7 +329,7 @@ def test_a_principal_latent_is_what_is_noised_and_what_is_decoded() -> None:
 
 
 def test_a_principal_model_s_channels_are_told() -> None:
-    with pytest.raises(InputError, match="needs a denoiser with in_channels: 18, got 6"):
+    with pytest.raises(InputError, match=r"in_channels: 18, got 6\. Leave in_channels"):
         ContinuousDiffusion(
             "opq-32-8-8", UNet(6, 6, 16, (1,), 1), GaussianProcess(), 32, latent=PrincipalLatent(3)
         )
@@ -358,3 +359,18 @@ def test_a_refiner_belongs_behind_the_decoder_whose_images_it_learned(tmp_path: 
     for other in (with_decoder(1), load_codec("opq-32-8-8")):
         with pytest.raises(InputError, match="another codec"):
             trained.use_refiner(Refiner(other, RefinerUNet(8, (1,), 1)))
+
+
+@pytest.mark.parametrize("kind", ["continuous", "categorical"])
+def test_channels_follow_from_codec_latent_and_process(kind: str) -> None:
+    typed = small(kind)
+    torch.manual_seed(0)
+    model = type(typed)("opq-32-8-8", UNet(None, None, 16, (1, 2), 1), type(typed.process)(), 32)
+    for name, weight in typed.denoiser.state_dict().items():
+        assert torch.equal(model.denoiser.state_dict()[name], weight)
+    four = PatchCodec("PQ-4-2-2", patch_size=2, codebook_size=4)
+    assert model.codes_shape == (6, 4, 4)
+    narrow = type(typed)(four, UNet(None, None, 16, (1,), 1), type(typed.process)(), 8)
+    assert narrow.denoiser.head.out_channels == (16 if kind == "categorical" else 4)
+    with pytest.raises(InputError, match="codebook_size 256, the codec 4: leave"):
+        type(typed)(four, UNet(None, None, 16, (1,), 1), type(typed.process)(codebook_size=256), 8)

@@ -49,7 +49,7 @@ VALUES: list[Any] = [
     {"class_path": "lit_mbldm.training.module.LambdaLR"},
     "lit_mbldm.codecs.PatchCodec",
     "lit_mbldm.codecs.channelwise.PatchCodec",
-    "lit_mbldm.codecs.codebooks.ProductCodebook",
+    "lit_mbldm.codecs.vector_quantized.ProductCodebook",
     "lit_mbldm.denoisers.UNet",
     "lit_mbldm.denoisers.RefinerUNet",
     "lit_mbldm.denoisers.layers.Attention",

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lit_mbldm.codecs.codebooks import ProductCodebook, nearest_codewords
-from lit_mbldm.codecs.drawing import draw_patches
 from lit_mbldm.codecs.fitting.lapping import fit_lapping
+from lit_mbldm.codecs.fitting.patches import draw_patches
 from lit_mbldm.codecs.fitting.quantizers import product_codewords, sort_codebooks
 from lit_mbldm.codecs.joint import JointCodec
 from lit_mbldm.codecs.lapping import overlapped_basis
 from lit_mbldm.codecs.patches import LEVEL, overlapping_patches
+from lit_mbldm.codecs.vector_quantized import ProductCodebook, nearest_codewords
 
 LAPPING_PATCHES = 20_000
 

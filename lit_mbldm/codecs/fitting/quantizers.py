@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lit_mbldm.codecs.base import ImageCodec
 from lit_mbldm.codecs.channelwise import PatchCodec
-from lit_mbldm.codecs.codebooks import ProductCodebook, ResidualCodebook
-from lit_mbldm.codecs.drawing import draw_patches
+from lit_mbldm.codecs.fitting.patches import draw_patches
 from lit_mbldm.codecs.joint import JointCodec
 from lit_mbldm.codecs.patches import overlapping_patches, rgb_to_ycbcr
+from lit_mbldm.codecs.vector_quantized import ProductCodebook, ResidualCodebook
 
 Array = NDArray[np.float32]
 OPQ_ITERATIONS = 50

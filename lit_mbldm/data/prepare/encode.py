@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from lit_mbldm.codecs.precision import full_float32
+from lit_mbldm.codecs.base import full_float32
 from lit_mbldm.data.loading.reference import shards_identity
 from lit_mbldm.data.loading.shard_codes import EncodeSettings, ShardCodes, ShardError, several_sizes
 from lit_mbldm.data.prepare.codec import Codec

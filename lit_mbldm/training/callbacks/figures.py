@@ -7,9 +7,9 @@ import torch
 from PIL.Image import Image
 
 from lit_mbldm.pictures import table
-from lit_mbldm.processes.samplers import time_grid
-from lit_mbldm.training.diffusion import DiffusionModule, frame_steps
+from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.options import SampleOptions
+from lit_mbldm.training.sampling import frame_steps
 
 
 def draw_temperatures(
@@ -59,6 +59,6 @@ def draw_paths(
     """
     paths = model.sample_paths(rows, options, frames)
     steps = model.settle(options).steps or 0
-    times = time_grid(model.process.num_timesteps, steps)
-    captions = [f"t = {times[step]}" for step in frame_steps(frames, steps)]
+    times = model.process.time_grid(steps)
+    captions = [f"t = {times[step]}" for step in frame_steps(frames, len(times) - 1)]
     return table(paths, columns=captions)

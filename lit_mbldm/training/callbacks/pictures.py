@@ -16,8 +16,7 @@ from torch import Tensor
 from lit_mbldm.pictures import beside, grid, save, to_pil, to_tensor
 from lit_mbldm.training.callbacks.drawing import diffusion_model
 from lit_mbldm.training.callbacks.figures import draw_paths, draw_temperatures
-from lit_mbldm.training.categorical import CategoricalDiffusion
-from lit_mbldm.training.diffusion import DiffusionModule
+from lit_mbldm.training.diffusion import CategoricalDiffusion, DiffusionModule
 from lit_mbldm.training.options import SampleOptions
 
 _FEW = 4

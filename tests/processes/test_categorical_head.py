@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.denoisers import UNet
-from lit_mbldm.processes import CategoricalProcess, outputs
-from lit_mbldm.processes.outputs import Outputs
+from lit_mbldm.processes import CategoricalProcess, categorical_head
+from lit_mbldm.processes.categorical_head import ChunkedHead
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.zoo import load_pretrained
 
@@ -32,7 +32,7 @@ def network(process: CategoricalProcess) -> UNet:
 
 
 def cut(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    monkeypatch.setattr(outputs, "_AT_ONCE_CPU", limit)
+    monkeypatch.setattr(categorical_head, "_AT_ONCE_CPU", limit)
 
 
 def plain_loss(
@@ -40,7 +40,7 @@ def plain_loss(
 ) -> Tensor:
     """The class's formula with every logit at once."""
     generator = streams(B)
-    z_t = process.corrupt(z0, t, generator)
+    z_t = process.add_noise(z0, t, generator)
     output = denoiser(z_t, t / 1000, torch.zeros_like(z_t)).unflatten(1, (S, -1))
     v = process.levels.view(K, 1, 1)
     logits = output[:, :, :K]
@@ -79,6 +79,7 @@ def test_loss_and_gradients_are_those_of_the_plain_loss(
         gaussian_head=options,
         self_conditioning=False,
     )
+    process.use(codec)
     denoiser = network(process)
     torch.manual_seed(1)
     z0 = process.index.to_latent(torch.randint(0, K, (B, S, SIDE, SIDE)))
@@ -89,7 +90,7 @@ def test_loss_and_gradients_are_those_of_the_plain_loss(
         return list(torch.autograd.grad(loss, list(denoiser.parameters()), upstream))
 
     expected = plain_loss(process, denoiser, z0, t, codec)
-    found = process.loss(denoiser, z0, t, streams(B), codec)
+    found = process.loss(denoiser, z0, t, streams(B))
     assert torch.allclose(found, expected, rtol=1e-5)
     for got, want in zip(gradients(found), gradients(expected), strict=True):
         assert (got - want).norm() <= 1e-5 * want.norm() + 1e-8
@@ -99,6 +100,7 @@ def test_mixed_precision_gives_nearly_the_same_loss_however_it_is_cut(
     codec: PatchCodec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = CategoricalProcess(cross_entropy_weight=1.0)
+    process.use(codec)
     denoiser = network(process)
     z0 = process.index.to_latent(torch.randint(0, K, (B, S, SIDE, SIDE)))
     found = []
@@ -106,7 +108,7 @@ def test_mixed_precision_gives_nearly_the_same_loss_however_it_is_cut(
         cut(monkeypatch, limit)
         denoiser.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
-            loss = process.loss(denoiser, z0, torch.tensor([50, 400, 900]), streams(B), codec)
+            loss = process.loss(denoiser, z0, torch.tensor([50, 400, 900]), streams(B))
         loss.mean().backward()
         gradients = [p.grad.flatten() for p in denoiser.parameters() if p.grad is not None]
         found.append((loss, torch.cat(gradients)))
@@ -129,6 +131,7 @@ def test_the_backward_pass_keeps_one_number_a_logit_and_term(
         gaussian_head=True,
         self_conditioning=False,
     )
+    process.use(codec)
     kept: dict[int, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -136,9 +139,9 @@ def test_the_backward_pass_keeps_one_number_a_logit_and_term(
         return tensor
 
     z0 = process.index.to_latent(torch.randint(0, K, (B, S, SIDE, SIDE)))
-    outputs_ = torch.randn(B, process.output_channels(S), SIDE, SIDE, requires_grad=True)
+    prediction = torch.randn(B, process.output_channels(S), SIDE, SIDE, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        process.loss(lambda *_: outputs_, z0, torch.tensor([1, 2, 3]), streams(B), codec)
+        process.loss(lambda *_: prediction, z0, torch.tensor([1, 2, 3]), streams(B))
     large = [x for x in kept.values() if x.ndim == 2 and x.shape[1] == K]
     logits = sum(x.untyped_storage().nbytes() for x in large) / (4 * B * S * K * SIDE**2)
     assert logits <= (bool(paper) + bool(cross_entropy)) * 1.1
@@ -158,6 +161,6 @@ def test_a_network_without_a_head_gives_the_same_logits() -> None:
 
 
 def test_chunks_cover_the_samples_once() -> None:
-    parts = Outputs(torch.zeros(10, 16, 2 * 5), 2, None)
+    parts = ChunkedHead(torch.zeros(10, 16, 2 * 5), 2, None)
     covered = [i for rows in parts.chunks() for i in range(10)[rows]]
     assert covered == list(range(10))

@@ -1,0 +1,214 @@
+"""What every process does: noise a latent on the way forward, and step back.
+
+B samples, latents (B, C, h, w), T timesteps; t = 0 is clean, t = T is noise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lit_mbldm.codecs import ImageCodec
+from lit_mbldm.errors import InputError
+from lit_mbldm.processes.randomness import SampleStreams
+
+Time = int | Tensor
+# What a denoiser is told besides z_t and t: a row a sample, or nothing.
+Condition = Tensor | None
+
+
+class Denoiser(Protocol):
+    """Any network with these inputs."""
+
+    def __call__(
+        self, z_t: Tensor, time: Tensor, self_condition: Tensor, condition: Condition, /
+    ) -> Tensor:
+        """Predict from z_t (B, C, h, w), t/T (B,), an earlier estimate of z_0, and a condition."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of the clean latent.
+
+    Attributes:
+        z0: (B, C, h, w) estimate of z_0; the next step's self-conditioning.
+        logits: (B, S, h, w, K) over codewords, where the process is categorical.
+    """
+
+    z0: Tensor
+    logits: Tensor | None = None
+
+
+class Process(nn.Module):
+    """The base of all processes. A latent may change its shape on the way.
+
+    Args:
+        num_timesteps: T.
+        self_conditioning: feed back an estimate of z_0 (Chen et al. 2022).
+
+    Raises:
+        InputError: no timestep.
+    """
+
+    samplers: ClassVar[tuple[str, ...]] = ("ddpm",)  # those that it can be sampled with
+    has_temperature: ClassVar[bool] = False  # whether its steps take one
+
+    def __init__(self, num_timesteps: int = 1000, self_conditioning: bool = True) -> None:
+        super().__init__()
+        if num_timesteps < 1:
+            raise InputError(f"Expected num_timesteps of at least 1, got {num_timesteps}.")
+        self.num_timesteps = num_timesteps
+        self.self_conditioning = self_conditioning
+
+    def use(self, codec: ImageCodec) -> None:
+        """Take over what depends on the codec.
+
+        Raises:
+            InputError: a codec that the process is not for.
+        """
+
+    def output_channels(self, num_channels: int) -> int:
+        """Channels that the network must return for a latent of C channels."""
+        return num_channels
+
+    def shape_at(self, shape: Sequence[int], t: int) -> tuple[int, ...]:
+        """Shape of z_t, for z_0 of this shape; both without B."""
+        return tuple(shape)
+
+    def carry(self, z: Tensor, s: int) -> Tensor:
+        """Bring a latent or an estimate of it to the shape at time s."""
+        return z
+
+    def time_grid(self, steps: int) -> list[int]:
+        """Times T = t_0 > t_1 > … > 0 of a sampler, evenly spaced.
+
+        Raises:
+            InputError: steps outside [1, T].
+        """
+        T = self.num_timesteps
+        if not 1 <= steps <= T:
+            raise InputError(f"The number of sampling steps must lie in [1, {T}], got {steps}.")
+        return [round(T * (steps - i) / steps) for i in range(steps + 1)]
+
+    def draw_times(self, streams: SampleStreams) -> Tensor:
+        """Draw the times to train at, (B,) int64 in [1, T]."""
+        return streams.integers(1, self.num_timesteps + 1)
+
+    def prior(self, shape: Sequence[int], streams: SampleStreams) -> Tensor:
+        """Draw z_T, (B, *shape)."""
+        raise NotImplementedError
+
+    def add_noise(self, z0: Tensor, t: Time, streams: SampleStreams) -> Tensor:
+        """Draw z_t ~ q(z_t | z_0) for z_0 (B, C, h, w) and t (B,) in [0, T]."""
+        raise NotImplementedError
+
+    def predict(
+        self,
+        denoiser: Denoiser,
+        z_t: Tensor,
+        t: Time,
+        self_condition: Tensor | None = None,
+        condition: Condition = None,
+    ) -> Prediction:
+        """Ask the network for z_0.
+
+        Args:
+            denoiser: the network.
+            z_t: (B, C, h, w).
+            t: one time for all, or (B,) int64 in [1, T].
+            self_condition: an earlier estimate of z_0, or None.
+            condition: of the network, or None.
+        """
+        raise NotImplementedError
+
+    def estimate(
+        self,
+        denoiser: Denoiser,
+        z_t: Tensor,
+        t: Time,
+        self_condition: Tensor | None = None,
+        condition: Condition = None,
+    ) -> Tensor:
+        """Ask the network for z_0 alone, (B, C, h, w). Args as for `predict`."""
+        return self.predict(denoiser, z_t, t, self_condition, condition).z0
+
+    def loss(
+        self,
+        denoiser: Denoiser,
+        z0: Tensor,
+        t: Tensor,
+        streams: SampleStreams,
+        condition: Condition = None,
+        images: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of each sample.
+
+        Args:
+            denoiser: the network.
+            z0: (B, C, h, w) float32.
+            t: (B,) int64 in [1, T].
+            streams: B of them.
+            condition: of the network, or None.
+            images: that z_0 comes from, (B, 3, H, W) uint8 RGB, where they are at hand.
+
+        Returns:
+            (B,) float32.
+        """
+        raise NotImplementedError
+
+    def step(
+        self,
+        z_t: Tensor,
+        prediction: Prediction,
+        t: int,
+        s: int,
+        streams: SampleStreams,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Draw z_s from what the network predicts at t; z_0 itself at s = 0.
+
+        Args:
+            z_t: (B, C, h, w).
+            prediction: at t.
+            t: the present time.
+            s: the next time, any s < t.
+            streams: B of them.
+            temperature: of processes that take one.
+        """
+        raise NotImplementedError
+
+    def call(
+        self,
+        denoiser: Denoiser,
+        z_t: Tensor,
+        t: Time,
+        self_condition: Tensor | None,
+        condition: Condition,
+    ) -> Tensor:
+        """Run the network at time t/T; without an earlier estimate it sees zeros."""
+        time = torch.as_tensor(t, device=z_t.device).expand(len(z_t)) / self.num_timesteps
+        if self_condition is None or not self.self_conditioning:
+            self_condition = torch.zeros_like(z_t)
+        return denoiser(z_t, time, self_condition, condition)
+
+    def first_estimate(
+        self,
+        denoiser: Denoiser,
+        z_t: Tensor,
+        t: Tensor,
+        streams: SampleStreams,
+        condition: Condition,
+    ) -> Tensor | None:
+        """Training's self-conditioning: for half of the samples a first pass, else zeros."""
+        if not self.self_conditioning:
+            return None
+        heads = streams.uniform(()) < 0.5  # (B,)
+        estimate = torch.zeros_like(z_t)
+        if heads.any():
+            told = None if condition is None else condition[heads]
+            with torch.no_grad():
+                found = self.estimate(denoiser, z_t[heads], t[heads], condition=told)
+            estimate[heads] = found.to(z_t.dtype)
+        return estimate
