@@ -18,9 +18,8 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.atomic import replacing
+from lit_mbldm.storage.atomic import full_disk_explained, replacing
 from lit_mbldm.storage.checksum import Checksum
-from lit_mbldm.storage.full_disk import full_disk_explained
 from lit_mbldm.storage.http_stream import build_request
 from lit_mbldm.storage.urls import is_http, public
 
