@@ -5,7 +5,7 @@ import shutil
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from lit_mbldm.storage.atomic import check_room, full_disk_explained, replacing
 DATA_FILE = "data.mdb"
 HEAD_BYTES = 1 << 17
 COPY_BYTES = 1 << 20
+PER_MAPPING = 1000  # images, after which the file is mapped anew: its pages count as memory
 
 # of each file by device and inode: LMDB opens a file only once in a process
 _opened: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
@@ -40,8 +41,7 @@ class LmdbSource:
     """The values of an LMDB in the order of their keys, which are the names.
 
     A truncated LMDB is refused, and so is one that LMDB finds damaged. Other damage can end the
-    process, since LMDB trusts what it maps. The mapped pages count as memory of the process; the
-    system takes them back when it needs room.
+    process, since LMDB trusts what it maps.
 
     Args:
         data: the file data.mdb. Its lock file is neither read nor written.
@@ -56,7 +56,6 @@ class LmdbSource:
         self._data = data
         stat = data.stat()
         self._head = _read_head(data, str(data), stat.st_size)
-        self._environment = _open(data)
         facts = f"{tuple(self._head)} {stat.st_size} {stat.st_mtime_ns}"
         self.identity = hashlib.sha256(facts.encode()).hexdigest()
 
@@ -64,16 +63,27 @@ class LmdbSource:
         return self._head.entries
 
     def __iter__(self) -> Iterator[RawImage]:
+        start: bytes | None = b""
         try:
-            with self._environment.begin(buffers=True) as transaction:
-                for key, value in transaction.cursor():
-                    name = bytes(key).decode(errors="backslashreplace")
-                    yield RawImage(name, partial(_copy, value))
+            while start is not None:
+                start = yield from self._mapped(start)
         except lmdb.Error as error:
             raise InputError(
                 f"The LMDB {self._data} is damaged ({error}). Download or copy it again; what is"
                 " finished stays."
             ) from error
+
+    def _mapped(self, start: bytes) -> Generator[RawImage, None, bytes | None]:
+        """Map the file, give images from the key `start` on, and return the key that follows."""
+        with _open(self._data).begin(buffers=True) as transaction:
+            cursor = transaction.cursor()
+            cursor.set_range(start)
+            for count, (key, value) in enumerate(cursor):
+                if count == PER_MAPPING:
+                    return bytes(key)
+                name = bytes(key).decode(errors="backslashreplace")
+                yield RawImage(name, partial(_copy, value))
+        return None
 
 
 class ZippedLmdbSource:
