@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.sources.archives import open_source
-from lit_mbldm.data.sources.endings import describe_ignored
 from lit_mbldm.data.sources.images import ImageError, load_rgb
+from lit_mbldm.data.sources.raw_image import describe_ignored
 from lit_mbldm.errors import InputError
 
 MAX_TOTAL_PIXELS = 250_000_000
