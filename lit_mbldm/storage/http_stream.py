@@ -10,10 +10,6 @@ from urllib.parse import quote, unquote, urlsplit
 TIMEOUT = 30.0
 
 
-class ChangedFileError(ValueError):
-    """A file is another than the one whose beginning was read."""
-
-
 class HttpStream:
     """The bytes of a file from a position on; from its beginning where the server knows no parts.
 
@@ -23,36 +19,31 @@ class HttpStream:
     Args:
         url: http or https.
         position: byte to begin at, where the server can.
-        mark: that the file had when its first bytes came; None takes any.
 
     Attributes:
         position: byte it begins at.
-        headers: of the answer.
-        mark: what changes when the file does: ETag or date, and size, as far as the server tells.
+        facts: what changes when the file does, as far as the server tells: ETag, date and size.
 
     Raises:
-        ChangedFileError: the file has another mark now.
         urllib.error.HTTPError: the server refuses.
         OSError: it cannot be reached, says nothing for `TIMEOUT` seconds, or, on reading, closes
             the connection too early.
     """
 
-    def __init__(self, url: str, position: int = 0, mark: tuple[str, str] | None = None) -> None:
-        request = build_request(url)
+    def __init__(self, url: str, position: int = 0) -> None:
+        request = _build_request(url)
         if position:
             request.add_header("Range", f"bytes={position}-")
-            if mark is not None and mark[0] and not mark[0].startswith("W/"):
-                request.add_header("If-Range", mark[0])
         self._response = _answer(request, behind_end=position > 0)
-        self.headers = self._response.headers
-        self.position = position if self._response.status in (206, 416) else 0
-        self._left = int(self.headers["Content-Length"] or 0)
-        self.mark = self._mark()
-        if mark is not None and any(
-            old and new and old != new for old, new in zip(mark, self.mark, strict=True)
-        ):
-            self.close()
-            raise ChangedFileError("the file was changed on the server while it was read")
+        headers, status = self._response.headers, self._response.status
+        self.position = position if status in (206, 416) else 0
+        self._left = int(headers["Content-Length"] or 0) if status != 416 else 0
+        self.facts = {name: headers[name] for name in ("ETag", "Last-Modified") if headers[name]}
+        size = (headers["Content-Range"] or "").rpartition("/")[2]
+        if status == 200:
+            size = headers["Content-Length"] or ""
+        if size.isdecimal():
+            self.facts["size"] = size
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes; none at the end."""
@@ -63,11 +54,6 @@ class HttpStream:
         if not data and self._left > 0:
             raise ConnectionError(f"the connection closed {self._left} bytes before the end")
         return data
-
-    def _mark(self) -> tuple[str, str]:
-        whole = self.headers["Content-Length"] if self._response.status == 200 else None
-        size = (self.headers["Content-Range"] or "").rpartition("/")[2].replace("*", "")
-        return self.headers["ETag"] or self.headers["Last-Modified"] or "", whole or size
 
     def close(self) -> None:
         """Close the connection."""
@@ -85,12 +71,7 @@ def _answer(request: urllib.request.Request, behind_end: bool) -> Any:
         raise
 
 
-def build_request(url: str) -> urllib.request.Request:
-    """A request for a URL, whose user and password are sent to its host alone.
-
-    Raises:
-        ValueError: it is no URL; the message may hold its secrets.
-    """
+def _build_request(url: str) -> urllib.request.Request:
     parts = urlsplit(url)
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
     request = urllib.request.Request(
