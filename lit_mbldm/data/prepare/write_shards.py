@@ -136,7 +136,7 @@ class _Todo:
         self, out: Path, images: ImageSource, size: int, shard_size: int, quality: int
     ) -> None:
         self._images = images
-        self._recipe = _Recipe(images.identity, size, shard_size, quality)
+        self._recipe = _Recipe(images.fingerprint, size, shard_size, quality)
         names = [f"images-{n:06d}.tar" for n in range(-(-len(images) // shard_size))]
         self._folder = ShardFolder(out, names, asdict(self._recipe))
 

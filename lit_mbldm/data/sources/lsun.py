@@ -57,7 +57,7 @@ class LmdbSource:
         stat = data.stat()
         self._head = _read_head(data, str(data), stat.st_size)
         facts = f"{tuple(self._head)} {stat.st_size} {stat.st_mtime_ns}"
-        self.identity = hashlib.sha256(facts.encode()).hexdigest()
+        self.fingerprint = hashlib.sha256(facts.encode()).hexdigest()
 
     def __len__(self) -> int:
         return self._head.entries
@@ -109,7 +109,7 @@ class ZippedLmdbSource:
             first_pages.write_bytes(stream.read(HEAD_BYTES))
             name = f"{member.filename} in {archive}"
             self._head = _read_head(first_pages, name, member.file_size)
-        self.identity = hashlib.sha256(f"{member.file_size} {member.CRC}".encode()).hexdigest()
+        self.fingerprint = hashlib.sha256(f"{member.file_size} {member.CRC}".encode()).hexdigest()
 
     def __len__(self) -> int:
         return self._head.entries

@@ -33,12 +33,12 @@ class ImageSource(Protocol):
     Attributes:
         name: where they come from, for the manifest.
         ignored: number of files of each ending that are passed over, because they are no images.
-        identity: a hash that changes where the images or their order do.
+        fingerprint: sha256 that changes where the images or their order do.
     """
 
     name: str
     ignored: Counter[str]
-    identity: str
+    fingerprint: str
 
     def __len__(self) -> int:
         """Number of images."""
@@ -71,7 +71,7 @@ class ListedImages(Generic[T]):
         digest = hashlib.sha256()
         for fact in facts:
             digest.update(f"{fact}\n".encode())
-        self.identity = digest.hexdigest()
+        self.fingerprint = digest.hexdigest()
         self._images = images
         self._read = read
 
