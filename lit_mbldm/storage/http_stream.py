@@ -3,18 +3,18 @@
 import base64
 import string
 import urllib.request
-from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlsplit
 
 TIMEOUT = 30.0
+OK, PART, BEHIND_END = 200, 206, 416
 
 
 class HttpStream:
     """The bytes of a file from a position on; from its beginning where the server knows no parts.
 
-    Environment variables such as `https_proxy` hold; a user and password in the URL are sent to
-    its host alone.
+    Environment variables such as `https_proxy` hold. A user and password in the URL go to its host
+    alone.
 
     Args:
         url: http or https.
@@ -34,20 +34,23 @@ class HttpStream:
         request = _build_request(url)
         if position:
             request.add_header("Range", f"bytes={position}-")
-        self._response = _answer(request, behind_end=position > 0)
+        try:
+            self._response = urllib.request.urlopen(request, timeout=TIMEOUT)
+        except HTTPError as error:
+            if error.code != BEHIND_END or not position:
+                raise
+            self._response = error
         headers, status = self._response.headers, self._response.status
-        self.position = position if status in (206, 416) else 0
-        self._left = int(headers["Content-Length"] or 0) if status != 416 else 0
+        self._left = int(headers["Content-Length"] or 0) if status != BEHIND_END else 0
+        self.position = position if status in (PART, BEHIND_END) else 0
         self.facts = {name: headers[name] for name in ("ETag", "Last-Modified") if headers[name]}
-        size = (headers["Content-Range"] or "").rpartition("/")[2]
-        if status == 200:
-            size = headers["Content-Length"] or ""
-        if size.isdecimal():
+        size = headers["Content-Length"] if status == OK else headers["Content-Range"]
+        if (size := (size or "").rpartition("/")[2]).isdecimal():
             self.facts["size"] = size
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes; none at the end."""
-        if self._response.status == 416:
+        if self._response.status == BEHIND_END:
             return b""
         data: bytes = self._response.read1(size)
         self._left -= len(data)
@@ -58,17 +61,6 @@ class HttpStream:
     def close(self) -> None:
         """Close the connection."""
         self._response.close()
-
-
-def _answer(request: urllib.request.Request, behind_end: bool) -> Any:
-    """The server's answer; that a position lies behind the end (416) is none of its errors."""
-    try:
-        return urllib.request.urlopen(request, timeout=TIMEOUT)
-    except HTTPError as error:
-        if behind_end and error.code == 416:
-            return error
-        error.close()
-        raise
 
 
 def _build_request(url: str) -> urllib.request.Request:
