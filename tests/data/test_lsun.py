@@ -170,24 +170,6 @@ def test_one_corrupt_value_of_300_is_skipped_and_named(
     assert "Skipped 1 images" in capsys.readouterr().err
 
 
-def test_more_than_one_percent_fails_with_all_the_rest_written(
-    items: dict[bytes, bytes], tmp_path: Path
-) -> None:
-    corrupt = {key: items[key][:-40] for key in sorted(items)[100:104]}
-    source = write_lmdb(tmp_path / NAME, {**items, **corrupt})
-    write = partial(write_shards, source, tmp_path / "out", SIZE, shard_size=100, workers=2)
-    with pytest.raises(InputError, match=r"4 of 300 .*1\.00%") as error:
-        write()
-    assert sorted(corrupt)[0].decode() in str(error.value)
-    Manifest.read(tmp_path / "out").verify(tmp_path / "out")
-    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()}
-    with pytest.raises(InputError, match="4 of 300"):
-        write()
-    manifest = write(max_skipped=0.02)
-    assert manifest.count == COUNT - 4
-    assert before == {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()}
-
-
 def test_a_damaged_lmdb_is_told(lsun: Path, tmp_path: Path) -> None:
     data = bytearray((lsun / "data.mdb").read_bytes())
     for meta in (0, 4096):
@@ -353,30 +335,6 @@ def test_killed_at_any_moment_it_ends_with_the_same_folder(
     unbroken = write_shards(lsun_zip, tmp_path / "unbroken", SIZE, shard_size=50, workers=1)
     assert Manifest.read(out) == unbroken
     assert {p.name for p in out.iterdir()} == {p.name for p in (tmp_path / "unbroken").iterdir()}
-
-
-def test_finished_shards_are_not_made_again(lsun: Path, shards: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with start_writing(lsun, out) as process:
-        wait_for(lambda: len(list((out / UNFINISHED).glob("*.tar.json"))) >= 2)
-        process.kill()
-    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
-    assert 2 <= len(before) < 6
-    notes = len(list((out / UNFINISHED).glob("*.tar.json")))
-    write_shards(lsun, out, SIZE, shard_size=50, workers=1)
-    after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
-    assert sum(before.get(name) == time for name, time in after.items()) >= notes
-    assert contents(out) == contents(shards)
-
-
-def test_two_runs_at_once_do_no_harm(lsun: Path, shards: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with start_writing(lsun, out) as process:
-        wait_for((out / UNFINISHED / "alone.lock").exists)
-        with pytest.raises(InputError, match="Another process is writing"):
-            write_shards(lsun, out, SIZE, shard_size=50, workers=1)
-        assert process.wait() == 0
-    assert contents(out) == contents(shards)
 
 
 def test_the_command_downloads_and_keeps_the_zip(
