@@ -3,7 +3,7 @@
 import difflib
 import re
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 from urllib.parse import urlsplit
 
 from lit_mbldm.errors import InputError
@@ -76,7 +76,22 @@ def fetch_lsun(category: str, split: Split, base_url: str, folder: Path) -> Path
     Raises:
         InputError: an unknown category or split, or anything that `download` raises.
     """
-    place, sha256, size = _published(category, split)
+    scenes, objects = _table(SCENES), _table(OBJECTS)
+    categories = [*(name[:-6] for name in scenes if name.endswith("_train")), *objects]
+    if category not in categories:
+        close = difflib.get_close_matches(category, categories, n=3)
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise InputError(
+            f"LSUN has no category {category!r}.{hint} Expected one of {', '.join(categories)}."
+        )
+    if category not in objects:
+        place = f"scenes/{category}_{split}_lmdb.zip"
+        sha256, size = scenes[f"{category}_{split}"]
+    elif split == "train":
+        place = f"objects/{category}.zip"
+        sha256, size = objects[category]
+    else:
+        raise InputError(f"LSUN's {category} has no split {split!r}. Expected 'train'.")
     path = folder / Path(place).name
     try:
         if base_url != BASE_URL and (told := _of_mirror(_below(base_url, f"{place}.sha256"))):
@@ -85,41 +100,12 @@ def fetch_lsun(category: str, split: Split, base_url: str, folder: Path) -> Path
     except RefusedError as error:
         raise RefusedError(
             f"{error} Name a mirror of LSUN with --base-url, or a category it has:"
-            f" {', '.join(_categories())}."
+            f" {', '.join(categories)}."
         ) from error
     return path
 
 
-class _Published(NamedTuple):
-    """A zip's path below the base address, its sha256, and its size in bytes."""
-
-    place: str
-    sha256: str
-    size: int | None
-
-
-def _published(category: str, split: Split) -> _Published:
-    scenes, objects = _table(SCENES), _table(OBJECTS)
-    if category in objects:
-        if split != "train":
-            raise InputError(f"LSUN's {category} has no split {split!r}. Expected 'train'.")
-        return _Published(f"objects/{category}.zip", *objects[category])
-    name = f"{category}_{split}"
-    if name in scenes:
-        return _Published(f"scenes/{name}_lmdb.zip", *scenes[name])
-    close = difflib.get_close_matches(category, _categories(), n=3)
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    raise InputError(
-        f"LSUN has no category {category!r}.{hint} Expected one of {', '.join(_categories())}."
-    )
-
-
-def _categories() -> list[str]:
-    scenes = (name.removesuffix("_train") for name in _table(SCENES) if name.endswith("_train"))
-    return [*scenes, *_table(OBJECTS)]
-
-
-def _table(text: str) -> dict[str, tuple[str, int]]:
+def _table(text: str) -> dict[str, tuple[str, int | None]]:
     """sha256 and size of each file."""
     rows = (line.split() for line in text.strip().splitlines())
     return {name: (sha256, int(size)) for name, size, sha256 in rows}
