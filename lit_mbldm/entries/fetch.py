@@ -18,7 +18,7 @@ from lit_mbldm.entries.hub_errors import PAUSES, hub_errors_explained, may_pass
 from lit_mbldm.entries.integrity import DamagedError
 from lit_mbldm.entries.load import PICKLES
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.full_disk import full_disk_explained
+from lit_mbldm.storage.atomic import full_disk_explained
 
 _BLOB_ID = re.compile("[0-9a-f]{40}")
 

@@ -4,7 +4,7 @@ import os
 
 
 def cores() -> int:
-    """Of this machine, without those that are closed to this process where that is told."""
+    """Number of this machine's cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -55,7 +55,7 @@ def own_cores() -> int:
 
 
 def own_device(name: str, local_rank: int) -> torch.device:
-    """The device of this name; of several GPUs the one that is this process's by turns.
+    """The device of this name; of several GPUs number `local_rank`, counted round.
 
     Raises:
         InputError: the device cannot be used.

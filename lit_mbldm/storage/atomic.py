@@ -1,12 +1,44 @@
-"""Files that appear whole or not at all, and places where none can."""
+"""Files that appear whole or not at all, and places where there is no room or no permission."""
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lit_mbldm.errors import InputError
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class FullDiskError(OSError):
+    """There is no room to write a file; the message says that the same command can go on."""
+
+
+@contextmanager
+def full_disk_explained(path: Path) -> Iterator[None]:
+    """Raise FullDiskError where writing `path` fails for want of room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL or isinstance(error, FullDiskError):
+            raise
+        raise FullDiskError(
+            error.errno,
+            f"{error.strerror}. What is finished stays; make room and run the same command again",
+            str(path),
+        ) from error
+
+
+def check_room(folder: Path, needed: int, what: str) -> None:
+    """Raise InputError where fewer than `needed` bytes are free; it begins with `what`."""
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise InputError(
+            f"{what} needs {needed:,} bytes in {folder}, {free:,} are free. Make room, or choose a"
+            " folder on another disk."
+        )
 
 
 @contextmanager
@@ -26,11 +58,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """See that files can be written into a folder that exists or is still to be made.
-
-    Raises:
-        InputError: they cannot.
-    """
+    """Raise InputError where no file can be written into a folder, which need not exist yet."""
     folder = folder.absolute()
     existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     try:

@@ -3,60 +3,54 @@
 import base64
 import string
 import urllib.request
-from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlsplit
 
 TIMEOUT = 30.0
-
-
-class ChangedFileError(ValueError):
-    """A file is another than the one whose beginning was read."""
+OK, PART, BEHIND_END = 200, 206, 416
 
 
 class HttpStream:
     """The bytes of a file from a position on; from its beginning where the server knows no parts.
 
-    Environment variables such as `https_proxy` hold; a user and password in the URL are sent to
-    its host alone.
+    Environment variables such as `https_proxy` hold. A user and password in the URL go to its host
+    alone.
 
     Args:
         url: http or https.
         position: byte to begin at, where the server can.
-        mark: that the file had when its first bytes came; None takes any.
 
     Attributes:
         position: byte it begins at.
-        headers: of the answer.
-        mark: what changes when the file does: ETag or date, and size, as far as the server tells.
+        facts: what changes when the file does, as far as the server tells: ETag, date and size.
 
     Raises:
-        ChangedFileError: the file has another mark now.
         urllib.error.HTTPError: the server refuses.
         OSError: it cannot be reached, says nothing for `TIMEOUT` seconds, or, on reading, closes
             the connection too early.
     """
 
-    def __init__(self, url: str, position: int = 0, mark: tuple[str, str] | None = None) -> None:
-        request = build_request(url)
+    def __init__(self, url: str, position: int = 0) -> None:
+        request = _build_request(url)
         if position:
             request.add_header("Range", f"bytes={position}-")
-            if mark is not None and mark[0] and not mark[0].startswith("W/"):
-                request.add_header("If-Range", mark[0])
-        self._response = _answer(request, behind_end=position > 0)
-        self.headers = self._response.headers
-        self.position = position if self._response.status in (206, 416) else 0
-        self._left = int(self.headers["Content-Length"] or 0)
-        self.mark = self._mark()
-        if mark is not None and any(
-            old and new and old != new for old, new in zip(mark, self.mark, strict=True)
-        ):
-            self.close()
-            raise ChangedFileError("the file was changed on the server while it was read")
+        try:
+            self._response = urllib.request.urlopen(request, timeout=TIMEOUT)
+        except HTTPError as error:
+            if error.code != BEHIND_END or not position:
+                raise
+            self._response = error
+        headers, status = self._response.headers, self._response.status
+        self._left = int(headers["Content-Length"] or 0) if status != BEHIND_END else 0
+        self.position = position if status in (PART, BEHIND_END) else 0
+        self.facts = {name: headers[name] for name in ("ETag", "Last-Modified") if headers[name]}
+        size = headers["Content-Length"] if status == OK else headers["Content-Range"]
+        if (size := (size or "").rpartition("/")[2]).isdecimal():
+            self.facts["size"] = size
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes; none at the end."""
-        if self._response.status == 416:
+        if self._response.status == BEHIND_END:
             return b""
         data: bytes = self._response.read1(size)
         self._left -= len(data)
@@ -64,33 +58,12 @@ class HttpStream:
             raise ConnectionError(f"the connection closed {self._left} bytes before the end")
         return data
 
-    def _mark(self) -> tuple[str, str]:
-        whole = self.headers["Content-Length"] if self._response.status == 200 else None
-        size = (self.headers["Content-Range"] or "").rpartition("/")[2].replace("*", "")
-        return self.headers["ETag"] or self.headers["Last-Modified"] or "", whole or size
-
     def close(self) -> None:
         """Close the connection."""
         self._response.close()
 
 
-def _answer(request: urllib.request.Request, behind_end: bool) -> Any:
-    """The server's answer; that a position lies behind the end (416) is none of its errors."""
-    try:
-        return urllib.request.urlopen(request, timeout=TIMEOUT)
-    except HTTPError as error:
-        if behind_end and error.code == 416:
-            return error
-        error.close()
-        raise
-
-
-def build_request(url: str) -> urllib.request.Request:
-    """A request for a URL, whose user and password are sent to its host alone.
-
-    Raises:
-        ValueError: it is no URL; the message may hold its secrets.
-    """
+def _build_request(url: str) -> urllib.request.Request:
     parts = urlsplit(url)
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
     request = urllib.request.Request(

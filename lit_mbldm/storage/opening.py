@@ -5,22 +5,26 @@ A web server's files come as streamed answers, those of all other URLs by fsspec
 
 import io
 import time
+import warnings
+from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.error import URLError
 
 import fsspec
 from fsspec.core import url_to_fs
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.faults import patiently
 from lit_mbldm.storage.http_stream import HttpStream
-from lit_mbldm.storage.urls import is_http, is_url, public
+from lit_mbldm.storage.urls import is_http, is_url, public, without_secrets
 
 BUFFER_BYTES = 1 << 18
-SLOW_SECONDS = 30.0  # of waiting, after which at least this came:
-SLOW_BYTES = 1 << 15
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # in seconds, between attempts
+PASSING = {408, 425, 429}  # of HTTP's statuses below 500
+
+T = TypeVar("T")
 
 # A worker that is forked must not close the connections it inherits: they are its parent's.
 _kept: set[fsspec.AbstractFileSystem] = set()
@@ -30,13 +34,13 @@ def open_binary(url: str | Path) -> io.BufferedReader:
     """Open a local path or URL to be read from its beginning to its end.
 
     A URL is opened at its first read, and seeks only forwards. A connection that fails, a server's
-    error and a time-out are tried again, from the same position, in growing intervals. What is
-    raised below, reading a URL raises too.
+    error and a time-out are tried again, from the same position, after each of `PAUSES`. What is
+    raised below, reading a URL raises too; messages name the URL without its secrets.
 
     Raises:
         InputError: a protocol that is unknown or lacks its package.
-        OSError: it cannot be read, changes on a web server meanwhile, or comes more slowly than
-            `SLOW_BYTES` in `SLOW_SECONDS`; FileNotFoundError where it does not exist.
+        OSError: it cannot be read, or changes on a web server meanwhile; FileNotFoundError or
+            PermissionError where it does not exist or is denied.
     """
     if is_url(str(url)):
         return io.BufferedReader(_RemoteFile(str(url)), BUFFER_BYTES)
@@ -51,7 +55,7 @@ def listing(pattern: str) -> list[str]:
         OSError: the file system cannot be asked.
     """
     fs, path = _file_system(pattern)
-    return sorted(fs.unstrip_protocol(name) for name in patiently(pattern, lambda: fs.glob(path)))
+    return sorted(fs.unstrip_protocol(name) for name in _patiently(pattern, lambda: fs.glob(path)))
 
 
 def version(url: str) -> tuple[str, int | None]:
@@ -61,15 +65,16 @@ def version(url: str) -> tuple[str, int | None]:
         InputError: as `open_binary`.
         OSError: it cannot be asked for.
     """
+    facts: dict[str, Any]
     if is_http(url):
-        with closing(patiently(url, lambda: HttpStream(url))) as stream:
-            headers = stream.headers
-        mark = headers["ETag"] or headers["Last-Modified"] or ""
-        return mark, int(headers["Content-Length"]) if headers["Content-Length"] else None
-    fs, path = _file_system(url)
-    facts = patiently(url, lambda: fs.info(path))
-    keys = ("ETag", "etag", "md5", "LastModified", "last_modified", "mtime", "created")
-    return next((str(facts[key]) for key in keys if facts.get(key)), ""), facts["size"]
+        with closing(_patiently(url, lambda: HttpStream(url))) as stream:
+            facts = stream.facts
+    else:
+        fs, path = _file_system(url)
+        facts = _patiently(url, lambda: fs.info(path))
+    keys = ("ETag", "etag", "md5", "Last-Modified", "LastModified", "last_modified", "mtime")
+    found = (str(facts[key]) for key in (*keys, "created") if facts.get(key))
+    return next(found, ""), int(facts["size"]) if facts.get("size") is not None else None
 
 
 class _RemoteFile(io.RawIOBase):
@@ -78,11 +83,9 @@ class _RemoteFile(io.RawIOBase):
     def __init__(self, url: str) -> None:
         super().__init__()
         self._url = url
-        self._file: Any = None
+        self._stream: Any = None
         self._position = 0
-        self._failure: OSError | None = None
-        self._mark: tuple[str, str] | None = None
-        self._waited, self._came = 0.0, 0  # in seconds and bytes
+        self._facts: dict[str, str] = {}
 
     def readable(self) -> bool:
         return True
@@ -98,29 +101,17 @@ class _RemoteFile(io.RawIOBase):
         target = offset + (self._position if whence == io.SEEK_CUR else 0)
         if whence == io.SEEK_END or target < self._position:
             raise io.UnsupportedOperation(f"{public(self._url)} is only read forwards")
-        if self._file is None:
+        if self._stream is None:
             self._position = target
         while self._position < target and self.read(min(BUFFER_BYTES, target - self._position)):
             pass
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer; less than that is the end, or what there was before a lasting fault."""
-        view, filled = memoryview(buffer).cast("B"), 0
-        while filled < len(view) and self._failure is None:
-            try:
-                data = patiently(self._url, partial(self._read, len(view) - filled))
-            except OSError as error:
-                self._failure = type(error)(f"{error} (at byte {self._position})")
-                break
-            if not data:
-                return filled
-            view[filled : filled + len(data)] = data
-            filled += len(data)
-            self._position += len(data)
-        if not filled and self._failure is not None:
-            raise self._failure
-        return filled
+        data = _patiently(self._url, partial(self._read, len(buffer)))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
     def close(self) -> None:
         self._drop()
@@ -128,34 +119,36 @@ class _RemoteFile(io.RawIOBase):
 
     def _read(self, size: int) -> bytes:
         try:
-            if self._file is None:
-                self._file, begin = _open_at(self._url, self._position, self._mark)
-                self._mark = getattr(self._file, "mark", None)
+            if self._stream is None:
+                self._stream, begin = self._open()
                 while begin < self._position:
-                    passed = len(self._timed(min(BUFFER_BYTES, self._position - begin)))
-                    if not passed:
-                        raise OSError("shorter than it was")
-                    begin += passed
-            return self._timed(size)
+                    passed = len(self._stream.read(min(BUFFER_BYTES, self._position - begin)))
+                    begin = begin + passed if passed else self._position
+            data: bytes = self._stream.read(size)
         except Exception:
             self._drop()
             raise
-
-    def _timed(self, size: int) -> bytes:
-        begin = time.monotonic()
-        data: bytes = self._file.read(size)
-        self._waited, self._came = self._waited + time.monotonic() - begin, self._came + len(data)
-        if self._waited > SLOW_SECONDS:
-            if self._came < SLOW_BYTES:
-                raise ValueError(f"only {self._came} bytes came in {self._waited:.0f} s")
-            self._waited, self._came = 0.0, 0
         return data
 
+    def _open(self) -> tuple[Any, int]:
+        """Open at the position, or before it where the server or file system knows no parts."""
+        if is_http(self._url):
+            answer = HttpStream(self._url, self._position)
+            now, before = answer.facts, self._facts
+            if any(now[name] != before[name] for name in now.keys() & before.keys()):
+                answer.close()
+                raise ValueError("the file was changed on the server while it was read")
+            self._facts = before | now
+            return answer, answer.position
+        fs, path = _file_system(self._url)
+        stream = fs.open(path, "rb")
+        return stream, stream.seek(self._position) if stream.seekable() else 0
+
     def _drop(self) -> None:
-        if self._file is not None:
+        if self._stream is not None:
             with suppress(Exception):
-                self._file.close()
-        self._file = None
+                self._stream.close()
+        self._stream = None
 
 
 def _file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -171,14 +164,35 @@ def _file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     return fs, path
 
 
-def _open_at(url: str, position: int, mark: tuple[str, str] | None) -> tuple[Any, int]:
-    """Open for reading from a position on, or the one that comes with it, if it has the mark."""
-    if is_http(url):
-        answer = HttpStream(url, position, mark)
-        return answer, answer.position
-    fs, path = _file_system(url)
-    stream = fs.open(path, "rb")
-    if not stream.seekable():
-        return stream, 0
-    stream.seek(position)
-    return stream, position
+def _patiently(url: str, action: Callable[[], T]) -> T:
+    """Do something with a URL, again after each of `PAUSES` where a fault may pass."""
+    for pause in (*PAUSES, None):
+        try:
+            return action()
+        except InputError:
+            raise
+        except Exception as error:  # every file system has its own
+            fault, passes = _explained(error, url)
+        if not passes:
+            raise fault
+        if pause is None:
+            raise OSError(f"{fault}, {len(PAUSES) + 1} times")
+        warnings.warn(f"{fault}; trying again in {pause:g} s.", stacklevel=2)
+        time.sleep(pause)
+    raise AssertionError
+
+
+def _explained(error: Exception, url: str) -> tuple[OSError, bool]:
+    """The error to raise, without the secrets of the URL, and whether another try may help."""
+    status = getattr(error, "status", None)
+    if isinstance(error, FileNotFoundError) or status in (404, 410):
+        return FileNotFoundError(f"{public(url)} does not exist"), False
+    if isinstance(error, PermissionError) or status in (401, 403):
+        return PermissionError(f"{public(url)}: access is denied"), False
+    if isinstance(status, int):
+        passes = status >= 500 or status in PASSING
+        return OSError(f"{public(url)}: HTTP {status}"), passes
+    cause = error.reason if isinstance(error, URLError) else error
+    reason = without_secrets(str(cause) or type(cause).__name__, url)
+    passes = not isinstance(cause, ValueError | TypeError | IsADirectoryError)
+    return OSError(f"{public(url)}: {reason}"), passes

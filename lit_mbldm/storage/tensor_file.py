@@ -1,4 +1,4 @@
-"""Tensors in a file with their checksum, for what can be computed again."""
+"""Tensors in a file with their sha256, for what can be computed again."""
 
 import hashlib
 from pathlib import Path
@@ -16,7 +16,7 @@ def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
-            save_file(tensors, temporary, {"sha256": _checksum(tensors)})
+            save_file(tensors, temporary, {"sha256": _sha256(tensors)})
     except OSError as error:
         rank_zero_warn(f"Reference features cannot be kept in {path.parent}: {error}")
 
@@ -28,15 +28,15 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if (file.metadata() or {}).get("sha256") != _checksum(tensors):
-                raise ValueError("its checksum differs")
+            if (file.metadata() or {}).get("sha256") != _sha256(tensors):
+                raise ValueError("its sha256 differs")
     except (SafetensorError, OSError, ValueError) as error:
         rank_zero_warn(f"{path} is damaged ({error}); what it held is computed again.")
         return None
     return tensors
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
+def _sha256(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)}".encode())

@@ -23,6 +23,15 @@ def public(url: str) -> str:
     return re.sub(query, "", re.sub(r"(?<=://)[^/]*@", "", url))
 
 
+def without_secrets(text: str, url: str) -> str:
+    """A text about a URL, without its user, password and query."""
+    address, _, query = url.partition("?")
+    user, at, _ = address.partition("://")[2].rpartition("@")
+    for secret in (query, user if at else ""):
+        text = text.replace(secret, "…") if secret else text
+    return text
+
+
 def base_name(url: str) -> str:
     """The last part of the path."""
     name = PurePosixPath(public(url)).name if is_url(url) else Path(url).name

@@ -1,13 +1,9 @@
 """LSUN's layout with real photographs: half of the values JPEG, half WebP, short side 64."""
 
-import contextlib
 import hashlib
 import io
-import os
 import random
-import re
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
@@ -15,39 +11,31 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
-from threading import Thread
 
 import lmdb
 import numpy as np
 import pytest
 from PIL import Image
+from pytest_httpserver import HTTPServer
 
 from lit_mbldm.cli import main
 from lit_mbldm.data.prepare.shard_folder import UNFINISHED
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.data.shards.manifest import Manifest
 from lit_mbldm.data.sources.archives import open_source
-from lit_mbldm.data.sources.lmdb_reader import LmdbReader
+from lit_mbldm.data.sources.raw_image import RawImage
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.errors import InputError
 
 COUNT, SIDE, SIZE = 300, 64, 96
 NAME = "church_outdoor_train_lmdb"
-SHARED = Path(os.environ.get("LIT_MBLDM_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SHIPPED = Path(__file__).parents[2] / "lit_mbldm" / "data" / "photos"
 
 
 def photographs() -> Iterator[Image.Image]:
-    """Small photographs: those at hand, else parts of the shipped ones."""
-    for path in sorted(SHARED.glob("cats200/*.tar")):
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if member.name.endswith((".jpg", ".png")):
-                    photo = Image.open(archive.extractfile(member))  # type: ignore[arg-type]
-                    yield photo.convert("RGB").resize((SIDE + 16, SIDE))
+    """Small parts of the shipped photographs."""
     rng = random.Random(0)
     shipped = [Image.open(path).convert("RGB") for path in sorted(SHIPPED.glob("*.jpg"))]
     while True:
@@ -138,14 +126,17 @@ def test_the_published_zip_gives_the_same_shards(
     ]
 
 
-def test_a_mapping_is_renewed_without_losing_an_image(
-    lsun: Path, items: dict[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("per_mapping", [1, 7, COUNT - 1, COUNT, COUNT + 1])
+def test_an_lmdb_is_read_in_order_and_several_times_at_once(
+    per_mapping: int, lsun: Path, items: dict[bytes, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for length in (1, 7, COUNT - 1, COUNT, COUNT + 1):
-        monkeypatch.setattr("lit_mbldm.data.sources.lsun.PER_MAPPING", length)
-        found = {raw.name.encode(): raw.read() for raw in open_source(lsun)}
-        assert found == items
-        assert list(found) == sorted(items)
+    monkeypatch.setattr("lit_mbldm.data.sources.lsun.PER_MAPPING", per_mapping)
+    first, second = iter(open_source(lsun)), iter(open_source(lsun / "data.mdb"))
+    for raw, same in zip(islice(first, 3), islice(second, 3), strict=True):
+        assert (raw.name, raw.read()) == (same.name, same.read())
+    found = {raw.name.encode(): raw.read() for raw in open_source(lsun)}
+    assert found == items
+    assert list(found) == sorted(items)
 
 
 @pytest.mark.parametrize("kind", ["folder", "data.mdb", "zip"])
@@ -179,107 +170,49 @@ def test_one_corrupt_value_of_300_is_skipped_and_named(
     assert "Skipped 1 images" in capsys.readouterr().err
 
 
-def test_more_than_one_percent_fails_with_all_the_rest_written(
-    items: dict[bytes, bytes], tmp_path: Path
-) -> None:
-    corrupt = {key: items[key][:-40] for key in sorted(items)[100:104]}
-    source = write_lmdb(tmp_path / NAME, {**items, **corrupt})
-    write = partial(write_shards, source, tmp_path / "out", SIZE, shard_size=100, workers=2)
-    with pytest.raises(InputError, match=r"4 of 300 .*1\.00%") as error:
-        write()
-    assert sorted(corrupt)[0].decode() in str(error.value)
-    Manifest.read(tmp_path / "out").verify(tmp_path / "out")
-    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()}
-    with pytest.raises(InputError, match="4 of 300"):
-        write()
-    manifest = write(max_skipped=0.02)
-    assert manifest.count == COUNT - 4
-    assert before == {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()}
+def test_a_damaged_lmdb_is_told(lsun: Path, tmp_path: Path) -> None:
+    data = bytearray((lsun / "data.mdb").read_bytes())
+    for meta in (0, 4096):
+        root = int.from_bytes(data[meta + 128 : meta + 136], "little") * 4096
+        if root < len(data):
+            data[root + 10 : root + 12] = bytes(2)  # a page that is neither branch nor leaf
+    (tmp_path / NAME).mkdir()
+    (tmp_path / NAME / "data.mdb").write_bytes(data)
+    with pytest.raises(InputError, match=r"damaged \(.*CORRUPTED.*copy it again; what is finished"):
+        write_shards(tmp_path / NAME, tmp_path / "out", SIZE, workers=1)
 
 
-def damaged(data: bytes, rng: random.Random) -> bytes:
-    """An LMDB with a few pages, which may be the first ones, exchanged or overwritten in part."""
-    pages = [bytearray(data[start : start + 4096]) for start in range(0, len(data), 4096)]
-    for _ in range(rng.choice([1, 3, 20])):
-        page = rng.choice(pages)
-        kind = rng.choice(["bits", "header", "zeros", "noise", "exchanged"])
-        if kind == "bits":
-            page[rng.randrange(len(page))] ^= 1 << rng.randrange(8)
-        elif kind == "header":
-            page[rng.randrange(32)] = rng.randrange(256)
-        elif kind == "exchanged":
-            page[:] = rng.choice(pages)
-        else:
-            page[:] = bytes(len(page)) if kind == "zeros" else rng.randbytes(len(page))
-    return b"".join(pages)
+class Counting:
+    """A source that notes what is read, and is interrupted at the image `stop`."""
 
+    def __init__(self, folder: Path, stop: int) -> None:
+        self.source = open_source(folder)
+        self.name, self.ignored = self.source.name, self.source.ignored
+        self.fingerprint = self.source.fingerprint
+        self.stop = stop
+        self.read: list[str] = []
 
-FUZZ = """
-import sys
-from pathlib import Path
-from lit_mbldm.data.prepare.write_shards import write_shards
-from lit_mbldm.errors import InputError
-for source in sorted(Path(sys.argv[1]).glob(sys.argv[2])):
-    try:
-        manifest = write_shards(source, f"{source}-out", 8, workers=1, max_skipped=1)
-        assert manifest.count + len(manifest.skipped) == 200
-        print(source.name, "skips" if manifest.skipped else "whole")
-    except InputError as error:
-        print(source.name, "refused", str(error).replace(str(source), "HERE"))
-"""
+    def __len__(self) -> int:
+        return len(self.source)
 
+    def __iter__(self) -> Iterator[RawImage]:
+        return (RawImage(raw.name, partial(self.count, raw)) for raw in self.source)
 
-@pytest.mark.slow
-def test_a_damaged_lmdb_kills_no_command(tmp_path: Path) -> None:
-    values = [io.BytesIO(), io.BytesIO()]
-    for side, stream in zip((8, 40), values, strict=True):  # in the tree, and on pages of its own
-        noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(stream, "PNG")
-    items = {b"%040d" % number: values[number % 5 == 0].getvalue() for number in range(200)}
-    data = (write_lmdb(tmp_path / "whole", items) / "data.mdb").read_bytes()
-    rng = random.Random(0)
-    for number in range(30):
-        folder = tmp_path / "damaged" / f"{number:02d}"
-        folder.mkdir(parents=True)
-        (folder / "data.mdb").write_bytes(damaged(data, rng))
-    command = [sys.executable, "-c", FUZZ, str(tmp_path / "damaged")]
-    outcomes: list[str] = []
-    running = [
-        subprocess.Popen([*command, f"?[{digits}]"], stdout=subprocess.PIPE, text=True)
-        for digits in ("0-4", "5-9")
-    ]
-    for process in running:
-        outcomes += process.communicate()[0].splitlines()
-        assert process.returncode == 0
-    assert len(outcomes) == 30
-    assert {line.split()[1] for line in outcomes} == {"whole", "skips", "refused"}
-    refused = [line for line in outcomes if "refused" in line]
-    assert all(re.search(r"HERE.*(ownload or copy it again|could not be used)", r) for r in refused)
-    assert any("reading it ends in SIG" in line for line in refused)
-
-
-def test_values_of_finished_shards_are_not_sent(
-    lsun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, asked = tmp_path / "out", []
-    value = LmdbReader.value
-
-    def counting(self: LmdbReader, key: bytes) -> bytes:
-        if len(asked) == 120:
+    def count(self, raw: RawImage) -> bytes:
+        if len(self.read) == self.stop:
             raise KeyboardInterrupt
-        asked.append(key)
-        return value(self, key)
+        self.read.append(raw.name)
+        return raw.read()
 
-    monkeypatch.setattr(LmdbReader, "value", counting)
+
+def test_values_of_finished_shards_are_not_read(lsun: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        write_shards(lsun, out, SIZE, shard_size=50, workers=1)
+        write_shards(Counting(lsun, 120), out, SIZE, shard_size=50, workers=1)
     assert len(list(out.glob("*.tar"))) == 2
-    asked[:] = []
-    monkeypatch.setattr(
-        LmdbReader, "value", lambda self, key: asked.append(key) or value(self, key)
-    )
-    write_shards(lsun, out, SIZE, shard_size=50, workers=1)
-    assert len(asked) == COUNT - 100
+    rest = Counting(lsun, COUNT)
+    write_shards(rest, out, SIZE, shard_size=50, workers=1)
+    assert len(rest.read) == COUNT - 100
 
 
 @pytest.mark.parametrize("kept", [0, 100, 5000, 0.5, -1], ids=str)
@@ -349,11 +282,8 @@ def test_a_member_of_any_path_is_unpacked_in_its_place(
 def test_a_zip_that_does_not_fit_is_not_begun(
     lsun: Path, lsun_zip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Usage:
-        free = 1000
-
     size = (lsun / "data.mdb").stat().st_size
-    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1000))
     with pytest.raises(InputError, match=rf"needs {size:,} bytes in .*, 1,000 are free"):
         write_shards(lsun_zip, tmp_path / "out", SIZE, workers=1)
 
@@ -407,76 +337,20 @@ def test_killed_at_any_moment_it_ends_with_the_same_folder(
     assert {p.name for p in out.iterdir()} == {p.name for p in (tmp_path / "unbroken").iterdir()}
 
 
-def test_finished_shards_are_not_made_again(lsun: Path, shards: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with start_writing(lsun, out) as process:
-        wait_for(lambda: len(list((out / UNFINISHED).glob("*.tar.json"))) >= 2)
-        process.kill()
-    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
-    assert 2 <= len(before) < 6
-    notes = len(list((out / UNFINISHED).glob("*.tar.json")))
-    write_shards(lsun, out, SIZE, shard_size=50, workers=1)
-    after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
-    assert sum(before.get(name) == time for name, time in after.items()) >= notes
-    assert contents(out) == contents(shards)
-
-
-def by_module(pid: int) -> dict[str, int]:
-    """One child that runs each module."""
-    found = {}
-    for child in children(pid):
-        with contextlib.suppress(OSError):
-            command = Path(f"/proc/{child}/cmdline").read_text().rstrip("\0").split("\0")
-            found[command[-1].removeprefix("lit_mbldm.data.")] = child
-    return found
-
-
-@pytest.mark.parametrize("module", ["convert_worker", "lmdb_worker"])
-def test_a_killed_worker_is_told_and_the_next_run_goes_on(
-    lsun: Path, shards: Path, tmp_path: Path, module: str
-) -> None:
-    out = tmp_path / "out"
-    with start_writing(lsun, out) as process:
-        assert process.stderr is not None
-        wait_for(lambda: by_module(process.pid).keys() >= {"convert_worker", "lmdb_worker"})
-        os.kill(by_module(process.pid)[module], signal.SIGKILL)
-        errors = process.stderr.read().decode()
-    assert process.returncode == 1
-    assert "perhaps for want of memory" in errors.splitlines()[-1]
-    write_shards(lsun, out, SIZE, shard_size=50, workers=1)
-    assert contents(out) == contents(shards)
-
-
-def test_two_runs_at_once_do_no_harm(lsun: Path, shards: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with start_writing(lsun, out) as process:
-        wait_for((out / UNFINISHED / "alone.lock").exists)
-        with pytest.raises(InputError, match="Another process is writing"):
-            write_shards(lsun, out, SIZE, shard_size=50, workers=1)
-        assert process.wait() == 0
-    assert contents(out) == contents(shards)
-
-
 def test_the_command_downloads_and_keeps_the_zip(
-    lsun_zip: Path, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lsun_zip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], httpserver: HTTPServer
 ) -> None:
-    site = tmp_path / "site" / "scenes"
-    site.mkdir(parents=True)
-    shutil.copy(lsun_zip, site)
-    sha256 = hashlib.sha256(lsun_zip.read_bytes()).hexdigest()
-    (site / f"{lsun_zip.name}.sha256").write_text(sha256)
-    handler = partial(SimpleHTTPRequestHandler, directory=str(site.parent))
+    data = lsun_zip.read_bytes()
+    place = f"/scenes/{lsun_zip.name}"
+    httpserver.expect_request(place).respond_with_data(data)
+    httpserver.expect_request(f"{place}.sha256").respond_with_data(hashlib.sha256(data).hexdigest())
     out = tmp_path / "data" / "church"
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/"
-        command = ["shards", str(out), "--size", str(SIZE), "--download", "church_outdoor"]
-        main([*command, "--base-url", url])
-        printed = capsys.readouterr().out
-        main([*command, "--base-url", url])
-        server.shutdown()
+    command = ["shards", str(out), "--size", str(SIZE), "--download", "church_outdoor"]
+    main([*command, "--base-url", httpserver.url_for("/")])
+    printed = capsys.readouterr().out
+    main([*command, "--base-url", httpserver.url_for("/")])
     kept = out.parent / lsun_zip.name
-    assert kept.read_bytes() == lsun_zip.read_bytes()
+    assert kept.read_bytes() == data
     assert str(kept) in printed
     assert f"300 of them were enlarged to {SIZE}×{SIZE}: the shortest side was {SIDE}" in printed
     assert capsys.readouterr().err.count("nothing is left to do") == 1

@@ -11,8 +11,6 @@ import time
 import tracemalloc
 import warnings
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,93 +26,10 @@ from lit_mbldm.data.shards.locate import open_shards
 from lit_mbldm.data.shards.reading import Sample, read_span, spans
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage import faults, http_stream, opening
+from lit_mbldm.storage import http_stream
 from lit_mbldm.storage.opening import open_binary
 
 SHARD = "codes-000001.tar"
-
-
-class Server(ThreadingHTTPServer):
-    """Serves the files of a folder.
-
-    Attributes:
-        ranges: whether it answers parts of files.
-        faults: for each file name, what befalls the next answers: a status instead of it,
-            `("cut", n)` closes the connection before byte n of the file, `("stall", n)` stops
-            there for a second, `("drip", n)` sends bytes in long intervals from there on.
-        asked: path, range and credentials of each request.
-    """
-
-    daemon_threads = True
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.folder = folder
-        self.ranges = True
-        self.faults: dict[str, Iterator[Any]] = {}
-        self.asked: list[tuple[str, str | None, str | None]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def count(self, name: str) -> int:
-        return sum(name in path for path, _, _ in self.asked)
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        wanted = self.headers["Range"] if self.server.ranges else None
-        self.server.asked.append((self.path, self.headers["Range"], self.headers["Authorization"]))
-        path = self.server.folder / self.path.partition("?")[0].lstrip("/")
-        fault = next(self.server.faults.get(path.name, iter(())), None)
-        if isinstance(fault, int) or not path.is_file():
-            return self.answer(fault if isinstance(fault, int) else 404, 0)
-        size = path.stat().st_size
-        begin = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
-        if begin >= size > 0:
-            return self.answer(416, 0)
-        self.answer(206 if wanted else 200, size - begin, path)
-        kind, where = fault or (None, size)
-        with path.open("rb") as stream:
-            stream.seek(begin)
-            self.send(stream, min(where, size) - begin)
-            while kind == "drip" and (byte := stream.read(1)):
-                self.wfile.write(byte)
-                time.sleep(0.05)
-            if kind == "stall":
-                self.wfile.flush()
-                time.sleep(1)
-            self.close_connection = kind is not None
-        return None
-
-    def answer(self, status: int, length: int, path: Path | None = None) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(length))
-        if path is not None:
-            self.send_header("ETag", f'"{path.stat().st_mtime_ns}"')
-        self.end_headers()
-
-    def send(self, stream: io.BufferedReader, count: int) -> None:
-        while count > 0 and (data := stream.read(min(count, 1 << 16))):
-            self.wfile.write(data)
-            count -= len(data)
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(faults, "PAUSES", (0.01, 0.02, 0.03))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with Server(tmp_path) as found:
-        threading.Thread(target=found.serve_forever, args=(0.01,), daemon=True).start()
-        yield found
-        found.shutdown()
 
 
 def epoch_of(patterns: Any, workers: int = 0, batch_size: int = 4) -> list[dict[str, Any]]:
@@ -203,17 +118,17 @@ def test_a_thousand_shards_are_opened_by_one_request(code_shards, server) -> Non
 def test_memory_does_not_grow_with_the_shard(server, tmp_path) -> None:
     data = dump_codes(np.zeros((1, 1, 512, 512), dtype=np.uint8))
     with tarfile.open(tmp_path / "images.tar", "w") as archive:
-        for index in range(128):
+        for index in range(400):
             member = tarfile.TarInfo(f"{index}.png")
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     tracemalloc.start()
     shards = open_shards(f"{server.url}/images.tar")
-    samples = read_span(spans(shards.shards, 0, 128)[0], SkipLog().add)
-    assert sum(1 for _ in samples) == 128
+    samples = read_span(spans(shards.shards, 0, 400)[0], SkipLog().add)
+    assert sum(1 for _ in samples) == 400
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 5 << 20 < 128 * len(data) / 6
+    assert peak < 40 << 20 < 400 * len(data) / 2  # the server takes 10 MB a request
 
 
 @pytest.mark.filterwarnings("ignore:.*trying again")
@@ -255,7 +170,7 @@ def test_a_connection_that_always_drops_loses_the_rest_of_the_shard(
     assert skips.count == 40 - good
     assert [entry["name"] for entry in skips.entries] == ["images-000000.tar"]
     assert f"ends after {good} samples" in skips.entries[0]["reason"]
-    assert "4 times (at byte 30000)" in skips.entries[0]["reason"]
+    assert " bytes before the end, 4 times)" in skips.entries[0]["reason"]
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -282,28 +197,14 @@ def test_a_file_that_changes_while_it_is_read_is_not_mixed(
     assert "changed on the server" in skips.entries[0]["reason"]
 
 
-def test_a_drip_of_bytes_is_given_up(code_shards, server, monkeypatch) -> None:
-    monkeypatch.setattr(opening, "SLOW_SECONDS", 0.3)
-    server.faults[SHARD] = itertools.repeat(("drip", 5000))
-    samples, skips = read_all(f"{server.url}/codes")
-    assert skips.count == 40 - len(samples) <= 10
-    assert "bytes came in" in skips.entries[0]["reason"]
-
-
 def test_a_missing_shard_is_skipped_counted_and_asked_for_once(code_shards, server) -> None:
     (code_shards / SHARD).unlink()
     samples, skips = read_all(f"{server.url}/codes")
     assert skips.count == 10
     assert [sample.index for sample in samples] == [*range(10), *range(20, 40)]
-    assert skips.entries == [
-        {
-            "name": SHARD,
-            "reason": f"ends after 0 samples ({server.url}/codes/{SHARD} does not exist"
-            " (at byte 0))",
-            "count": 10,
-        }
-    ]
-    assert server.count(SHARD) == 1
+    reason = f"ends after 0 samples ({server.url}/codes/{SHARD} does not exist)"
+    assert skips.entries == [{"name": SHARD, "reason": reason, "count": 10}]
+    assert len(server.asked_for(SHARD)) == 1
 
 
 def test_a_server_that_stays_broken_stops_the_run_at_once_with_its_name(

@@ -33,7 +33,7 @@ class Part:
     def __init__(self, images: ImageSource, limit: float, up_to: bool, count: int) -> None:
         self.name = images.name
         self.ignored = images.ignored
-        self.identity = f"{images.identity} {'up to' if up_to else 'above'} {limit}"
+        self.fingerprint = f"{images.fingerprint} {'up to' if up_to else 'above'} {limit}"
         self._images = images
         self._limit = limit
         self._up_to = up_to

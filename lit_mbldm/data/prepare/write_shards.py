@@ -18,9 +18,8 @@ from lit_mbldm.data.shards.manifest import FORMAT, Manifest
 from lit_mbldm.data.shards.patterns import VAL
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.sources.archives import open_source
-from lit_mbldm.data.sources.endings import describe_ignored
 from lit_mbldm.data.sources.images import ImageError
-from lit_mbldm.data.sources.raw_image import ImageSource, RawImage, changed
+from lit_mbldm.data.sources.raw_image import ImageSource, RawImage, changed, describe_ignored
 from lit_mbldm.errors import InputError
 
 
@@ -40,8 +39,8 @@ def write_shards(
     A shard holds the images at `shard_size` consecutive positions of the source, by their positions
     (`00000042.jpg`), less those that cannot be used. The same images give byte-identical shards
     with any number of workers. Called again after it was killed, it goes on with the shards that
-    are missing; with all there, it only checks their sizes. Memory does not grow with the number of
-    images.
+    are missing; with all there, it only checks their sizes. Of all images only
+    the names are in memory.
 
     Args:
         source: images as for `open_source`, or an opened source.
@@ -137,7 +136,7 @@ class _Todo:
         self, out: Path, images: ImageSource, size: int, shard_size: int, quality: int
     ) -> None:
         self._images = images
-        self._recipe = _Recipe(images.identity, size, shard_size, quality)
+        self._recipe = _Recipe(images.fingerprint, size, shard_size, quality)
         names = [f"images-{n:06d}.tar" for n in range(-(-len(images) // shard_size))]
         self._folder = ShardFolder(out, names, asdict(self._recipe))
 

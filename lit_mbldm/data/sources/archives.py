@@ -1,9 +1,9 @@
 """Raw images of a folder, of tar archives, of a zip or of an LMDB, one at a time."""
 
-import hashlib
+import os
+import stat
 import tarfile
 import zipfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,11 +11,15 @@ from pathlib import Path
 from lit_mbldm.data.prepare.shard_folder import UNFINISHED
 from lit_mbldm.data.shards.patterns import Manifests, find_shards
 from lit_mbldm.data.shards.tar_reader import Member, read_member, tar_members
-from lit_mbldm.data.sources.endings import describe_ignored, ending, is_image
-from lit_mbldm.data.sources.folder import FolderSource, add_file
 from lit_mbldm.data.sources.images import IMAGE_SUFFIXES, ImageError
 from lit_mbldm.data.sources.lsun import DATA_FILE, LmdbSource, ZippedLmdbSource
-from lit_mbldm.data.sources.raw_image import ImageSource, RawImage, check_bytes
+from lit_mbldm.data.sources.raw_image import (
+    ImageSource,
+    ListedImages,
+    check_bytes,
+    describe_ignored,
+    is_image,
+)
 from lit_mbldm.errors import InputError
 
 
@@ -35,7 +39,8 @@ def open_source(
             are still being written, or images beside tars in one folder.
     """
     if not isinstance(source, str | Path):
-        found: ImageSource = TarSource([_existing(path) for path in source])
+        archives = [_existing(path) for path in source]
+        found: ImageSource = _tar_images(archives, ", ".join(map(str, archives)))
     else:
         path = _existing(source)
         if path.is_dir():
@@ -43,7 +48,7 @@ def open_source(
         elif path.name == DATA_FILE:
             found = LmdbSource(path)
         elif path.suffix.lower() == ".tar":
-            found = TarSource([path])
+            found = _tar_images([path], str(path))
         elif path.suffix.lower() == ".zip":
             found = _open_zip(path, scratch)
         else:
@@ -56,68 +61,6 @@ def open_source(
     return found
 
 
-class TarSource:
-    """The image members of uncompressed tar archives, in the order of the archives.
-
-    What an archive that ends early lacks counts as images whose `read` gives the reason: as many
-    as the manifest beside it tells, else one.
-    """
-
-    def __init__(self, archives: list[Path], name: str | None = None) -> None:
-        self.name = name or ", ".join(str(path) for path in archives)
-        self.ignored = Counter[str]()
-        self._images = 0
-        self._archives = archives
-        self._counts = _told_counts(archives)
-        digest = hashlib.sha256()
-        for path, count in zip(archives, self._counts, strict=True):
-            add_file(digest, path.name, path)
-            for member in _tar_images(path, count):
-                if isinstance(member, ImageError) or is_image(member.name):
-                    self._images += 1
-                else:
-                    self.ignored[ending(member.name)] += 1
-        digest.update(f"{self._images}\n".encode())
-        self.identity = digest.hexdigest()
-
-    def __len__(self) -> int:
-        return self._images
-
-    def __iter__(self) -> Iterator[RawImage]:
-        for path, count in zip(self._archives, self._counts, strict=True):
-            for member in _tar_images(path, count):
-                if isinstance(member, ImageError):
-                    yield RawImage(path.name, partial(_fail, member))
-                elif is_image(member.name):
-                    read = partial(_read_tar_member, path, member)
-                    yield RawImage(f"{path.name}/{member.name}", read)
-
-
-class ZipSource:
-    """The image members of a zip, sorted by name."""
-
-    def __init__(self, archive: Path) -> None:
-        self.name = str(archive)
-        self._path = archive
-        digest = hashlib.sha256()
-        with zipfile.ZipFile(archive) as zipped:
-            images = _zipped_images(zipped)
-            self._images = len(images)
-            others = (i.filename for i in zipped.infolist() if not i.is_dir())
-            self.ignored = Counter(ending(name) for name in others if not is_image(name))
-        for info in images:
-            digest.update(f"{info.filename!r} {info.file_size} {info.CRC}\n".encode())
-        self.identity = digest.hexdigest()
-
-    def __len__(self) -> int:
-        return self._images
-
-    def __iter__(self) -> Iterator[RawImage]:
-        with zipfile.ZipFile(self._path) as zipped:
-            for member in _zipped_images(zipped):
-                yield RawImage(member.filename, partial(_read_zip_member, zipped, member))
-
-
 def _existing(source: str | Path) -> Path:
     path = Path(source)
     if not path.exists():
@@ -128,7 +71,7 @@ def _existing(source: str | Path) -> Path:
 def _open_folder(folder: Path) -> ImageSource:
     if (folder / DATA_FILE).is_file():
         return LmdbSource(folder / DATA_FILE)
-    images, tars = FolderSource(folder), sorted(folder.glob("*.tar"))
+    images, tars = _folder_images(folder), sorted(folder.glob("*.tar"))
     if tars and len(images):
         raise InputError(
             f"Expected either images or tars of images in {folder}, found {len(images)} images and"
@@ -137,38 +80,78 @@ def _open_folder(folder: Path) -> ImageSource:
         )
     if len(images) or not (tars or (folder / UNFINISHED).is_dir()):
         return images
-    return TarSource([Path(path) for path in find_shards(folder)], str(folder))
+    return _tar_images([Path(path) for path in find_shards(folder)], str(folder))
 
 
-def _open_zip(archive: Path, scratch: Path | None) -> ImageSource:
+def _folder_images(folder: Path) -> ListedImages[str]:
+    """The images below a folder, sorted by relative path."""
+    files = _files(folder)
+    names = [name for name in files if is_image(name)]
+    return ListedImages(
+        str(folder),
+        [(name, name) for name in names],
+        partial(_read_file, folder),
+        (name for name in files if not is_image(name)),
+        (_facts(name, folder / name) for name in names),
+    )
+
+
+def _files(folder: Path) -> list[str]:
+    """Relative paths, sorted. Links to folders are followed, but no folder is read twice."""
+    found: list[str] = []
+    read: set[str] = set()
+    for place, folders, files in os.walk(folder, onerror=_fail, followlinks=True):
+        folders.sort()
+        if (real := os.path.realpath(place)) in read:
+            folders.clear()
+            continue
+        read.add(real)
+        below = os.path.relpath(place, folder)
+        found += [os.path.normpath(os.path.join(below, name)) for name in files]
+    return sorted(found)
+
+
+def _read_file(folder: Path, name: str) -> bytes:
+    status = (folder / name).stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("not a regular file")
+    check_bytes(status.st_size)
+    return (folder / name).read_bytes()
+
+
+def _facts(name: str, path: Path) -> str:
+    """What tells a file from another one."""
     try:
-        with zipfile.ZipFile(archive) as zipped:
-            databases = [
-                info
-                for info in zipped.infolist()
-                if Path(info.filename).name == DATA_FILE and not info.is_dir()
-            ]
-    except (zipfile.BadZipFile, OSError) as error:
-        raise InputError(f"Expected a zip of images, {archive} cannot be read: {error}.") from error
-    if len(databases) > 1:
-        names = ", ".join(info.filename for info in databases)
-        raise InputError(f"{archive} holds several LMDBs, {names}. Unpack it and name one folder.")
-    return ZippedLmdbSource(archive, databases[0], scratch) if databases else ZipSource(archive)
+        status = path.stat()
+    except OSError:  # reading it gives the reason
+        return f"{name!r} unreadable"
+    return f"{name!r} {status.st_size} {status.st_mtime_ns}"
 
 
-def _zipped_images(zipped: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    images = (i for i in zipped.infolist() if is_image(i.filename) and not i.is_dir())
-    return sorted(images, key=lambda info: info.filename)
+def _tar_images(archives: list[Path], name: str) -> ListedImages[tuple[Path, Member] | ImageError]:
+    """The images in uncompressed tars, in their order.
 
-
-def _told_counts(archives: list[Path]) -> list[int]:
-    """Images that the manifest beside each archive tells of, 0 where there is none."""
+    What an archive that ends early lacks counts as images that cannot be read: as many as the
+    manifest beside it tells, else one.
+    """
     manifests = Manifests()
-    found = [manifests.of_shard(str(path)) for path in archives]
-    return [told[1].count if told and told[0].kind == "images" else 0 for told in found]
+    images: list[tuple[str, tuple[Path, Member] | ImageError]] = []
+    others: list[str] = []
+    for path in archives:
+        told = manifests.of_shard(str(path))
+        count = told[1].count if told and told[0].kind == "images" else 0
+        for member in _members(path, count):
+            if isinstance(member, ImageError):
+                images.append((path.name, member))
+            elif is_image(member.name):
+                images.append((f"{path.name}/{member.name}", (path, member)))
+            else:
+                others.append(member.name)
+    facts = [*(_facts(path.name, path) for path in archives), str(len(images))]
+    return ListedImages(name, images, _read_member, others, facts)
 
 
-def _tar_images(path: Path, count: int) -> Iterator[Member | ImageError]:
+def _members(path: Path, count: int) -> Iterator[Member | ImageError]:
     """The files of a tar, and at last an error for each of `count` images not among them."""
     error: ImageError | None = None
     try:
@@ -183,11 +166,10 @@ def _tar_images(path: Path, count: int) -> Iterator[Member | ImageError]:
         yield error or ImageError("fewer images than its manifest tells")
 
 
-def _fail(error: ImageError) -> bytes:
-    raise error
-
-
-def _read_tar_member(path: Path, member: Member) -> bytes:
+def _read_member(place: tuple[Path, Member] | ImageError) -> bytes:
+    if isinstance(place, ImageError):
+        raise place
+    path, member = place
     with path.open("rb") as stream:
         stream.seek(member.offset)
         try:
@@ -196,9 +178,35 @@ def _read_tar_member(path: Path, member: Member) -> bytes:
             raise ImageError(str(error)) from error
 
 
-def _read_zip_member(zipped: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+def _open_zip(archive: Path, scratch: Path | None) -> ImageSource:
+    try:
+        zipped = zipfile.ZipFile(archive)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise InputError(f"Expected a zip of images, {archive} cannot be read: {error}.") from error
+    files = sorted((i for i in zipped.infolist() if not i.is_dir()), key=lambda i: i.filename)
+    databases = [info for info in files if Path(info.filename).name == DATA_FILE]
+    if len(databases) > 1:
+        names = ", ".join(info.filename for info in databases)
+        raise InputError(f"{archive} holds several LMDBs, {names}. Unpack it and name one folder.")
+    if databases:
+        return ZippedLmdbSource(archive, databases[0], scratch)
+    images = [info for info in files if is_image(info.filename)]
+    return ListedImages(
+        str(archive),
+        [(info.filename, info) for info in images],
+        partial(_read_zipped, zipped),
+        (info.filename for info in files if not is_image(info.filename)),
+        (f"{info.filename!r} {info.file_size} {info.CRC}" for info in images),
+    )
+
+
+def _read_zipped(zipped: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     check_bytes(member.file_size)
     try:
         return zipped.read(member)
     except Exception as error:  # encrypted, an unknown compression, a wrong checksum
         raise ImageError(f"unreadable in the zip ({error})") from error
+
+
+def _fail(error: OSError) -> None:
+    raise error

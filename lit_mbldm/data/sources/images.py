@@ -12,19 +12,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from lit_mbldm.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "HEIF")
-_HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 _HAS_HEIF = find_spec("pillow_heif") is not None
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
     | {".ppm", ".pgm", ".pbm", ".pnm"}
-    | (_HEIF_SUFFIXES if _HAS_HEIF else set())
-)
-# images that are not read, and what to do
-_CONVERT = "convert them to JPEG or PNG"
-UNREAD_SUFFIXES = (
-    dict.fromkeys(_HEIF_SUFFIXES - IMAGE_SUFFIXES, "`pip install pillow-heif` reads them")
-    | dict.fromkeys((".jxl", ".jp2", ".psd", ".svg", ".tga", ".exr", ".hdr", ".dng"), _CONVERT)
-    | dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef"), _CONVERT)
+    | (HEIF_SUFFIXES if _HAS_HEIF else set())
 )
 MAX_PIXELS = 89_478_485
 

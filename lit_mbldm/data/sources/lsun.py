@@ -5,39 +5,49 @@ import shutil
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, ParamSpec, TypeVar
+from typing import IO, NamedTuple
+from weakref import WeakValueDictionary
 
+import lmdb
 from tqdm import tqdm
 
-from lit_mbldm.data.sources.lmdb_reader import Head, LmdbError, LmdbReader
-from lit_mbldm.data.sources.raw_image import RawImage
+from lit_mbldm.data.sources.raw_image import RawImage, check_bytes
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.atomic import replacing
-from lit_mbldm.storage.full_disk import full_disk_explained
+from lit_mbldm.storage.atomic import check_room, full_disk_explained, replacing
 
 DATA_FILE = "data.mdb"
 HEAD_BYTES = 1 << 17
 COPY_BYTES = 1 << 20
-PER_MAPPING = 1000
-MIN_ENTRY_BYTES = 10  # of an LMDB's page
+PER_MAPPING = 1000  # images, after which the file is mapped anew: its pages count as memory
 
-P = ParamSpec("P")
-T = TypeVar("T")
+# of each file by device and inode: LMDB opens a file only once in a process
+_opened: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
+
+
+class Head(NamedTuple):
+    """What an LMDB says of itself: entries, bytes it needs, number of its last transaction."""
+
+    entries: int
+    size: int
+    transaction: int
 
 
 class LmdbSource:
     """The values of an LMDB in the order of their keys, which are the names.
 
+    A truncated LMDB is refused, and so is one that LMDB finds damaged. Other damage can end the
+    process, since LMDB trusts what it maps.
+
     Args:
         data: the file data.mdb. Its lock file is neither read nor written.
 
     Raises:
-        InputError: not an LMDB that can be read, or a truncated one.
+        InputError: not an LMDB that can be read, or a truncated one; on iteration, a damaged one.
     """
 
     def __init__(self, data: Path) -> None:
@@ -45,39 +55,35 @@ class LmdbSource:
         self.ignored = Counter[str]()
         self._data = data
         stat = data.stat()
-        with data.open("rb") as stream:
-            self._head = _read_head(str(data), stream, stat.st_size)
-        identity = f"{tuple(self._head)} {stat.st_size} {stat.st_mtime_ns}"
-        self.identity = hashlib.sha256(identity.encode()).hexdigest()
+        self._head = _read_head(data, str(data), stat.st_size)
+        facts = f"{tuple(self._head)} {stat.st_size} {stat.st_mtime_ns}"
+        self.fingerprint = hashlib.sha256(facts.encode()).hexdigest()
 
     def __len__(self) -> int:
         return self._head.entries
 
     def __iter__(self) -> Iterator[RawImage]:
-        count, start, more = 0, b"", True
-        with closing(LmdbReader(self._data)) as reader:
-            while more:
-                keys = self._told(reader.keys, start, PER_MAPPING + 1)
-                if more := len(keys) > PER_MAPPING:
-                    start = keys.pop()
-                count += len(keys)
-                if count > len(self) or (not more and count < len(self)):
-                    raise self._damaged(f"not {len(self)} entries, as it says, but {count}")
-                for key in keys:
-                    name = key.decode(errors="backslashreplace")
-                    yield RawImage(name, partial(self._told, reader.value, key))
-
-    def _told(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        start: bytes | None = b""
         try:
-            return read(*args, **kwargs)
-        except LmdbError as error:
-            raise self._damaged(str(error)) from error
+            while start is not None:
+                start = yield from self._mapped(start)
+        except lmdb.Error as error:
+            raise InputError(
+                f"The LMDB {self._data} is damaged ({error}). Download or copy it again; what is"
+                " finished stays."
+            ) from error
 
-    def _damaged(self, reason: str) -> InputError:
-        return InputError(
-            f"The LMDB {self._data} is damaged ({reason}). Download or copy it again; what"
-            " is finished stays."
-        )
+    def _mapped(self, start: bytes) -> Generator[RawImage, None, bytes | None]:
+        """Map the file, give images from the key `start` on, and return the key that follows."""
+        with _open(self._data).begin(buffers=True) as transaction:
+            cursor = transaction.cursor()
+            cursor.set_range(start)
+            for count, (key, value) in enumerate(cursor):
+                if count == PER_MAPPING:
+                    return bytes(key)
+                name = bytes(key).decode(errors="backslashreplace")
+                yield RawImage(name, partial(_copy, value))
+        return None
 
 
 class ZippedLmdbSource:
@@ -98,9 +104,12 @@ class ZippedLmdbSource:
         self._archive = archive
         self._member = member
         self._scratch = scratch
-        with zipfile.ZipFile(archive) as zipped, self._member_stream(zipped) as stream:
-            self._head = _read_head(f"{member.filename} in {archive}", stream, member.file_size)
-        self.identity = hashlib.sha256(f"{member.file_size} {member.CRC}".encode()).hexdigest()
+        with TemporaryDirectory() as folder, self._member_stream() as stream:
+            first_pages = Path(folder) / DATA_FILE
+            first_pages.write_bytes(stream.read(HEAD_BYTES))
+            name = f"{member.filename} in {archive}"
+            self._head = _read_head(first_pages, name, member.file_size)
+        self.fingerprint = hashlib.sha256(f"{member.file_size} {member.CRC}".encode()).hexdigest()
 
     def __len__(self) -> int:
         return self._head.entries
@@ -116,30 +125,21 @@ class ZippedLmdbSource:
             return data
         for left_over in scratch.glob(f".{DATA_FILE}.*.tmp"):
             left_over.unlink()
-        free = shutil.disk_usage(scratch).free
-        if free < size:
-            raise InputError(
-                f"Unpacking {self._archive} needs {size:,} bytes in {scratch}, {free:,} are free."
-                " Make room, or name a folder on another disk."
-            )
-        progress = tqdm(total=size, desc="unpack", unit="B", unit_scale=True)
+        check_room(scratch, size, f"Unpacking {self._archive}")
         with (
             full_disk_explained(data),
             replacing(data) as temporary,
             temporary.open("wb") as out,
-            zipfile.ZipFile(self._archive) as zipped,
-            self._member_stream(zipped) as stream,
-            progress,
+            self._member_stream() as stream,
+            tqdm.wrapattr(out, "write", total=size, desc="unpack") as counted,
         ):
-            while block := stream.read(COPY_BYTES):
-                out.write(block)
-                progress.update(len(block))
+            shutil.copyfileobj(stream, counted, COPY_BYTES)
         return data
 
     @contextmanager
-    def _member_stream(self, zipped: zipfile.ZipFile) -> Iterator[IO[bytes]]:
+    def _member_stream(self) -> Iterator[IO[bytes]]:
         try:
-            with zipped.open(self._member) as stream:
+            with zipfile.ZipFile(self._archive) as zipped, zipped.open(self._member) as stream:
                 yield stream
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             raise InputError(
@@ -148,28 +148,35 @@ class ZippedLmdbSource:
             ) from error
 
 
-def _read_head(name: str, stream: IO[bytes], size: int) -> Head:
-    """Read an LMDB's first pages alone, which tell whether it is truncated."""
-    with TemporaryDirectory() as folder:
-        first_pages = Path(folder) / DATA_FILE
-        first_pages.write_bytes(stream.read(HEAD_BYTES))
-        try:
-            with closing(LmdbReader(first_pages)) as reader:
-                head = reader.head()
-        except LmdbError as error:
-            reason = str(error).removeprefix(f"{first_pages}: ")
-            raise InputError(
-                f"Expected an LMDB in {name} of {size:,} bytes, which cannot be opened ({reason})."
-                " Download or copy it again."
-            ) from error
+def _open(data: Path) -> lmdb.Environment:
+    """Open without a lock file, which read-only storage may not allow."""
+    stat = data.stat()
+    key = stat.st_dev, stat.st_ino
+    if (environment := _opened.get(key)) is None:
+        environment = lmdb.open(str(data), subdir=False, readonly=True, lock=False)
+        _opened[key] = environment
+    return environment
+
+
+def _read_head(data: Path, name: str, size: int) -> Head:
+    """Read what the first pages of `data` say of an LMDB that should have `size` bytes."""
+    try:
+        environment = _open(data)
+        info, stat = environment.info(), environment.stat()
+    except lmdb.Error as error:
+        raise InputError(
+            f"Expected an LMDB in {name} of {size:,} bytes, which cannot be opened ({error})."
+            " Download or copy it again."
+        ) from error
+    head = Head(stat["entries"], (info["last_pgno"] + 1) * stat["psize"], info["last_txnid"])
     if size < head.size:
         raise InputError(
             f"The LMDB {name} is truncated: {size:,} of {head.size:,} bytes. Download or copy it"
             " again."
         )
-    if head.entries * MIN_ENTRY_BYTES > head.size:
-        raise InputError(
-            f"The LMDB {name} is damaged: {head.entries:,} entries in {head.size:,} bytes. Download"
-            " or copy it again."
-        )
     return head
+
+
+def _copy(value: memoryview) -> bytes:
+    check_bytes(len(value))
+    return bytes(value)

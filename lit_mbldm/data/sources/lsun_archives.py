@@ -1,4 +1,4 @@
-"""The zips LSUN is published as (Yu et al., arXiv:1506.03365): names, sizes and checksums."""
+"""The zips LSUN is published as (Yu et al., arXiv:1506.03365): names, sizes and sha256."""
 
 import difflib
 import re
@@ -7,7 +7,6 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.checksum import Checksum
 from lit_mbldm.storage.download import RefusedError, download
 from lit_mbldm.storage.opening import open_binary
 from lit_mbldm.storage.urls import in_folder, is_http, public
@@ -15,7 +14,7 @@ from lit_mbldm.storage.urls import in_folder, is_http, public
 Split = Literal["train", "val"]
 
 BASE_URL = "http://dl.yf.io/lsun"
-MAX_CHECKSUM_BYTES = 4096
+MAX_SHA256_BYTES = 4096
 
 # File, bytes and sha256, as TensorFlow Datasets recorded them (url_checksums/lsun.txt).
 SCENES = """
@@ -71,51 +70,45 @@ def fetch_lsun(category: str, split: Split, base_url: str, folder: Path) -> Path
         category: a scene (`church_outdoor`, …) or an object (`cat`, …).
         split: objects have "train" only.
         base_url: BASE_URL, or a mirror with the same paths, with user, password and query where
-            it wants them. The published checksums hold for it too, unless it has `<zip>.sha256`.
+            it wants them. The published sha256 hold for it too, unless it has `<zip>.sha256`.
         folder: of the zip, which stays there.
 
     Raises:
         InputError: an unknown category or split, or anything that `download` raises.
     """
-    place, checksum = _published(category, split)
+    scenes, objects = _table(SCENES), _table(OBJECTS)
+    categories = [*(name[:-6] for name in scenes if name.endswith("_train")), *objects]
+    if category not in categories:
+        close = difflib.get_close_matches(category, categories, n=3)
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise InputError(
+            f"LSUN has no category {category!r}.{hint} Expected one of {', '.join(categories)}."
+        )
+    if category not in objects:
+        place = f"scenes/{category}_{split}_lmdb.zip"
+        sha256, size = scenes[f"{category}_{split}"]
+    elif split == "train":
+        place = f"objects/{category}.zip"
+        sha256, size = objects[category]
+    else:
+        raise InputError(f"LSUN's {category} has no split {split!r}. Expected 'train'.")
     path = folder / Path(place).name
     try:
-        if base_url != BASE_URL:
-            checksum = _of_mirror(_below(base_url, f"{place}.sha256")) or checksum
-        download(_below(base_url, place), path, checksum)
+        if base_url != BASE_URL and (told := _of_mirror(_below(base_url, f"{place}.sha256"))):
+            sha256, size = told, None
+        download(_below(base_url, place), path, sha256, size)
     except RefusedError as error:
         raise RefusedError(
             f"{error} Name a mirror of LSUN with --base-url, or a category it has:"
-            f" {', '.join(_categories())}."
+            f" {', '.join(categories)}."
         ) from error
     return path
 
 
-def _published(category: str, split: Split) -> tuple[str, Checksum]:
-    """Path below the base address, and checksum."""
-    scenes, objects = _table(SCENES), _table(OBJECTS)
-    if category in objects:
-        if split != "train":
-            raise InputError(f"LSUN's {category} has no split {split!r}. Expected 'train'.")
-        return f"objects/{category}.zip", objects[category]
-    name = f"{category}_{split}"
-    if name in scenes:
-        return f"scenes/{name}_lmdb.zip", scenes[name]
-    close = difflib.get_close_matches(category, _categories(), n=3)
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    raise InputError(
-        f"LSUN has no category {category!r}.{hint} Expected one of {', '.join(_categories())}."
-    )
-
-
-def _categories() -> list[str]:
-    scenes = (name.removesuffix("_train") for name in _table(SCENES) if name.endswith("_train"))
-    return [*scenes, *_table(OBJECTS)]
-
-
-def _table(text: str) -> dict[str, Checksum]:
+def _table(text: str) -> dict[str, tuple[str, int | None]]:
+    """sha256 and size of each file."""
     rows = (line.split() for line in text.strip().splitlines())
-    return {name: Checksum(sha256, int(size)) for name, size, sha256 in rows}
+    return {name: (sha256, int(size)) for name, size, sha256 in rows}
 
 
 def _below(base_url: str, place: str) -> str:
@@ -131,13 +124,13 @@ def _below(base_url: str, place: str) -> str:
     )
 
 
-def _of_mirror(url: str) -> Checksum | None:
+def _of_mirror(url: str) -> str | None:
     try:
         with open_binary(url) as stream:
-            first = stream.read(MAX_CHECKSUM_BYTES).split()[:1]
+            first = stream.read(MAX_SHA256_BYTES).split()[:1]
     except (FileNotFoundError, PermissionError):
         return None
     sha256 = first[0].decode(errors="replace").lower() if first else ""
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise InputError(f"Expected the sha256 of the zip in {public(url)}, got {sha256[:80]!r}.")
-    return Checksum(sha256)
+    return sha256

@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.sources.archives import open_source
-from lit_mbldm.data.sources.endings import describe_ignored
 from lit_mbldm.data.sources.images import ImageError, load_rgb
+from lit_mbldm.data.sources.raw_image import describe_ignored
 from lit_mbldm.errors import InputError
 
 MAX_TOTAL_PIXELS = 250_000_000
@@ -38,8 +38,8 @@ def read_images(
     if found.ignored:
         tqdm.write(describe_ignored(found.ignored), file=sys.stderr)
     count = min(max_images or len(found), len(found))
-    drawn = set(random.Random(0).sample(range(len(found)), count))
-    wanted = (raw for number, raw in enumerate(found) if number in drawn)
+    chosen = set(random.Random(0).sample(range(len(found)), count))
+    wanted = (raw for number, raw in enumerate(found) if number in chosen)
     images: dict[str, Image.Image] = {}
     skips, pixels = SkipLog(), 0
     for raw in tqdm(wanted, total=count, desc="images", unit="image"):
