@@ -16,7 +16,7 @@ from lit_mbldm.entries.about import About, Figure
 from lit_mbldm.entries.entry import entry_files, write_files
 from lit_mbldm.entries.entry_config import CARD, PICTURE
 from lit_mbldm.hub.card import write_card
-from lit_mbldm.hub.preview import draw_picture
+from lit_mbldm.hub.preview import make_picture
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, Refiner
 
@@ -96,20 +96,10 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def sealed(values: dict[str, Any]) -> str:
-    """A config's text with the right sha256 of itself, whatever else it says."""
-    values["sha256"].pop(CONFIG, None)
-    text = json.dumps(
-        values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    values["sha256"][CONFIG] = hashlib.sha256(text.encode()).hexdigest()
-    return json.dumps(values)
-
-
 def change(folder: Path, **changed: Any) -> None:
     """Set top keys of a config, and all sha256 of the entry right again."""
     values = {**read(folder), **changed}
-    (folder / CONFIG).write_text(sealed(values))
+    (folder / CONFIG).write_text(json.dumps(values))
     rehash(folder)
 
 
@@ -120,9 +110,9 @@ def rehash(folder: Path) -> None:
         rehash(inner)
     values = read(folder)
     for name in values["sha256"]:
-        if name != CONFIG and (folder / name).is_file():
+        if (folder / name).is_file():
             values["sha256"][name] = sha256(folder / name)
-    (folder / CONFIG).write_text(sealed(values))
+    (folder / CONFIG).write_text(json.dumps(values))
 
 
 def names(folder: Path) -> list[str]:
@@ -155,7 +145,7 @@ def freeze(folder: Path) -> None:
     )
     model, drawn = refined(), io.BytesIO()
     vars(model)["about"] = about
-    draw_picture(model).save(drawn, "PNG")
+    make_picture(model).save(drawn, "PNG")
     for name, module in {"codec": codec(), "refined": model}.items():
         others = {CARD: write_card(module, about).encode(), PICTURE: drawn.getvalue()}
         write_files(folder / name, entry_files(module, about, others))
