@@ -135,8 +135,9 @@ def load_entry(folder: Path) -> nn.Module:
             " checkpoints/last.ckpt."
         )
     config, refiner = read_config(folder / CONFIG), None
-    if f"{REFINER}/{CONFIG}" in config.sha256:
-        read_bytes(folder / REFINER / CONFIG, config.sha256[f"{REFINER}/{CONFIG}"])
+    if any(name.startswith(f"{REFINER}/") for name in config.sha256):
+        expected = config.sha256.get(f"{REFINER}/{CONFIG}", "that of a listed file")
+        read_bytes(folder / REFINER / CONFIG, expected)
         refiner = load_entry(folder / REFINER)
     try:
         module = _load(folder, config)

@@ -119,12 +119,15 @@ def read_config(path: Path) -> EntryConfig:
     model, sha256 = values.get("model"), values.get("sha256")
     if not isinstance(model, dict) or not isinstance(sha256, dict) or WEIGHTS not in sha256:
         raise InputError(f"{path} must hold a class_path tree as `model`, and sha256 of files.")
-    for name in sha256.keys() - FILES:
-        raise InputError(
-            f"{path} names the file {name!r:.80}, which is no part of an entry; such may lie"
-            " outside its folder or run code. Do not use this entry, or ask its owner for one with"
-            f" {', '.join(sorted(FILES))} alone."
-        )
+    for name in sha256:
+        if name not in FILES:
+            raise InputError(
+                f"{path} names the file {name!r:.80}, which is no part of an entry; such may lie"
+                " outside its folder or run code. Do not use this entry, or ask its owner for one"
+                f" with {', '.join(sorted(FILES))} alone."
+            )
+        if not isinstance(sha256[name], str):
+            raise DamagedError(path, f"the sha256 of {name} is {sha256[name]!r:.80}")
     sha256.pop(CONFIG, None)  # of its own contents, which earlier versions wrote
     try:
         about = About.read(values.get("about", {}))

@@ -236,6 +236,8 @@ def test_what_is_no_config_is_named(entry: Entry, text: str | bytes) -> None:
         ("about", {"licence": "mit"}, "licence"),
         ("about", {"figures": [{"metric": "FID"}]}, "figure"),
         ("sha256/model.safetensors", "sha", "expected sha"),
+        ("sha256/model.safetensors", None, "the sha256 of model.safetensors is None"),
+        ("sha256/refiner~model.safetensors", "0" * 64, "refiner"),
     ],
 )
 def test_a_config_that_is_whole_and_wrong_is_named(
@@ -246,9 +248,9 @@ def test_a_config_that_is_whole_and_wrong_is_named(
     *outer, last = keys.split("/")
     for key in outer:
         inner = inner[key]
-    inner[last] = value
+    inner[last.replace("~", "/")] = value
     (folder / CONFIG).write_text(json.dumps(values))
-    refuse(folder, CONFIG if "sha" not in keys else WEIGHTS, reason)
+    refuse(folder, reason)
 
 
 def test_what_is_no_codec_and_has_none_is_refused(entry: Entry) -> None:

@@ -125,11 +125,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in names(folder)}
 
 
-def meaning(files: dict[str, bytes]) -> dict[str, Any]:
-    """Of the files, with what JSON says in place of how it says it."""
-    return {
-        name: json.loads(data) if name.endswith(CONFIG) else data for name, data in files.items()
-    }
+def meaning(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Of the files: those whose sha256 the config holds, all but the config itself."""
+    return {name: data for name, data in files.items() if name != CONFIG}
 
 
 def freeze(folder: Path) -> None:
