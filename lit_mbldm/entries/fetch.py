@@ -38,9 +38,10 @@ def load_from_hub(
             one that was pushed; that one leaves the cache.
         OSError: the Hub fails, or the disk.
     """
-    fetch = _Fetch(repository, revision, cache_dir, local_files_only)
-    with fetch.damage_explained():
-        return load_entry(fetch.entry(FILES - {CARD, PICTURE}))
+    cache = Path(cache_dir or constants.HF_HUB_CACHE)
+    offline = local_files_only or constants.HF_HUB_OFFLINE
+    with _damage_explained(repository, cache, offline):
+        return load_entry(_fetch(repository, revision, FILES - {CARD, PICTURE}, cache, offline))
 
 
 def pull(repository: str, revision: str | None = None, out: Path | None = None) -> Path:
@@ -59,9 +60,9 @@ def pull(repository: str, revision: str | None = None, out: Path | None = None) 
         InputError: as `load_from_hub`.
         OSError: the Hub fails, or the disk.
     """
-    fetch = _Fetch(repository, revision)
-    with fetch.damage_explained():
-        folder = fetch.entry(FILES)
+    cache, offline = Path(constants.HF_HUB_CACHE), constants.HF_HUB_OFFLINE
+    with _damage_explained(repository, cache, offline):
+        folder = _fetch(repository, revision, FILES, cache, offline)
         files = read_files(folder)
         load_entry(folder)
     if out is None:
@@ -71,75 +72,51 @@ def pull(repository: str, revision: str | None = None, out: Path | None = None) 
     return out
 
 
-class _Fetch:
-    """The files of one repository and revision."""
-
-    def __init__(
-        self,
-        repository: str,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-    ) -> None:
-        self._repository = repository
-        self._revision = revision
-        self._cache = Path(cache_dir or constants.HF_HUB_CACHE)
-        self._offline = local_files_only or constants.HF_HUB_OFFLINE
-
-    def entry(self, names: set[str]) -> Path:
-        """Bring `config.json` and those of its files that are named, all of one commit."""
-        config = self._file(CONFIG, self._revision)
-        _check_blob(config)
+def _fetch(
+    repository: str, revision: str | None, names: set[str], cache: Path, offline: bool
+) -> Path:
+    """Bring `config.json` and those of its files that are named, all of one commit."""
+    with hub_errors_explained(repository, revision), full_disk_explained(cache):
+        config = download(repository, CONFIG, revision, cache, offline)
+        blob = config.resolve()  # git's id of its contents names it in the cache
+        if re.fullmatch("[0-9a-f]{40}", blob.name) and blob_id(blob.read_bytes()) != blob.name:
+            raise DamagedError(config, "it is not what the Hub has")
         for name in sorted(names & read_config(config).sha256.keys()):
-            self._file(name, config.parent.name)
-        return config.parent
-
-    def _file(self, name: str, revision: str | None) -> Path:
-        with hub_errors_explained(self._repository, revision), full_disk_explained(self._cache):
-            return download(self._repository, name, revision, self._cache, self._offline)
-
-    @contextmanager
-    def damage_explained(self) -> Iterator[None]:
-        """Remove a file that is damaged from the cache, so that it comes anew, and say so."""
-        try:
-            yield
-        except DamagedError as error:
-            remedy = (
-                "Load it once with the network, which mends the cache."
-                if self._offline
-                else self._discard(error.path)
-            )
-            raise InputError(
-                f"{self._repository}: {error.path} is damaged: {error.reason}. {remedy}"
-            ) from error
-
-    def _discard(self, path: Path) -> str:
-        """Remove a file of a snapshot with what its link points to, and say what to do then."""
-        blob = path.resolve()
-        try:
-            path.unlink(missing_ok=True)
-            if blob.is_relative_to(self._cache.resolve()):
-                blob.unlink(missing_ok=True)
-        except OSError as error:
-            return (
-                f"It cannot be removed from the cache ({error.strerror}): have its owner remove it,"
-                " or use another cache (HF_HOME, cache_dir)."
-            )
-        return (
-            "It was removed from the cache: the same again fetches it anew. If that does not help,"
-            " its owner must push it again."
-        )
+            download(repository, name, config.parent.name, cache, offline)
+    return config.parent
 
 
-def _check_blob(path: Path) -> None:
-    """Compare a file of the cache with git's id of its contents, which names it there.
+@contextmanager
+def _damage_explained(repository: str, cache: Path, offline: bool) -> Iterator[None]:
+    """Remove a file that is damaged from the cache, so that it comes anew, and say so."""
+    try:
+        yield
+    except DamagedError as error:
+        if offline:
+            remedy = "Load it once with the network, which mends the cache."
+        else:
+            remedy = _discard(error.path, cache)
+        raise InputError(
+            f"{repository}: {error.path} is damaged: {error.reason}. {remedy}"
+        ) from error
 
-    Raises:
-        DamagedError: it is another.
-    """
+
+def _discard(path: Path, cache: Path) -> str:
+    """Remove a file of a snapshot with what its link points to, and say what to do then."""
     blob = path.resolve()
-    if re.fullmatch("[0-9a-f]{40}", blob.name) and blob_id(blob.read_bytes()) != blob.name:
-        raise DamagedError(path, "it is not what the Hub has")
+    try:
+        path.unlink(missing_ok=True)
+        if blob.is_relative_to(cache.resolve()):
+            blob.unlink(missing_ok=True)
+    except OSError as error:
+        return (
+            f"It cannot be removed from the cache ({error.strerror}): have its owner remove it, or"
+            " use another cache (HF_HOME, cache_dir)."
+        )
+    return (
+        "It was removed from the cache: the same again fetches it anew. If that does not help, its"
+        " owner must push it again."
+    )
 
 
 def blob_id(data: bytes) -> str:

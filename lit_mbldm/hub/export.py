@@ -31,7 +31,7 @@ def export(
 
     Args:
         model: whatever `load_pretrained` takes.
-        out: folder, created where missing; must not hold an entry yet.
+        out: folder, created where it is not there; must not hold an entry yet.
         facts: attributes of `About` to state, over what is known of the model already.
         refiner: name or path of the refiner that its samples shall pass through.
         name: by which its card says that it is loaded; pushing fills it in otherwise.

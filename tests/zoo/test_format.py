@@ -1,8 +1,6 @@
 """Entries of every format that ever was load for ever.
 
-The folder `format_1` was written once, and is never written again, by
-
-    cd tests/zoo && python -c "import tiny, pathlib; tiny.freeze(pathlib.Path('format_1'))"
+The folder `format_1` was written once, by this package's version 0.1.0, and never is again.
 """
 
 import hashlib
@@ -43,7 +41,7 @@ ABOUT = About(
 )
 
 
-def digest(module: nn.Module) -> tuple[int, str]:
+def tensors_of(module: nn.Module) -> tuple[int, str]:
     state = sorted(module.state_dict().items())
     total = hashlib.sha256()
     for name, tensor in state:
@@ -74,7 +72,7 @@ def check_codec(codec: PatchCodec) -> None:
 def test_a_codec_of_format_1_loads() -> None:
     codec = load_pretrained(FROZEN / "codec")
     assert type(codec) is PatchCodec
-    assert digest(codec) == TENSORS["codec"]
+    assert tensors_of(codec) == TENSORS["codec"]
     assert says_all_of("codec", codec)
     assert codec.about == ABOUT
     check_codec(codec)
@@ -88,7 +86,7 @@ def test_a_model_of_format_1_loads_with_its_refiner() -> None:
         (model, "refined", "refined"),
         (model.refiner, "refiner", "refined/refiner"),
     ):
-        assert digest(module) == TENSORS[name]
+        assert tensors_of(module) == TENSORS[name]
         assert says_all_of(folder, module)
         check_codec(module.codec)
         assert not any(part.training for part in module.modules())
@@ -105,7 +103,7 @@ def test_every_file_of_format_1_is_the_one_that_was_written(name: str, tmp_path:
     # and what this version writes of it is whole as well
     module = load_pretrained(FROZEN / name)
     write_files(tmp_path, entry_files(module, module.about))
-    assert digest(load_pretrained(tmp_path)) == TENSORS[name]
+    assert tensors_of(load_pretrained(tmp_path)) == TENSORS[name]
 
 
 def test_there_is_a_frozen_entry_of_every_format() -> None:
