@@ -19,7 +19,7 @@ from lit_mbldm.entries.entry import entry_files, read_files, save_entry, write_f
 from lit_mbldm.entries.entry_config import DamagedError
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import GaussianProcess
-from lit_mbldm.training import ContinuousDiffusion, Refiner
+from lit_mbldm.training import ContinuousDiffusion
 from lit_mbldm.zoo import load_pretrained
 
 PLAIN, REFINED = ["config.json", "model.safetensors"], ["refiner"]
@@ -152,10 +152,3 @@ def test_the_files_of_an_entry_are_checked_as_they_are_read(tmp_path: Path) -> N
     with pytest.raises(DamagedError, match=r"README\.md"):
         read_files(tmp_path)
     load_pretrained(tmp_path)  # which does not read the card
-
-
-def test_a_refiner_of_another_codec_is_not_taken(tmp_path: Path) -> None:
-    refiner = tiny.refiner(codec_seed=9)
-    assert isinstance(refiner, Refiner)
-    with pytest.raises(InputError, match="another codec"):
-        tiny.continuous().use_refiner(refiner)

@@ -176,7 +176,7 @@ def test_weights_of_other_making_are_refused(entry: Entry, data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["../x", "..", "/x", "a/../../x", "C:\\x", ".git/config", "~/x", "a\0b"]
+    "path", ["../x", "..", "/x", "a/../../x", "C:\\x", ".git/config", "~/x", "a\0b", "evil.ckpt"]
 )
 def test_a_path_that_leaves_the_folder_is_refused(entry: Entry, path: str) -> None:
     folder = entry("codec")

@@ -1,6 +1,5 @@
 """What is pushed comes back the same, by whatever name; offline; and what is never read."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -93,18 +92,6 @@ def test_damage_that_may_not_be_removed_is_still_named(
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(InputError, match=r"is damaged.*cannot be removed.*HF_HOME"):
         load_pretrained(REPO)
-
-
-def test_pickles_that_an_entry_lists_are_not_downloaded(hub: Hub, folders: Folders) -> None:
-    listed = json.loads((folders["codec"] / "config.json").read_text(encoding="utf-8"))
-    listed["sha256"]["evil.ckpt"] = hashlib.sha256(b"evil").hexdigest()
-    files = {path.name: path.read_bytes() for path in folders["codec"].iterdir()}
-    hub.add_repo(REPO)
-    hub.commit(REPO, {**files, "config.json": json.dumps(listed).encode(), "evil.ckpt": b"evil"})
-    for read in (pull, load_pretrained):
-        with pytest.raises(InputError, match=r"'evil\.ckpt', which is no part of an entry"):
-            read(REPO)
-    assert not hub.asked(r"GET .*evil")
 
 
 def test_branches_and_commits_are_told_apart(hub: Hub, modules: Modules, folders: Folders) -> None:

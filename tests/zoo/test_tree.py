@@ -136,14 +136,6 @@ def test_arguments_that_do_not_fit_are_refused(tree: dict[str, Any]) -> None:
     assert len(str(caught.value)) < 600
 
 
-@pytest.mark.parametrize("name", ["opq-32-8-8", "org/codec", "/tmp/codec", ""])
-def test_a_codec_by_name_inside_a_tree_is_refused(name: str) -> None:
-    tree = describe(tiny.refiner())
-    tree["init_args"]["codec"] = name
-    with pytest.raises(InputError, match="must hold its codec, not the name"):
-        build(tree)
-
-
 def process(name: str, **init_args: Any) -> dict[str, Any]:
     return {"class_path": f"lit_mbldm.processes.{name}", "init_args": init_args}
 
