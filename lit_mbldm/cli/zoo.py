@@ -32,7 +32,7 @@ def add_export(verbs: Verbs) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from lit_mbldm.entries.figures import read_figures_file
+    from lit_mbldm.entries.about import read_figures_file
     from lit_mbldm.hub.export import export
 
     facts: dict[str, Any] = {
@@ -78,9 +78,9 @@ def _push(options: argparse.Namespace) -> None:
     )
     for name, change in push.changes.items():
         print(f"{change:<8} {push.sizes.get(name, 0):>14,}  {name}")
-    if push.missing:
+    if push.unstated:
         print(
-            f"The card does not state: {', '.join(push.missing)}. `lit-mbldm export` takes them,"
+            f"The card does not state: {', '.join(push.unstated)}. `lit-mbldm export` takes them,"
             " and its folder's README.md can be edited before it is pushed.",
             file=sys.stderr,
         )

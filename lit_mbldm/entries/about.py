@@ -1,14 +1,33 @@
 """What people want to know of a model besides its weights."""
 
 import json
-import sys
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from lit_mbldm.errors import InputError
+
+_FACTS = {
+    **dict.fromkeys(("license", "data", "terms", "command"), str),
+    "steps": int,
+    "config": dict,
+    "sampling": dict,
+    "figures": list,
+}
+_SAMPLING = {"steps": int, "sampler": str, "eta": int | float, "temperature": int | float}
+_FIGURE = {"metric": str, "value": int | float, "data": str, "command": str}
+# scores.json's names, as people read them, and the factor to their unit
+_SCORES = {
+    "fid": ("FID", 1),
+    "kid": ("KID × 1000", 1000),
+    "precision": ("Precision", 1),
+    "recall": ("Recall", 1),
+    "rfid": ("rFID of the codec", 1),
+}
 
 
 @dataclass(frozen=True)
@@ -59,20 +78,9 @@ class About:
         Raises:
             InputError: another key or type.
         """
-        if not isinstance(values, Mapping):
-            raise InputError(f"Expected facts of a model by name, got {values!r:.80}.")
-        rest = dict(values)
-        figures = read_figures(rest.pop("figures", []))
-        sampling = _read_sampling(rest.pop("sampling", {}))
-        config = _read_tree(rest.pop("config", {}))
-        texts = ("license", "data", "terms", "command")
-        for name, value in rest.items():
-            if not (isinstance(value, str) if name in texts else name == "steps" and _whole(value)):
-                raise InputError(
-                    f"Expected {', '.join(texts)} as texts, steps as a number and figures, got"
-                    f" {name}: {value!r:.80}."
-                )
-        return cls(**rest, config=config, figures=figures, sampling=sampling)
+        facts = _check(values, _FACTS, "facts of a model")
+        _check(facts.get("sampling", {}), _SAMPLING, "options of sampling")
+        return cls(**{**facts, "figures": read_figures(facts.get("figures", []))})
 
     def written(self) -> dict[str, Any]:
         """What is known, for JSON."""
@@ -94,55 +102,49 @@ def read_figures(values: object) -> tuple[Figure, ...]:
     if not isinstance(values, list):
         raise InputError(f"Expected a list of figures, got {values!r:.80}.")
     for value in values:
-        names = value.keys() if isinstance(value, Mapping) else ()
-        fits = {"metric", "value"} <= set(names) <= {"metric", "value", "data", "command"}
-        if (
-            not fits
-            or not str(value["metric"]).strip()
-            or not all(
-                _finite(text) if name == "value" else isinstance(text, str)
-                for name, text in value.items()
-            )
-        ):
-            raise InputError(
-                'Expected each figure as {"metric": "PSNR (dB)", "value": 27.3, "data": "…",'
-                f' "command": "…"}}, got {value!r:.80}.'
-            )
+        figure = _check(value, _FIGURE, "each figure")
+        if not figure.get("metric", "").strip() or not math.isfinite(figure.get("value", math.nan)):
+            raise InputError(f"Expected a metric and a finite value, got the figure {value!r:.80}.")
     return tuple(Figure(**value) for value in values)
 
 
-def _read_sampling(values: object) -> dict[str, Any]:
-    checks = {
-        "steps": lambda value: _whole(value) and value >= 1,
-        "sampler": lambda value: isinstance(value, str),
-        "eta": _finite,
-        "temperature": _finite,
-    }
-    if not isinstance(values, Mapping) or not all(
-        name in checks and checks[name](value) for name, value in values.items()
-    ):
-        raise InputError(
-            f"Expected options of sampling, {', '.join(checks)}, with a number each or the"
-            f" sampler's name, got {values!r:.80}."
-        )
-    return dict(values)
+def read_figures_file(path: Path) -> tuple[Figure, ...]:
+    """Read figures.
 
+    Args:
+        path: a JSON list of `{"metric", "value", "data", "command"}`, or a `scores.json`.
 
-def _read_tree(values: object) -> dict[str, Any]:
+    Raises:
+        InputError: another file.
+    """
     try:
-        tree: object = json.loads(json.dumps(values, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"Expected a config that fits into JSON: {error!s:.200}.") from error
-    if not isinstance(tree, dict):
-        raise InputError(f"Expected a config by name, got {values!r:.80}.")
-    return tree
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(values, dict) and _SCORES.keys() <= values.keys():
+            values = _of_scores(values)
+        return read_figures(values)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} is no readable JSON file of figures: {error}") from error
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _of_scores(scores: dict[str, Any]) -> list[dict[str, Any]]:
+    options = " ".join(f"{k} {v}" for k, v in scores["options"].items() if v is not None)
+    data = (
+        f"{scores['num_images']} samples ({options}) against {scores['reference_images']}"
+        f" {scores['reference']}"
+    )
+    return [
+        asdict(Figure(metric, factor * scores[name], data, "lightning test"))
+        for name, (metric, factor) in _SCORES.items()
+        if scores[name] is not None
+    ]
 
 
-def _finite(value: object) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return abs(value) <= sys.float_info.max
+def _check(values: object, types: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The values, which have these names and types at most."""
+    if not isinstance(values, dict) or not all(
+        isinstance(value, types.get(name, ())) and not isinstance(value, bool)
+        for name, value in values.items()
+    ):
+        kinds = ", ".join(f"{name} ({getattr(t, '__name__', t)})" for name, t in types.items())
+        raise InputError(f"Expected {what} as {kinds}, got {values!r:.200}.")
+    return values

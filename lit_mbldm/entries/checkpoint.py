@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbldm.entries.about import About
-from lit_mbldm.entries.tree import build
 from lit_mbldm.entries.weights import assemble
 from lit_mbldm.errors import InputError
 
@@ -29,15 +28,12 @@ def load_checkpoint(path: Path) -> nn.Module:
         facts = {name: kept[name] for name in ("config", "sampling") if kept.get(name)}
         about = About.read({**facts, "steps": checkpoint["global_step"]})
         tree = kept["model"]
-        if not isinstance(tree, dict) or not all(
-            isinstance(name, str) and isinstance(tensor, Tensor) and _is_plain(tensor)
-            for name, tensor in weights.items()
-        ):
-            raise TypeError("its model or its state_dict is no such thing")
+        if not isinstance(tree, dict) or not all(isinstance(t, Tensor) for t in weights.values()):
+            raise TypeError("its model is no class_path tree, or its state_dict holds no tensors")
     except UnpicklingError as error:  # torch's message tells how to run what the file holds
         raise InputError(
-            f"{path} is no checkpoint of lit_mbldm: it is no file of torch.save, or holds objects"
-            f" that may run code, which are never loaded. {_EXPECTED}"
+            f"{path} is no checkpoint of lit_mbldm: torch.save did not write it, or it holds"
+            f" objects that may run code, which are never loaded. {_EXPECTED}"
         ) from error
     except Exception as error:  # torch.load raises nearly anything on a file it cannot read
         raise InputError(
@@ -45,10 +41,6 @@ def load_checkpoint(path: Path) -> nn.Module:
             f" {error!s:.300}. {_EXPECTED}"
         ) from error
     try:
-        return assemble(build(tree, len(weights)), weights, about)
+        return assemble(tree, weights, about)
     except InputError as error:
         raise InputError(f"The weights in {path} do not fit its model: {error}") from error
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and not tensor.is_meta

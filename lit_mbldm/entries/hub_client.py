@@ -5,13 +5,13 @@ so that an endpoint (HF_ENDPOINT) that answers `ETag: "../../../x"` makes it wri
 """
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants, hf_hub_download, set_client_factory
 from huggingface_hub.utils import _http
 
+from lit_mbldm.entries.hub_errors import try_again
 from lit_mbldm.errors import InputError
 
 _NAMES = ("ETag", "X-Linked-Etag", "X-Repo-Commit", "X-Xet-Hash")
@@ -39,31 +39,29 @@ def download(
         Exception: whatever the client raises.
     """
     make = _http._GLOBAL_CLIENT_FACTORY  # a user's own, such as one with a proxy, goes on serving
-    if not isinstance(make, _Checked):
-        set_client_factory(_Checked(make))
-    path = hf_hub_download(
-        repository,
-        name,
-        revision=revision,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
+    if not hasattr(make, "checks"):
+
+        def make_checked() -> Any:
+            client = make()
+            client.event_hooks["response"].append(_check)
+            return client
+
+        vars(make_checked)["checks"] = True
+        set_client_factory(make_checked)
+    path = try_again(
+        lambda: hf_hub_download(
+            repository,
+            name,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
     )
     return Path(path)
 
 
-class _Checked:
-    """Makes clients that refuse answers before anything reads them."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
-
-    def __call__(self) -> Any:
-        client = self._make()
-        client.event_hooks["response"].append(_check)
-        return client
-
-
 def _check(response: Any) -> None:
+    """Refuse an answer before anything reads it."""
     if response.request.method != "HEAD":  # whose answers name the files
         return
     for name in _NAMES:

@@ -1,9 +1,11 @@
 """What goes wrong with the Hub, in plain words and without secrets."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from json import JSONDecodeError
+from typing import TypeVar
 
 from huggingface_hub import constants
 from huggingface_hub.errors import (
@@ -23,7 +25,20 @@ from huggingface_hub.errors import (
 from lit_mbldm.errors import InputError
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
-PAUSES = (1.0, 4.0, None)  # seconds to wait after what failed each time, and then no more
+_PAUSES = (1.0, 4.0)  # seconds
+Answer = TypeVar("Answer")
+
+
+def try_again(ask: Callable[[], Answer]) -> Answer:
+    """Ask the Hub, and again after a pause where the failure may pass."""
+    for pause in _PAUSES:
+        try:
+            return ask()
+        except HTTPError as error:
+            if not _may_pass(error):
+                raise
+        time.sleep(pause)
+    return ask()
 
 
 @contextmanager
@@ -36,18 +51,21 @@ def hub_errors_explained(repository: str, revision: str | None = None) -> Iterat
     """
     try:
         yield
+    except UnicodeError:  # what cannot be sent may be the token
+        raise InputError(f"The login's token has odd characters: {LOG_IN}.") from None
     except (HTTPError, OSError, EntryNotFoundError, RuntimeError, ValueError) as error:
-        explained = _explain(error, repository, revision or "its default branch")
+        cause = error.__cause__
+        behind = isinstance(error, LocalEntryNotFoundError) or type(error) is RuntimeError
+        told = cause if behind and isinstance(cause, HTTPError | OSError) else error
+        explained = _explain(told, repository, revision or "its default branch")
         if explained is None:
             raise
-        # what cannot be written as text may be the token
-        raise explained from (None if isinstance(error, UnicodeError) else error)
+        raise explained from error
 
 
-def may_pass(error: Exception) -> bool:
-    """Whether what failed may succeed a moment later; the client tries uploads again itself."""
+def _may_pass(error: Exception) -> bool:
     if not isinstance(error, HfHubHTTPError):
-        return isinstance(error, HTTPError)
+        return True
     status = error.response.status_code
     return status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
@@ -57,76 +75,47 @@ def _explain(error: Exception, repository: str, revision: str) -> Exception | No
     match error:
         case GatedRepoError():
             text = f"{repository} asks for consent: give it on {hub}/{repository}, and {LOG_IN}."
-            return InputError(text)
         case RepositoryNotFoundError():
-            return InputError(
+            text = (
                 f"{hub} has no repository {repository}, or it is private: check the name, and"
                 f" {LOG_IN}. There is no local file or folder of that name either."
             )
         case RevisionNotFoundError():
-            return InputError(
-                f"{repository} has no revision {revision}: name a branch, tag or commit of"
-                f" {hub}/{repository}."
-            )
+            text = f"{repository} has no revision {revision}: name a branch, tag or commit."
         case LocalEntryNotFoundError():
-            cause = error.__cause__
-            if isinstance(cause, HTTPError | OSError):
-                return _explain(cause, repository, revision) or _unreachable(cause)
-            return _not_cached(repository, revision)
-        case OfflineModeIsEnabled():
-            return InputError("This needs the network, but HF_HUB_OFFLINE is set: unset it.")
+            text = (
+                f"{repository} at {revision} is not in the Hub's cache, and the network is not"
+                f" used. Load it once with it, such as by `lit-mbldm pull {repository}`. There is"
+                " no local file or folder of that name either."
+            )
         case EntryNotFoundError():
-            text = f"{repository} at {revision} lacks a file of its entry: {_last(error)}."
-            return InputError(text)
-        case HFValidationError():
-            return InputError(f"{repository} is no name of a repository: {error}")
+            text = (
+                f"{repository} at {revision} is no entry of lit_mbldm's zoo, or not a whole one"
+                f" ({str(error).splitlines()[-1]}). Its owner can make one with `lit-mbldm push`."
+                " Pickled weights (.bin, .ckpt, …) may run code and are never read."
+            )
+        case OfflineModeIsEnabled():
+            text = "This needs the network, but HF_HUB_OFFLINE is set: unset it."
         case FileMetadataError() | JSONDecodeError():
             return OSError(f"{hub} does not answer as the Hub does: {error}")
-        case UnicodeError():
-            return InputError(f"The login's token is none: it holds odd characters. {LOG_IN}.")
-        case HfHubHTTPError():
-            return _answered(error, repository)
-        case HTTPError():
-            return _unreachable(error)
-        case PermissionError() if error.filename:
-            return OSError(
-                f"{error.filename} cannot be written ({error.strerror}). Use a cache of your own"
-                " (HF_HOME, cache_dir), or load what is there with HF_HUB_OFFLINE=1."
+        case HfHubHTTPError() if error.response.status_code in (401, 403):
+            text = (
+                f"The Hub refuses access to {repository}: {LOG_IN}, with a token that may do this."
             )
-        case RuntimeError() if isinstance(error.__cause__, HTTPError):  # in an upload
-            return _explain(error.__cause__, repository, revision)
-        case ValueError() if isinstance(error.__cause__, BadRequestError):
-            return InputError(f"The Hub does not take the model's card: {error}")
-    return None
-
-
-def _answered(error: HfHubHTTPError, repository: str) -> Exception:
-    status = error.response.status_code
-    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return InputError(
-            f"The Hub refuses access to {repository} ({status}): {LOG_IN}, with a token that may"
-            " do this."
-        )
-    reason = f"{constants.ENDPOINT} answers {status} for {repository}"
-    if may_pass(error):
-        return OSError(f"{reason}. Try again later.")
-    return InputError(f"{reason}: {error.server_message or error.response.reason_phrase}.")
-
-
-def _unreachable(error: Exception) -> OSError:
-    return OSError(
-        f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}: {error}). Check the"
-        " connection, or load from the cache with HF_HUB_OFFLINE=1."
-    )
-
-
-def _not_cached(repository: str, revision: str) -> InputError:
-    return InputError(
-        f"{repository} at {revision} is not in the Hub's cache, and the network is not used. Load"
-        f" it once with it, such as by `lit-mbldm pull {repository}`. There is no local file or"
-        " folder of that name either."
-    )
-
-
-def _last(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1].rstrip(".")
+        case HfHubHTTPError():
+            text = f"{hub} answers {error.response.status_code} for {repository}"
+            if _may_pass(error):
+                return OSError(f"{text}. Try again later.")
+            text += f": {error.server_message or error.response.reason_phrase}."
+        case HTTPError():
+            return OSError(
+                f"{hub} cannot be reached ({type(error).__name__}: {error}). Check the connection,"
+                " or load from the cache with HF_HUB_OFFLINE=1."
+            )
+        case HFValidationError():
+            text = f"{repository} is no name of a repository: {error}"
+        case ValueError() if isinstance(error.__cause__, BadRequestError):  # a card
+            text = f"{hub} does not take the card of {repository}: {error}"
+        case _:
+            return None
+    return InputError(text)

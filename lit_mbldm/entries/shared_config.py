@@ -21,15 +21,15 @@ def shared_config(config: Mapping[str, Any]) -> dict[str, Any]:
         config: of `lightning fit`, resolved.
 
     Returns:
-        The seed and the sections model, data and trainer, fit for JSON.
+        The seed, the model, the data and the trainer's options, fit for JSON.
     """
     trainer = {
         name: value
         for name, value in config.get("trainer", {}).items()
         if name not in _PRIVATE and value != _DEFAULTS.get(name)
     }
-    sections = {name: config.get(name) for name in ("seed_everything", "model", "data")}
-    shared: dict[str, Any] = _shared({**sections, "trainer": trainer}) or {}
+    kept = {name: config.get(name) for name in ("seed_everything", "model", "data")}
+    shared: dict[str, Any] = _shared({**kept, "trainer": trainer}) or {}
     return shared
 
 

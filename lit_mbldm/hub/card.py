@@ -39,7 +39,7 @@ def write_card(module: nn.Module, about: About) -> str:
     }
     if about.steps:
         origin["Training steps"] = f"{about.steps:,}"
-    sections = [
+    parts = [
         f"---\n{_metadata(kind, about)}\n---",
         f"# {kind.title}",
         kind.summary,
@@ -56,13 +56,13 @@ def write_card(module: nn.Module, about: About) -> str:
         _list(origin),
     ]
     if about.command:
-        sections.append(f"```bash\n{about.command}\n```")
+        parts.append(f"```bash\n{about.command}\n```")
     if about.config:
         text = yaml.safe_dump(dict(about.config), sort_keys=False)
-        sections.append(f"Its config, without paths and loggers:\n\n```yaml\n{text}```")
+        parts.append(f"Its config, without paths and loggers:\n\n```yaml\n{text}```")
     if about.figures:
-        sections += ["## Figures", _table(about)]
-    return "\n\n".join(sections) + "\n"
+        parts += ["## Figures", _table(about)]
+    return "\n\n".join(parts) + "\n"
 
 
 def address_card(card: str, name: str) -> str:
@@ -107,14 +107,12 @@ def _diffusion(model: DiffusionModule, about: About) -> _Kind:
     size, codec = model.image_size, model.codec
     options = "".join(f", {name}={json.dumps(value)}" for name, value in about.sampling.items())
     S, h, w = model.codes_shape
-    numbers = (
-        ""
-        if isinstance(model.latent, IndexLatent)
-        else f", as {model.latent_shape[0]} numbers (`{type(model.latent).__name__}`)"
-    )
+    latent = f"{S} codes of {codec.codebook_size} codewords at {h}×{w} positions"
+    if not isinstance(model.latent, IndexLatent):
+        latent += f", as {model.latent_shape[0]} numbers (`{type(model.latent).__name__}`)"
     facts = {
         "Images": f"{size}×{size}",
-        "Latent": f"{S} codes of {codec.codebook_size} codewords at {h}×{w} sites{numbers}",
+        "Latent": latent,
         "Codec": f"{_of_codec(codec)}; its codebooks are among the weights",
         "Process": f"`{type(model.process).__name__}`, {model.process.num_timesteps} steps,"
         f" {model.process.schedule} schedule",
@@ -193,28 +191,27 @@ def _parameters(module: nn.Module) -> str:
 
 
 def _metadata(kind: _Kind, about: About) -> str:
-    data = ModelCardData(
+    results = [
+        EvalResult(
+            task_type=kind.task,
+            dataset_type=figure.data or _NOT_STATED,
+            dataset_name=figure.data or _NOT_STATED,
+            metric_type=_metric(figure.metric),
+            metric_name=figure.metric,
+            metric_value=figure.value,
+        )
+        for figure in about.figures
+    ]
+    return ModelCardData(
         license=about.license,
         library_name=LIBRARY,
         tags=[LIBRARY.replace("_", "-"), "vector-quantization", *kind.tags],
         pipeline_tag=kind.task,
         datasets=[about.data] if about.data and _DATASET.fullmatch(about.data) else None,
-        metrics=sorted({_metric(figure.metric) for figure in about.figures}) or None,
-        model_name=kind.title if about.figures else None,
-        eval_results=[
-            EvalResult(
-                task_type=kind.task,
-                dataset_type=figure.data or _NOT_STATED,
-                dataset_name=figure.data or _NOT_STATED,
-                metric_type=_metric(figure.metric),
-                metric_name=figure.metric,
-                metric_value=figure.value,
-            )
-            for figure in about.figures
-        ]
-        or None,
-    )
-    return data.to_yaml()
+        metrics=sorted({result.metric_type for result in results}) or None,
+        model_name=kind.title if results else None,
+        eval_results=results or None,
+    ).to_yaml()
 
 
 def _metric(name: str) -> str:
@@ -227,17 +224,14 @@ def _list(facts: dict[str, str]) -> str:
 
 
 def _table(about: About) -> str:
-    rows = [
-        f"| {_cell(figure.metric)} | {figure.value:g} | {_cell(figure.data)}"
-        f" | `{_cell(figure.command)}` |"
-        for figure in about.figures
-    ]
-    return "\n".join(["| figure | | measured on | by |", "|---|---|---|---|", *rows])
+    rows = ["| figure | | measured on | by |", "|---|---|---|---|"]
+    for figure in about.figures:
+        metric, data, command = (
+            _line(text).replace("|", "\\|") for text in (figure.metric, figure.data, figure.command)
+        )
+        rows.append(f"| {metric} | {figure.value:g} | {data} | `{command}` |")
+    return "\n".join(rows)
 
 
 def _line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _cell(text: str) -> str:
-    return _line(text).replace("|", "\\|")

@@ -8,12 +8,12 @@ from typing import Any
 from torch import nn
 
 from lit_mbldm.entries.about import about_module
-from lit_mbldm.entries.entry import TakesRefiner, entry_files, refuse_existing_entry, write_files
+from lit_mbldm.entries.entry import entry_files, refuse_existing_entry, use_refiner, write_files
 from lit_mbldm.entries.entry_config import CARD, PICTURE
 from lit_mbldm.entries.load import load_pretrained
 from lit_mbldm.errors import InputError
 from lit_mbldm.hub.card import address_card, write_card
-from lit_mbldm.hub.preview import draw_picture
+from lit_mbldm.hub.preview import make_picture
 from lit_mbldm.storage.atomic import check_writable
 from lit_mbldm.training import SampleOptions
 from lit_mbldm.training.diffusion import DiffusionModule
@@ -31,7 +31,7 @@ def export(
 
     Args:
         model: whatever `load_pretrained` takes.
-        out: folder, created where missing; must not hold an entry yet.
+        out: folder, created where it is not there; must not hold an entry yet.
         facts: attributes of `About` to state, over what is known of the model already.
         refiner: name or path of the refiner that its samples shall pass through.
         name: by which its card says that it is loaded; pushing fills it in otherwise.
@@ -44,17 +44,13 @@ def export(
     check_writable(out)
     module = load_pretrained(model)
     if refiner is not None:
-        if not isinstance(module, TakesRefiner):
-            raise InputError(f"A {type(module).__name__} has no samples to refine.")
-        module.use_refiner(load_refiner(refiner))
+        use_refiner(module, load_refiner(refiner))
     about = replace(about_module(module), **facts)
     if isinstance(module, DiffusionModule):
         sampling = SampleOptions.read(about.sampling).over(module.sampling)
         about = replace(about, sampling=sampling.given())
     vars(module)["about"] = about
-    files = whole_entry(module, name=name)
-    out.mkdir(parents=True, exist_ok=True)
-    write_files(out, files)
+    write_files(out, whole_entry(module, name=name))
 
 
 def whole_entry(
@@ -75,9 +71,9 @@ def whole_entry(
     about = about_module(module)
     card, picture = (folder / file if folder else None for file in (CARD, PICTURE))
     text = _read(card) if card and card.exists() else write_card(module, about)
-    drawn = picture.read_bytes() if picture and picture.exists() else _png(module)
+    shown = picture.read_bytes() if picture and picture.exists() else _png(module)
     addressed = address_card(text, name) if name else text
-    return entry_files(module, about, {CARD: addressed.encode(), PICTURE: drawn})
+    return entry_files(module, about, {CARD: addressed.encode(), PICTURE: shown})
 
 
 def _read(card: Path) -> str:
@@ -89,5 +85,5 @@ def _read(card: Path) -> str:
 
 def _png(module: nn.Module) -> bytes:
     stream = io.BytesIO()
-    draw_picture(module).save(stream, "PNG")
+    make_picture(module).save(stream, "PNG")
     return stream.getvalue()

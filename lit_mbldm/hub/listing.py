@@ -36,14 +36,12 @@ def list_hub(words: str) -> str:
         InputError: offline.
         OSError: the Hub fails.
     """
-    from huggingface_hub import ModelInfo, constants
+    from huggingface_hub import constants
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
     from lit_mbldm.entries.hub_errors import hub_errors_explained
 
-    asked: dict[str, str | int] = {"filter": LIBRARY, "sort": "downloads", "limit": _MOST}
-    if words:
-        asked["search"] = words
+    asked = {"filter": LIBRARY, "sort": "downloads", "limit": str(_MOST), "search": words}
     with hub_errors_explained("The list of models"):
         # the client's own list_models asks for half a minute where there is no network
         response = get_session().get(
@@ -53,15 +51,15 @@ def list_hub(words: str) -> str:
             timeout=_SECONDS,
         )
         hf_raise_for_status(response)
-        found = [ModelInfo(**{"siblings": None, **model}) for model in response.json()]
+        found = response.json()
     if not found:
         return f"{constants.ENDPOINT} has no {LIBRARY} model{f' named {words}' if words else ''}."
-    width = max(len(model.id) for model in found)
-    rows = [
-        f"{model.id:<{width}}  {model.downloads or 0:>9,} downloads  {model.pipeline_tag or ''}"
-        f"{'  private' if model.private else ''}"
-        f"{''.join(f'  {tag}' for tag in model.tags or [] if tag.startswith('license:'))}"
-        for model in found
-    ]
+    width = max(len(model["id"]) for model in found)
+    rows = []
+    for model in found:
+        cells = [f"{model['id']:<{width}}", f"{model.get('downloads', 0):>9,} downloads"]
+        cells += [model.get("pipeline_tag"), "private" if model.get("private") else ""]
+        cells += [tag for tag in model.get("tags", []) if tag.startswith("license:")]
+        rows.append("  ".join(filter(None, cells)))
     more = [f"The first {_MOST}; give more words."] if len(found) == _MOST else []
     return "\n".join([*rows, *more])

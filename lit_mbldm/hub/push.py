@@ -1,34 +1,20 @@
 """`push_pretrained`: an entry to the Hub, in one commit."""
 
 import hashlib
-import json
 import tempfile
-import time
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from huggingface_hub import (
-    CommitOperationAdd,
-    CommitOperationDelete,
-    HfApi,
-    ModelInfo,
-    constants,
-    get_token,
-)
-from huggingface_hub.errors import (
-    HTTPError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
+from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from torch import nn
 
 from lit_mbldm.codecs import ImageCodec
-from lit_mbldm.entries.entry_config import CARD, CONFIG, LIBRARY
+from lit_mbldm.entries.entry_config import CARD, CONFIG, FILES, LIBRARY, read_config
 from lit_mbldm.entries.fetch import blob_id
 from lit_mbldm.entries.hub_client import download
-from lit_mbldm.entries.hub_errors import LOG_IN, PAUSES, hub_errors_explained, may_pass
+from lit_mbldm.entries.hub_errors import LOG_IN, hub_errors_explained, try_again
 from lit_mbldm.entries.load import PICKLES, REPOSITORY, find_folder, load_pretrained
 from lit_mbldm.entries.tree import find_class
 from lit_mbldm.errors import InputError
@@ -50,14 +36,14 @@ class Push:
         changes: what happens to each file, by path: `new`, `changed`, `same` or `removed`.
         sizes: of the entry's files in bytes, by path.
         commit: that holds the entry; None where there is none yet.
-        missing: what people look for in a card and this one does not state.
+        unstated: what people look for in a card and this one does not state.
     """
 
     url: str
     changes: dict[str, str]
     sizes: dict[str, int]
     commit: str | None
-    missing: tuple[str, ...] = ()
+    unstated: tuple[str, ...] = ()
 
 
 def push_pretrained(
@@ -70,8 +56,8 @@ def push_pretrained(
 ) -> Push:
     """Push a codec, a diffusion model or a refiner to the Hub, in one commit or not at all.
 
-    A repository that is missing is made. An entry that is there already makes no commit. The token
-    is that of the Hub's own login.
+    Repository and branch are made where they are not there. An entry that is there already makes
+    no commit. The token is that of the Hub's own login.
 
     Args:
         model_or_path: a module, or whatever `load_pretrained` takes; a folder's card and picture
@@ -79,7 +65,7 @@ def push_pretrained(
         repo_id: `org/repo`.
         private: make a new repository private; one that is public is refused.
         message: of the commit.
-        revision: branch, made where it is missing; the default branch otherwise.
+        revision: branch; the default branch otherwise.
         dry_run: see what would be sent, and change nothing.
 
     Raises:
@@ -87,10 +73,15 @@ def push_pretrained(
             or a branch that somebody else moved meanwhile, which stays as it is.
         OSError: the Hub or the network fails; the branch stays as it was.
     """
-    _check_request(repo_id, dry_run)
-    folder: Path | None = None
+    if not REPOSITORY.fullmatch(repo_id):
+        raise InputError(
+            f"Expected a repository as org/repo, got {repo_id!r}. A branch is named as the"
+            " revision."
+        )
+    if not dry_run and get_token() is None:
+        raise InputError(f"A push needs a login: {LOG_IN}.")
     if isinstance(model_or_path, nn.Module):
-        module = model_or_path
+        module, folder = model_or_path, None
     else:
         module, folder = load_pretrained(model_or_path), find_folder(model_or_path)
     branch = _Branch(repo_id, revision, module)
@@ -99,26 +90,15 @@ def push_pretrained(
         if private and found.public:
             raise InputError(f"{repo_id} is public: make it private in its settings on the Hub.")
         files = whole_entry(module, folder, f"{repo_id}@{revision}" if revision else repo_id)
-        if not dry_run:
-            found = branch.prepare(found, private)
+        if not dry_run and found.head is None:
+            found = branch.make(private)
         changes = found.compare(files)
         commit = found.head if set(changes.values()) == {"same"} else None
         if commit is None and not dry_run:
-            commit = branch.commit(found, files, changes, message or f"Push with {LIBRARY}")
-            branch.check_whole(commit, files)
+            commit = branch.commit(found, files, message or f"Push with {LIBRARY}")
     sizes = {name: len(data) for name, data in files.items()}
-    missing = unstated(files[CARD].decode())
-    return Push(f"{constants.ENDPOINT}/{repo_id}", changes, sizes, commit, missing)
-
-
-def _check_request(repo_id: str, dry_run: bool) -> None:
-    if not REPOSITORY.fullmatch(repo_id):
-        raise InputError(
-            f"Expected a repository as org/repo, got {repo_id!r}. A branch is named as the"
-            " revision."
-        )
-    if not dry_run and get_token() is None:
-        raise InputError(f"A push needs a login: {LOG_IN}.")
+    url = f"{constants.ENDPOINT}/{repo_id}"
+    return Push(url, changes, sizes, commit, unstated(files[CARD].decode()))
 
 
 @dataclass(frozen=True)
@@ -126,22 +106,18 @@ class _Found:
     """What a branch holds.
 
     Attributes:
-        exists: whether there is a repository.
-        public: whether everybody reads it.
-        head: the branch's commit; None where there is no branch.
+        head: its commit; None where there is no branch.
+        public: whether everybody reads its repository.
         ids: sha256 of large files and git's blob id of others, by path.
-        entry: paths of the entry that is there.
     """
 
-    exists: bool = False
-    public: bool = False
     head: str | None = None
+    public: bool = False
     ids: Mapping[str, str] = field(default_factory=dict)
-    entry: frozenset[str] = frozenset()
 
     def compare(self, files: Mapping[str, bytes]) -> dict[str, str]:
-        """What happens to each file when these are pushed."""
-        changes = dict.fromkeys(sorted(self.entry - files.keys()), "removed")
+        """What happens to each file of an entry when these are pushed."""
+        changes = dict.fromkeys(sorted((FILES & self.ids.keys()) - files.keys()), "removed")
         for name, data in sorted(files.items()):
             same = self.ids.get(name) in (hashlib.sha256(data).hexdigest(), blob_id(data))
             changes[name] = "same" if same else "changed" if name in self.ids else "new"
@@ -149,7 +125,7 @@ class _Found:
 
 
 class _Branch:
-    """A branch of a repository."""
+    """A branch of a repository, to which a module goes."""
 
     def __init__(self, repository: str, revision: str | None, module: nn.Module) -> None:
         self._api = HfApi(library_name=LIBRARY)
@@ -163,112 +139,82 @@ class _Branch:
         Raises:
             InputError: another kind of model.
         """
+        revision = commit or self._revision
         try:
-            info = self._info(commit or self._revision)
+            info = self._api.model_info(self._repository, revision=revision, files_metadata=True)
             head = info.sha
         except RevisionNotFoundError:  # a new branch starts as the default one
-            info, head = self._info(None), None
+            info, head = self._api.model_info(self._repository, files_metadata=True), None
         except RepositoryNotFoundError:
             return _Found()
         ids = {f.rfilename: str(f.lfs.sha256 if f.lfs else f.blob_id) for f in info.siblings or []}
-        entry = self._read_entry(info.sha, ids.keys())
-        return _Found(True, not info.private, head, ids, entry)
-
-    def _info(self, revision: str | None) -> ModelInfo:
-        return self._api.model_info(self._repository, revision=revision, files_metadata=True)
-
-    def _read_entry(self, commit: str | None, names: Set[str]) -> frozenset[str]:
-        config = self._read_config(commit) if CONFIG in names else {}
-        listed = config.get("sha256")
-        if config.get("library") == LIBRARY and isinstance(listed, dict):
-            if self._has_kind(config.get("model")):
-                return frozenset(listed) & names
-        elif not any(n == CONFIG or n.endswith((".safetensors", *PICKLES)) for n in names):
-            return frozenset()
-        raise InputError(
-            f"{self._repository} holds another kind of model than this {self._kind.__name__}, which"
-            " a push would overwrite: choose another name."
-        )
-
-    def _has_kind(self, tree: object) -> bool:
-        try:
-            return isinstance(tree, dict) and issubclass(
-                find_class(tree.get("class_path")), self._kind
+        if not self._may_replace(info.sha, ids):
+            raise InputError(
+                f"{self._repository} holds another kind of model than this {self._kind.__name__},"
+                " which a push would overwrite: choose another name."
             )
-        except InputError:  # of a newer version
-            return False
+        return _Found(head, not info.private, ids)
 
-    def _read_config(self, commit: str | None) -> dict[str, Any]:
+    def _may_replace(self, commit: str | None, names: Collection[str]) -> bool:
+        if CONFIG not in names:
+            return not any(name.endswith((".safetensors", *PICKLES)) for name in names)
         with tempfile.TemporaryDirectory() as folder:
             path = download(self._repository, CONFIG, commit, folder)
             try:
-                config = json.loads(path.read_bytes())
-            except ValueError:
-                return {}
-        return config if isinstance(config, dict) else {}
+                cls = find_class(read_config(path).model.get("class_path"))
+            except InputError:  # of another library, or of a newer version
+                return False
+        return issubclass(cls, self._kind)
 
-    def prepare(self, found: _Found, private: bool) -> _Found:
-        """Make the repository and the branch where they are missing."""
-        if found.head is not None:
-            return found
-        if not found.exists:
-            self._api.create_repo(self._repository, private=private)
+    def make(self, private: bool) -> _Found:
+        """Make the repository and the branch."""
+        self._api.create_repo(self._repository, private=private, exist_ok=True)
         if self._revision is not None:
             self._api.create_branch(self._repository, branch=self._revision, exist_ok=True)
         return self.look()
 
-    def commit(
-        self, found: _Found, files: Mapping[str, bytes], changes: Mapping[str, str], message: str
-    ) -> str:
+    def commit(self, found: _Found, files: Mapping[str, bytes], message: str) -> str:
         """Commit on top of what was found, or not at all.
 
-        An answer may get lost after the Hub made the commit, so that after every failure the
-        branch itself tells whether it is there.
+        The Hub may make a commit whose answer gets lost, and leaves out what a repository's
+        .gitignore names: the branch itself tells what it holds.
 
         Raises:
-            InputError: somebody else moved the branch.
+            InputError: somebody else moved the branch, or it did not take all files.
         """
-        for pause in PAUSES:
-            try:
-                return self._api.create_commit(
-                    self._repository,
-                    _operations(files, changes),
-                    commit_message=message,
-                    revision=self._revision,
-                    parent_commit=found.head,
-                ).oid
-            except (HTTPError, OSError, RuntimeError, ValueError) as error:
-                now = self.look()
-                if now.head is not None and set(now.compare(files).values()) == {"same"}:
-                    return now.head
-                if now.head != found.head:
-                    raise InputError(
-                        f"Somebody else moved {self._repository} from {found.head} to {now.head}"
-                        " meanwhile. Nothing was overwritten: look at it, and push again."
-                    ) from error
-                if pause is None or not may_pass(error):
-                    raise
-                time.sleep(pause)
-        raise AssertionError
-
-    def check_whole(self, commit: str, files: Mapping[str, bytes]) -> None:
-        """See that the Hub took every file: it leaves out what a repository's .gitignore names."""
-        changes = self.look(commit).compare(files)
-        lacking = [name for name, change in changes.items() if change != "same"]
-        if lacking:
-            raise InputError(
-                f"{self._repository} did not take {', '.join(lacking)}, so that its entry is"
-                " broken. Remove them from its .gitignore, and push again."
+        changes = {name: how for name, how in found.compare(files).items() if how != "same"}
+        commit, failure = None, None
+        try:
+            commit = try_again(
+                lambda: (
+                    self._api.create_commit(
+                        self._repository,
+                        [
+                            CommitOperationDelete(name)
+                            if how == "removed"
+                            else CommitOperationAdd(name, files[name])
+                            for name, how in changes.items()
+                        ],
+                        commit_message=message,
+                        revision=self._revision,
+                        parent_commit=found.head,
+                    ).oid
+                )
             )
-
-
-def _operations(
-    files: Mapping[str, bytes], changes: Mapping[str, str]
-) -> list[CommitOperationAdd | CommitOperationDelete]:
-    return [
-        CommitOperationDelete(name)
-        if change == "removed"
-        else CommitOperationAdd(name, files[name])
-        for name, change in changes.items()
-        if change != "same"
-    ]
+        except (HTTPError, OSError, RuntimeError, ValueError) as error:
+            failure = error
+        now = self.look(commit)
+        others = [name for name, how in now.compare(files).items() if how != "same"]
+        if now.head is not None and not others:
+            return now.head
+        if failure is None:
+            raise InputError(
+                f"{self._repository} did not take {', '.join(others)}, so that its entry is broken."
+                " Remove them from its .gitignore, and push again."
+            )
+        if now.head != found.head:
+            raise InputError(
+                f"Somebody else moved {self._repository} from {found.head} to {now.head} meanwhile."
+                " Nothing was overwritten: look at it, and push again."
+            ) from failure
+        raise failure

@@ -58,12 +58,11 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     from huggingface_hub import file_download
     from huggingface_hub.utils import _http
 
-    from lit_mbldm.entries import fetch
-    from lit_mbldm.hub import push
+    from lit_mbldm.entries import hub_errors
 
     waited: list[float] = []
     clock = SimpleNamespace(**{**vars(time), "sleep": waited.append})
-    for module in (_http, file_download, fetch, push):
+    for module in (_http, file_download, hub_errors):
         monkeypatch.setattr(module, "time", clock)
     return waited
 

@@ -66,8 +66,8 @@ def outcome(module: nn.Module) -> Tensor:
     """Samples from a seed, or what a codec or refiner makes of some images."""
     if isinstance(module, DiffusionModule):
         return module.sample(3, steps=3, seed=11)
-    draw = torch.Generator().manual_seed(3)
-    images = torch.randint(0, 256, (2, 3, 32, 32), generator=draw, dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randint(0, 256, (2, 3, 32, 32), generator=generator, dtype=torch.uint8)
     if isinstance(module, Refiner):
         return module.refine(images)
     return module.decode(module.encode(images))

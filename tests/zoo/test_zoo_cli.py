@@ -162,7 +162,7 @@ def test_zoo_lists_what_ships(capsys: pytest.CaptureFixture[str]) -> None:
         (["push", "opq-32-8-8", "org/x@main"], "A branch is named as the revision"),
         (["push", "opq-32-8-8", "x"], "org/repo"),
         (["export", "opq-32-8-8", "OUT", "--figures", "none.json"], "none.json"),
-        (["export", "opq-32-8-8", "OUT", "--refiner", "opq-32-8-8"], "no samples to refine"),
+        (["export", "opq-32-8-8", "OUT", "--refiner", "opq-32-8-8"], "expected a Refiner"),
         (["sample", "org/model/last.ckpt"], "never read"),
     ],
 )

@@ -1,7 +1,6 @@
-"""Entries of a few kilobytes, and what it takes to change one behind its checksums."""
+"""Entries of a few kilobytes, and what it takes to change one behind its sha256."""
 
 import hashlib
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +11,6 @@ from torch import nn
 
 from lit_mbldm.codecs import DecoderCodec, PatchCodec, PrincipalLatent
 from lit_mbldm.denoisers import RefinerUNet, UNet
-from lit_mbldm.entries.about import About, Figure
-from lit_mbldm.entries.entry import entry_files, write_files
-from lit_mbldm.entries.entry_config import CARD, PICTURE
-from lit_mbldm.hub.card import write_card
-from lit_mbldm.hub.preview import draw_picture
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, Refiner
 
@@ -26,21 +20,21 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 def codec(seed: int = 1) -> PatchCodec:
     """4 codewords in each of 4 codebooks, patches of 2×2 pixels, one channel rotated."""
     made = PatchCodec("OPQ-4-2-2", patch_size=2, codebook_size=4)
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     for book in made.codebooks():  # around grey
-        book.copy_((30 * 64 * torch.randn(book.shape, generator=draw)).round() / 64)
+        book.copy_((30 * 64 * torch.randn(book.shape, generator=generator)).round() / 64)
     rotation = made.channels[0].rotation
     rotation.copy_(rotation.roll(1, 0))
     return made.eval()
 
 
 def _finished(module: nn.Module, seed: int = 2) -> Any:
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.requires_grad:
                 # few bits, so that no machine rounds them in another way
-                numbers = torch.randint(-32, 33, parameter.shape, generator=draw)
+                numbers = torch.randint(-32, 33, parameter.shape, generator=generator)
                 parameter.copy_(numbers / 64)
     return module.eval()
 
@@ -91,25 +85,10 @@ def read(folder: Path) -> dict[str, Any]:
     return json.loads((folder / CONFIG).read_text())
 
 
-def sha256(path: Path) -> str:
-    """Of a file, hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def sealed(values: dict[str, Any]) -> str:
-    """A config's text with the right sha256 of itself, whatever else it says."""
-    values["sha256"].pop(CONFIG, None)
-    text = json.dumps(
-        values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    values["sha256"][CONFIG] = hashlib.sha256(text.encode()).hexdigest()
-    return json.dumps(values)
-
-
 def change(folder: Path, **changed: Any) -> None:
     """Set top keys of a config, and all sha256 of the entry right again."""
     values = {**read(folder), **changed}
-    (folder / CONFIG).write_text(sealed(values))
+    (folder / CONFIG).write_text(json.dumps(values))
     rehash(folder)
 
 
@@ -120,9 +99,9 @@ def rehash(folder: Path) -> None:
         rehash(inner)
     values = read(folder)
     for name in values["sha256"]:
-        if name != CONFIG and (folder / name).is_file():
-            values["sha256"][name] = sha256(folder / name)
-    (folder / CONFIG).write_text(sealed(values))
+        if (folder / name).is_file():
+            values["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / CONFIG).write_text(json.dumps(values))
 
 
 def names(folder: Path) -> list[str]:
@@ -135,27 +114,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in names(folder)}
 
 
-def meaning(files: dict[str, bytes]) -> dict[str, Any]:
-    """Of the files, with what JSON says in place of how it says it."""
-    return {
-        name: json.loads(data) if name.endswith(CONFIG) else data for name, data in files.items()
-    }
-
-
-def freeze(folder: Path) -> None:
-    """Write a codec and a model with a refiner, each with a card and a picture."""
-    about = About(
-        license="cc0-1.0",
-        data="noise, 8×8",
-        terms="none",
-        command="lightning fit --config tiny.yaml",
-        steps=3,
-        figures=(Figure("PSNR (dB)", 7.5, "noise", "lit-mbldm codec report"),),
-        sampling={"steps": 2, "sampler": "ddim", "eta": 0.5},
-    )
-    model, drawn = refined(), io.BytesIO()
-    vars(model)["about"] = about
-    draw_picture(model).save(drawn, "PNG")
-    for name, module in {"codec": codec(), "refined": model}.items():
-        others = {CARD: write_card(module, about).encode(), PICTURE: drawn.getvalue()}
-        write_files(folder / name, entry_files(module, about, others))
+def meaning(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Of the files: those whose sha256 the config holds, all but the config itself."""
+    return {name: data for name, data in files.items() if name != CONFIG}
