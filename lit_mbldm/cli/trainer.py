@@ -1,10 +1,7 @@
 """Lightning's own verbs, with errors short enough to read."""
 
 import atexit
-import difflib
-import inspect
 import os
-import pkgutil
 import re
 import sys
 import warnings
@@ -15,7 +12,6 @@ import lightning as L
 from jsonargparse import ArgumentError
 from jsonargparse.typing import PositiveInt
 from lightning.fabric.plugins import CheckpointIO
-from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -41,12 +37,12 @@ from lit_mbldm.training.resume.new_run import NewRun
 from lit_mbldm.training.resume.preemption import Preemption
 from lit_mbldm.training.resume.step_seeds import StepSeeds
 
+_NOISE = re.compile(r"\s*(Given value|Subtypes|Errors:|Does not validate|- Expected a <class)")
 # the section of a verb's settings, and what they make
 _GROUPS: dict[str, tuple[str, type[L.Callback]]] = {
     "test": ("score", ScoreSamples),
     "predict": ("samples", WriteSamples),
 }
-_NOISE = re.compile(r"\s*(Given value|Subtypes|Errors:|Does not validate|- Expected a <)")
 
 
 def run_trainer(argv: list[str]) -> None:
@@ -65,18 +61,19 @@ def run_trainer(argv: list[str]) -> None:
             subclass_mode_data=True,
             save_config_kwargs={"config_filename": CONFIG_NAME, "overwrite": True},
         )
-    except ArgumentError as error:
-        raise InputError(_explain(str(error), argv[0])) from error
-    except MisconfigurationException as error:
-        raise InputError(str(error)) from error
-    except RuntimeError as error:
-        if "loading state_dict" not in str(error):
-            raise
-        raise InputError(_explain_weights(str(error))) from error
+    except (ArgumentError, MisconfigurationException) as error:
+        raise InputError(_explain(error, argv[0])) from error
     except ValueError as error:
         if "Does not validate" not in str(error):
             raise
-        raise InputError(_explain(str(error), argv[0])) from error
+        raise InputError(_explain(error, argv[0])) from error
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        raise InputError(
+            "The checkpoint does not fit the config's model. Give the config it was trained with,"
+            f" such as the resolved_config.yaml of its run.\n{str(error)[:600]}"
+        ) from error
 
 
 class _TrainerCLI(LightningCLI):
@@ -127,8 +124,11 @@ class _TrainerCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Check the checkpoint of a verb that draws samples, and leave training's config alone."""
-        if self.subcommand in _GROUPS:
-            _check_checkpoint(self.subcommand, self._get(self.config, "ckpt_path"))
+        if self.subcommand in _GROUPS and self._get(self.config, "ckpt_path") is None:
+            raise InputError(
+                f"`lightning {self.subcommand}` draws samples of a trained model: name a"
+                " checkpoint with --ckpt_path."
+            )
         if self.subcommand != "fit":
             self.save_config_callback = None
         self._preemption.take_signals()
@@ -206,32 +206,6 @@ class _TrainerCLI(LightningCLI):
         return arguments
 
 
-def _check_checkpoint(verb: str, path: str | None) -> None:
-    if path is None:
-        raise InputError(
-            f"`lightning {verb}` draws samples of a trained model: name a checkpoint with"
-            " --ckpt_path."
-        )
-    if path != "last" and not get_filesystem(path).exists(path):
-        raise InputError(f"There is no checkpoint {path}. Name a file with --ckpt_path.")
-
-
-def _explain(message: str, verb: str) -> str:
-    text = "\n".join(line for line in message.splitlines() if not _NOISE.match(line))
-    found = re.search(r"class_path '([\w.]+)':\s+Option '(\w+)' is not accepted", message)
-    if found is None:
-        return f"{text}\nSee `lightning {verb} --help` and the files in configs/."
-    accepted = list(inspect.signature(pkgutil.resolve_name(found[1])).parameters)
-    close = difflib.get_close_matches(found[2], accepted, n=1)
-    hint = f"\nDid you mean {close[0]!r}?" if close else ""
-    return f"{text}\nIt accepts {', '.join(accepted)}.{hint}"
-
-
-def _explain_weights(message: str) -> str:
-    lines = [line.strip() for line in message.splitlines()[1:]]
-    more = f"\n  and {len(lines) - 3} more" if len(lines) > 3 else ""
-    shown = "\n  ".join(line[:200] for line in lines[:3])
-    return (
-        "The checkpoint does not fit the config's model. Give the config it was trained with, such"
-        f" as the resolved_config.yaml of its run.\n  {shown}{more}"
-    )
+def _explain(error: Exception, verb: str) -> str:
+    lines = [line for line in str(error).splitlines() if not _NOISE.match(line)]
+    return "\n".join([*lines, f"See `lightning {verb} --help`."])
