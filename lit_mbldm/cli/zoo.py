@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from lit_mbldm.cli.arguments import Verbs, positive
-from lit_mbldm.cli.sample import sampler, temperature
 
 
 def add_export(verbs: Verbs) -> None:
@@ -26,8 +25,8 @@ def add_export(verbs: Verbs) -> None:
     )
     parser.add_argument("--refiner", help="refiner for the model's samples, put in the folder too")
     parser.add_argument("--steps", type=positive, help="reverse steps that suit the model")
-    parser.add_argument("--sampler", type=sampler, help="sampler that suits it")
-    parser.add_argument("--temperature", type=temperature, help="temperature that suits it")
+    parser.add_argument("--sampler", help="sampler that suits it")
+    parser.add_argument("--temperature", help="temperature that suits it")
     parser.set_defaults(run=_export)
 
 
