@@ -18,6 +18,12 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
+def own_configs() -> dict[int, str]:
+    """The names of the configs for own images, by the size of the images."""
+    sizes = {name: name.removeprefix("own") for name in shipped_configs()}
+    return dict(sorted((int(size), name) for name, size in sizes.items() if size.isdecimal()))
+
+
 def find_config(config: str) -> str:
     """The path of a config given as a path or by its name; what is a text of keys stays as it is.
 

@@ -5,9 +5,8 @@ import shlex
 from pathlib import Path
 
 from lit_mbldm.cli.arguments import Verbs, positive
-from lit_mbldm.cli.config_files import shipped_configs
+from lit_mbldm.cli.config_files import own_configs
 
-_PREFIX = "own"  # of the configs for own images, one a size
 _BATCH = 32
 _LAST = "version_*/checkpoints/last*.ckpt"
 
@@ -19,7 +18,7 @@ def add_train(verbs: Verbs) -> None:
     parser.add_argument(
         "--size",
         type=int,
-        choices=_sizes(),
+        choices=own_configs(),
         help="height and width of the images to learn (default: 64, on a GPU 128)",
     )
     parser.add_argument(
@@ -27,11 +26,6 @@ def add_train(verbs: Verbs) -> None:
     )
     parser.add_argument("--steps", type=positive, help="of training (default: the config's)")
     parser.set_defaults(run=lambda options: _train(options, verbs))
-
-
-def _sizes() -> list[int]:
-    names = (name.removeprefix(_PREFIX) for name in shipped_configs())
-    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def _train(options: argparse.Namespace, verbs: Verbs) -> None:
@@ -51,7 +45,7 @@ def _train(options: argparse.Namespace, verbs: Verbs) -> None:
         _show(command)
         stage = verbs.choices[command[0]].parse_args(command[1:])
         stage.run(stage)
-    fit = ["fit", "--config", f"{_PREFIX}{size}", "--data.train", codes, "--model.codec", codec]
+    fit = ["fit", "--config", own_configs()[size], "--data.train", codes, "--model.codec", codec]
     fit += ["--score.reference", shards, "--trainer.logger.init_args.name", name]
     fit += _few_images(Path(codes))
     fit += ["--trainer.max_steps", str(options.steps)] if options.steps else []

@@ -548,20 +548,13 @@ def test_sample_works_without_streams(entry: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_ascii_locale_gets_question_marks_and_a_hint(tmp_path: Path) -> None:
+def test_an_ascii_locale_gets_question_marks() -> None:
     environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
-    config = tmp_path / "job.yaml"
-    config.write_text("# 8×8 patches", encoding="utf-8")
-    shown = []
-    for arguments in (["zoo"], ["fit", "--config", str(config)]):
-        command = [sys.executable, "-m", "lit_mbldm", *arguments]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=100, check=False
-        )
-        shown.append(done.stdout + done.stderr)
-    assert list_shipped().replace("×", "?") in shown[0]
-    assert "set PYTHONUTF8=1" in shown[1]
-    assert "Traceback" not in "".join(shown)
+    command = [sys.executable, "-m", "lit_mbldm", "zoo"]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=100, check=True
+    )
+    assert list_shipped().replace("×", "?") in done.stdout
 
 
 def test_sample_writes_a_file_an_image(
