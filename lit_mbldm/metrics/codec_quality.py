@@ -47,6 +47,11 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
     Raises:
         InputError: shapes differ or are no RGB images, or another dtype.
+
+    Example:
+        >>> image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+        >>> psnr(image, image + 1)
+        tensor(48.1308, dtype=torch.float64)
     """
     _check_pair(a, b)
     squared_errors = (a.double() - b.double()).square()
@@ -68,6 +73,11 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
     Raises:
         InputError: shapes differ or are no RGB images, or another dtype.
+
+    Example:
+        >>> images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+        >>> ssim(images, images)
+        tensor([1., 1.])
     """
     _check_pair(a, b)
     if min(a.shape[-2:]) < _SSIM_WINDOW:
