@@ -31,7 +31,7 @@ def add_codec(verbs: Verbs) -> None:
     decoder.add_argument("refiner", help="checkpoint, folder or name of the codec's refiner")
     decoder.add_argument("out", type=Path, help="folder to write")
     decoder.set_defaults(run=_codec_decoder)
-    report = actions.add_parser("report", help="rate, quality and ordinality, and a picture")
+    report = actions.add_parser("report", help="measure rate, quality and ordinality")
     report.add_argument("codec", help="codec name or folder")
     report.add_argument("images", help="folder of images, zip, or tar shards")
     report.add_argument("--picture", type=Path, help="PNG to write (default: none)")

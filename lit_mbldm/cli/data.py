@@ -12,7 +12,7 @@ _PATCH = 8  # pixels, of every codec that `codec fit` makes
 
 def add_shards(verbs: Verbs) -> None:
     """`shards`: images to image shards."""
-    parser = verbs.add_parser("shards", help="images, or LSUN, to image shards")
+    parser = verbs.add_parser("shards", help="turn images, or LSUN, into image shards")
     parser.add_argument(
         "source",
         metavar="SOURCE",
@@ -102,7 +102,7 @@ def _which_config() -> str:
 
 def add_encode(verbs: Verbs) -> None:
     """`encode`: image shards to code shards."""
-    parser = verbs.add_parser("encode", help="image shards to code shards")
+    parser = verbs.add_parser("encode", help="encode image shards as code shards")
     parser.add_argument("shards", help="folder of image shards, or a pattern")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--codec", required=True, help="codec name or folder")
