@@ -43,6 +43,7 @@ _GROUPS: dict[str, tuple[str, type[L.Callback]]] = {
     "test": ("score", ScoreSamples),
     "predict": ("samples", WriteSamples),
 }
+_RETURNED = {"test": "verbose", "predict": "return_predictions"}  # which the callbacks do
 
 
 def run_trainer(argv: list[str]) -> None:
@@ -88,16 +89,6 @@ class _TrainerCLI(LightningCLI):
         """Build a parser that raises errors in place of printing a hundred options."""
         return super().init_parser(exit_on_error=False, **kwargs)
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The verbs, with the arguments that are not the user's."""
-        skipped = LightningCLI.subcommands()
-        for arguments in skipped.values():
-            arguments.add("weights_only")  # always True
-        skipped["test"].add("verbose")
-        skipped["predict"].add("return_predictions")
-        return skipped
-
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
@@ -109,6 +100,7 @@ class _TrainerCLI(LightningCLI):
         for verb, (group, callback) in _GROUPS.items():
             if verb == subcommand:
                 parser.add_lightning_class_args(callback, group)
+                parser.set_defaults({_RETURNED[verb]: False})
             else:
                 parser.add_argument(f"--{group}", type=dict, default={}, help=SUPPRESS)
         return parser
@@ -192,7 +184,7 @@ class _TrainerCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Give the verbs that draw samples their numbers in place of data."""
-        arguments = super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
+        arguments: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         if subcommand not in _GROUPS:
             return arguments
         if not isinstance(self.model, DiffusionModule):
@@ -202,7 +194,6 @@ class _TrainerCLI(LightningCLI):
             )
         drawing = self._get(self.config_init, _GROUPS[subcommand][0])
         arguments["datamodule"] = drawing.numbers(self.datamodule)
-        arguments["verbose" if subcommand == "test" else "return_predictions"] = False
         return arguments
 
 
