@@ -66,7 +66,7 @@ def describe_features(features: nn.Module) -> str:
     return f"{type(features).__name__}({features.extra_repr()})"
 
 
-def features_identity(features: nn.Module) -> str:
+def features_fingerprint(features: nn.Module) -> str:
     """Fingerprint of a feature network: its modules' classes, plain attributes and weights."""
     sha256 = hashlib.sha256()
     for name, module in features.named_modules():

@@ -7,7 +7,7 @@ from torch import nn
 from torch_fidelity import feature_extractor_inceptionv3 as torch_fidelity_inception
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.metrics.inception import InceptionFeatures, features_identity
+from lit_mbldm.metrics.inception import InceptionFeatures, features_fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_torchmetrics_weights_are_those_in_torch_hub_s_cache(
     (tmp_path / "checkpoints" / name).symlink_to(untrained[1])
     found = InceptionFeatures("torchmetrics")
     assert found.weights_sha256 == InceptionFeatures(str(untrained[1])).weights_sha256
-    assert features_identity(found) == features_identity(InceptionFeatures(str(untrained[1])))
+    assert features_fingerprint(found) == features_fingerprint(InceptionFeatures(str(untrained[1])))
 
 
 def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,15 +88,15 @@ def test_files_that_are_no_inception_are_refused(tmp_path: Path) -> None:
         InceptionFeatures(str(tmp_path / "three.pt"))
 
 
-def test_the_identity_tells_weights_structure_and_settings_apart() -> None:
+def test_the_fingerprint_tells_weights_structure_and_settings_apart() -> None:
     torch.manual_seed(0)
     first = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
     same = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)).eval()
     same.load_state_dict(first.state_dict())
-    assert features_identity(first) == features_identity(same)
+    assert features_fingerprint(first) == features_fingerprint(same)
     with torch.no_grad():
         same[0].weight[0] += 1e-6
     strided = nn.Sequential(nn.Conv2d(3, 2, 1, stride=2), nn.BatchNorm2d(2))
     strided.load_state_dict(first.state_dict())
-    identities = {features_identity(network) for network in (first, same, strided)}
-    assert len(identities) == 3
+    fingerprints = {features_fingerprint(network) for network in (first, same, strided)}
+    assert len(fingerprints) == 3
