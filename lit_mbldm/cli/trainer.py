@@ -1,6 +1,7 @@
 """Lightning's own verbs, with errors short enough to read."""
 
 import atexit
+import logging
 import os
 import re
 import sys
@@ -16,7 +17,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_mbldm.cli.config_files import expand_bases
-from lit_mbldm.cli.quiet import quieten
 from lit_mbldm.entries.shared_config import shared_config
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import leave
@@ -44,6 +44,19 @@ _GROUPS: dict[str, tuple[str, type[L.Callback]]] = {
     "predict": ("samples", WriteSamples),
 }
 _RETURNED = {"test": "verbose", "predict": "return_predictions"}  # which the callbacks do
+# warnings that tell users of this package nothing
+_UNTOLD = (
+    # the data modules' lengths are exact: their streams share batches out among workers
+    r".*IterableDataset` has `__len__` defined",
+    # a checkpoint's state_dict, which test and predict load, holds the averaged weights
+    r".*WeightAveraging callback, but loading",
+    # checkpoints and runs may move, and other settings continue them
+    r"The dirpath has changed",
+    r"Be aware that when using `ckpt_path`, callbacks used to create",
+    # Lightning's and Inception's own use of torch
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"`torch\.jit\.\w+` is deprecated",
+)
 
 
 def run_trainer(argv: list[str]) -> None:
@@ -52,7 +65,10 @@ def run_trainer(argv: list[str]) -> None:
     Raises:
         InputError: arguments or a config that cannot be parsed.
     """
-    quieten()
+    for message in _UNTOLD:
+        warnings.filterwarnings("ignore", message=message)
+    adverts = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    adverts.addFilter(lambda record: not str(record.msg).startswith("💡 Tip"))
     sys.argv[1:] = expand_bases(argv)  # LightningCLI warns of arguments given in any other way
     try:
         _TrainerCLI(
