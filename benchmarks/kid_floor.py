@@ -22,7 +22,7 @@ from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.entries.load import load_codec
 from lit_mbldm.metrics.codec_quality import psnr
 from lit_mbldm.metrics.fidelity import FeatureSet, compare
-from lit_mbldm.metrics.inception import InceptionFeatures, describe_features, extract
+from lit_mbldm.metrics.inception import InceptionFeatures, describe_features
 from lit_mbldm.pictures import to_tensor
 
 BATCH = 10
@@ -30,8 +30,8 @@ BATCH = 10
 
 def describe(images: Tensor, network: InceptionFeatures, note: str) -> FeatureSet:
     """Features of images (N, 3, H, W)."""
-    batches = images.split(BATCH)
-    return FeatureSet.of(extract(network, tqdm(batches, desc=note, unit=f"{BATCH} images")))
+    batches = tqdm(images.split(BATCH), desc=note, unit=f"{BATCH} images")
+    return FeatureSet.of(torch.cat([network(batch) for batch in batches]))
 
 
 def reconstructions(codec: ImageCodec, images: Tensor) -> Tensor:

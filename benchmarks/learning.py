@@ -32,7 +32,7 @@ from lit_mbldm.denoisers import RefinerUNet, UNet
 from lit_mbldm.entries.load import load_codec
 from lit_mbldm.metrics.codec_quality import psnr, ssim
 from lit_mbldm.metrics.fidelity import fidelity
-from lit_mbldm.metrics.inception import InceptionFeatures, extract
+from lit_mbldm.metrics.inception import InceptionFeatures
 from lit_mbldm.pictures import grid, table, to_pil
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.processes.randomness import SampleStreams
@@ -148,12 +148,16 @@ class Scorer:
     def _reference_features(self) -> Tensor:
         path = self.work / f"reference-{self.samples}.safetensors"
         if not path.exists():
-            save_file({"features": extract(self.network, self.reference.split(16))}, path)
+            save_file({"features": self.features(self.reference)}, path)
         return load_file(path)["features"]
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features (N, F) of images (N, 3, H, W) uint8."""
+        return torch.cat([self.network(batch) for batch in images.split(16)])
 
     def row(self, name: str, made: Tensor, seconds: float | None = None, caption: str = "") -> None:
         """Print a row of the table, keep a picture of the images, and with a caption some."""
-        found = fidelity(self.real, extract(self.network, made.split(16)))
+        found = fidelity(self.real, self.features(made))
         cost = "" if seconds is None else f"{seconds:.3f}"
         print(f"| {name} | {found.fid:.1f} | {1000 * found.kid:.0f} | {found.precision:.2f} |"
               f" {found.recall:.2f} | {cost} |", flush=True)  # fmt: skip

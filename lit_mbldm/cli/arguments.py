@@ -1,10 +1,7 @@
 """Types of arguments that several verbs take."""
 
 import argparse
-import math
 from typing import TypeAlias
-
-_DIGITS = 18  # of what fits into 64 bits
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -12,12 +9,11 @@ Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 def fraction(text: str) -> float:
     """A number from 0 to 1."""
     try:
-        number = float(text)
+        if 0 <= (number := float(text)) <= 1:
+            return number
     except ValueError:
-        number = math.nan
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
-    return number
+        pass
+    raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
 
 
 def positive(text: str) -> int:
@@ -31,9 +27,9 @@ def natural(text: str) -> int:
 
 
 def _whole(text: str, least: int) -> int:
-    fits = text.isdecimal() and len(text) <= _DIGITS and least <= int(text)
-    if not fits:
-        raise argparse.ArgumentTypeError(
-            f"expected a whole number from {least}, of at most {_DIGITS} digits, got {text!r:.40}"
-        )
-    return int(text)
+    try:
+        if (number := int(text)) >= least:
+            return number
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got {text!r:.40}")

@@ -22,16 +22,16 @@ def add_codec(verbs: Verbs) -> None:
     )
     fit.add_argument("images", help="folder of images, zip, or tar shards")
     fit.add_argument("out", type=Path, help="folder to write")
-    fit.add_argument("--max-patches", type=positive, default=65_536, help="patches drawn to fit on")
+    fit.add_argument(
+        "--max-patches", type=positive, default=65_536, help="patches to fit on, taken at random"
+    )
     fit.add_argument("--seed", type=natural, default=0)
     fit.set_defaults(run=_codec_fit)
     decoder = actions.add_parser("decoder", help="give a codec the network of its refiner")
-    decoder.add_argument(
-        "refiner", help="a refiner of the codec's images: checkpoint, folder or name"
-    )
+    decoder.add_argument("refiner", help="checkpoint, folder or name of the codec's refiner")
     decoder.add_argument("out", type=Path, help="folder to write")
     decoder.set_defaults(run=_codec_decoder)
-    report = actions.add_parser("report", help="rate, quality and ordinality, and a picture")
+    report = actions.add_parser("report", help="measure rate, quality and ordinality")
     report.add_argument("codec", help="codec name or folder")
     report.add_argument("images", help="folder of images, zip, or tar shards")
     report.add_argument("--picture", type=Path, help="PNG to write (default: none)")
@@ -45,21 +45,14 @@ def add_codec(verbs: Verbs) -> None:
 def _codec_fit(options: argparse.Namespace) -> None:
     from lit_mbldm.codecs.fitting.fit import fit_codec
     from lit_mbldm.entries.about import About
-    from lit_mbldm.entries.entry import refuse_existing_entry, save_entry
-    from lit_mbldm.storage.atomic import check_writable
+    from lit_mbldm.entries.entry import save_entry
 
-    refuse_existing_entry(options.out)
-    check_writable(options.out)
-    codec = fit_codec(
-        _read_tensors(options),
-        options.quantizer,
-        max_patches=options.max_patches,
-        seed=options.seed,
-    )
+    _check_out(options.out)
+    images = _read_tensors(options)
+    codec = fit_codec(images, options.quantizer, max_patches=options.max_patches, seed=options.seed)
     command = (
-        f"lit-mbldm codec fit {codec.quantizer} IMAGES OUT"
-        f" --max-images {options.max_images} --max-patches {options.max_patches}"
-        f" --seed {options.seed}"
+        f"lit-mbldm codec fit {codec.quantizer} IMAGES OUT --max-images {options.max_images}"
+        f" --max-patches {options.max_patches} --seed {options.seed}"
     )
     save_entry(codec, options.out, About(command=command))
     print(f"{codec.quantizer}, {codec.bits_per_pixel:g} bits a pixel: {options.out}")
@@ -68,12 +61,10 @@ def _codec_fit(options: argparse.Namespace) -> None:
 def _codec_decoder(options: argparse.Namespace) -> None:
     from lit_mbldm.codecs import DecoderCodec
     from lit_mbldm.entries.about import about_module
-    from lit_mbldm.entries.entry import refuse_existing_entry, save_entry
-    from lit_mbldm.storage.atomic import check_writable
+    from lit_mbldm.entries.entry import save_entry
     from lit_mbldm.training.refiner import load_refiner
 
-    refuse_existing_entry(options.out)
-    check_writable(options.out)
+    _check_out(options.out)
     refiner = load_refiner(options.refiner)
     if refiner.noise_range[1] > 0:
         raise InputError(
@@ -97,6 +88,14 @@ def _codec_report(options: argparse.Namespace) -> None:
     print(codec_report(codec, _read_tensors(options), options.picture))
     if options.picture is not None:
         print(f"Picture: {options.picture}")
+
+
+def _check_out(out: Path) -> None:
+    from lit_mbldm.entries.entry import refuse_existing_entry
+    from lit_mbldm.storage.atomic import check_writable
+
+    refuse_existing_entry(out)
+    check_writable(out)
 
 
 def _read_tensors(options: argparse.Namespace) -> "list[Tensor]":

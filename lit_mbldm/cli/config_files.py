@@ -18,6 +18,12 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
+def own_configs() -> dict[int, str]:
+    """The names of the configs for own images, by the size of the images."""
+    sizes = {name: name.removeprefix("own") for name in shipped_configs()}
+    return dict(sorted((int(size), name) for name, size in sizes.items() if size.isdecimal()))
+
+
 def find_config(config: str) -> str:
     """The path of a config given as a path or by its name; what is a text of keys stays as it is.
 
@@ -49,17 +55,15 @@ def expand_bases(argv: list[str]) -> list[str]:
         InputError: a config that is missing, or a base that is missing, no path, or starts from
             the config itself.
     """
+    given = tuple(f"{option}=" for option in _OPTIONS)
+    words = [w for word in argv for w in (word.split("=", 1) if word.startswith(given) else [word])]
     expanded: list[str] = []
-    for i, argument in enumerate(argv):
-        option, separator, value = argument.partition("=")
-        if i and argv[i - 1] in _OPTIONS:
-            option, value = argv[i - 1], argument
+    for option, word in zip(["", *words], words, strict=False):
+        if option in _OPTIONS:
             expanded.pop()
-        elif not (option in _OPTIONS and separator):
-            expanded.append(argument)
-            continue
-        for layer in _layers(find_config(value)):
-            expanded += [option, layer]
+            expanded += [w for layer in _layers(find_config(word)) for w in (option, layer)]
+        else:
+            expanded.append(word)
     return expanded
 
 
@@ -71,10 +75,7 @@ def _layers(config: str, children: tuple[Path, ...] = ()) -> list[str]:
     path = Path(config).resolve()
     if path in children:
         raise InputError(f"{config} starts from itself. Remove one `base` of the circle.")
-    bases = keys.pop("base")
-    if not bases:
-        raise InputError(f"{config} has an empty `base`. Name a config, or leave the key out.")
-    layers = []
+    bases, layers = keys.pop("base"), []
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str) or not os.path.isfile(path.parent / base):
             raise InputError(

@@ -4,24 +4,20 @@ import argparse
 from pathlib import Path
 
 from lit_mbldm.cli.arguments import Verbs, fraction, positive
+from lit_mbldm.cli.config_files import own_configs
 from lit_mbldm.errors import InputError
 
 _PATCH = 8  # pixels, of every codec that `codec fit` makes
-_CONFIGS = {64: "own64", 96: "small96_cat", 128: "own128", 192: "small192_cat"}
-_CONFIGS |= {256: "own256", 512: "church_cat"}
-_SIZES = (
-    f"of the configs, {', '.join(f'{name} is for {size}' for size, name in _CONFIGS.items())}, and"
-    " each for any other size with --model.image_size"
-)
 
 
 def add_shards(verbs: Verbs) -> None:
     """`shards`: images to image shards."""
-    parser = verbs.add_parser("shards", help="images, or LSUN, to image shards")
+    parser = verbs.add_parser("shards", help="turn images, or LSUN, into image shards")
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="folder of images, zip, tar shards, or LSUN's LMDB or its zip; none with --download",
+        help="folder of images, zip, tar shards, LSUN's LMDB or its zip; leave it out with"
+        " --download",
     )
     out = parser.add_argument("out", metavar="OUT", help="folder to write")
     out.required = False  # nargs="?" would not find it behind an option
@@ -29,27 +25,27 @@ def add_shards(verbs: Verbs) -> None:
         "--size",
         type=side,
         required=True,
-        help=f"height and width in pixels, a multiple of {_PATCH}; {_SIZES}",
+        help=f"height and width in pixels, a multiple of {_PATCH}: {_which_config()}",
     )
     parser.add_argument(
         "--val",
         type=fraction,
         default=0,
-        help="share of the images, by their names, to keep apart in OUT/val, such as 0.05"
+        help="share of the images, chosen by their names, to keep apart in OUT/val, such as 0.05"
         " (default: 0)",
     )
     parser.add_argument(
         "--max-skipped",
         type=fraction,
         default=0.01,
-        help="tolerated share of images that cannot be used, from 0 to 1 (default: 0.01)",
+        help="fail where more of the images than this share cannot be used (default: 0.01)",
     )
     parser.add_argument(
         "--download",
         metavar="CATEGORY",
         help="fetch LSUN's zip of a category, such as church_outdoor, and keep it beside OUT",
     )
-    parser.add_argument("--split", choices=("train", "val"), help="of LSUN (default: train)")
+    parser.add_argument("--split", choices=("train", "val"), help="split of LSUN (default: train)")
     parser.add_argument("--base-url", help="mirror of LSUN (default: http://dl.yf.io/lsun)")
     parser.set_defaults(run=_shards)
 
@@ -58,6 +54,7 @@ def _shards(options: argparse.Namespace) -> None:
     from lit_mbldm.data.prepare.write_shards import write_shards
     from lit_mbldm.data.shards.manifest import Manifest
     from lit_mbldm.data.shards.patterns import VAL
+    from lit_mbldm.data.sources.lsun_archives import BASE_URL, fetch_lsun
 
     paths = [path for path in (options.source, options.out) if path is not None]
     out, downloads = Path(paths[-1]), options.download is not None
@@ -68,10 +65,11 @@ def _shards(options: argparse.Namespace) -> None:
             f" --split and --base-url; got the paths {' '.join(paths)} with"
             f"{'' if downloads else 'out'} --download."
         )
-    if options.size not in _CONFIGS:
-        size = options.size
-        print(f"For {size}×{size} give a config --model.image_size {size}; {_SIZES}.")
-    source = _download(options, out.parent) if downloads else paths[0]
+    source = paths[0]
+    if downloads:
+        url = options.base_url or BASE_URL
+        source = fetch_lsun(options.download, options.split or "train", url, out.parent)
+        print(f"LSUN's zip: {source}")
     manifest = write_shards(
         source, out, options.size, val=options.val, max_skipped=options.max_skipped
     )
@@ -91,25 +89,20 @@ def side(text: str) -> int:
     if pixels % _PATCH:
         down = pixels // _PATCH * _PATCH
         raise argparse.ArgumentTypeError(
-            f"expected a multiple of {_PATCH}, the side of a codec's patch, got {text}:"
-            f" {f'{down} or ' if down else ''}{down + _PATCH} fits; {_SIZES}"
+            f"expected a multiple of {_PATCH}, the side of a codec's patch, got {text}."
+            f" {f'{down} or ' if down else ''}{down + _PATCH} fits: {_which_config()}"
         )
     return pixels
 
 
-def _download(options: argparse.Namespace, folder: Path) -> Path:
-    from lit_mbldm.data.sources.lsun_archives import BASE_URL, fetch_lsun
-
-    archive = fetch_lsun(
-        options.download, options.split or "train", options.base_url or BASE_URL, folder
-    )
-    print(f"LSUN's zip: {archive}")
-    return archive
+def _which_config() -> str:
+    sizes = ", ".join(f"{name} is for {size}" for size, name in own_configs().items())
+    return f"{sizes}, and each config for any other size with --model.image_size"
 
 
 def add_encode(verbs: Verbs) -> None:
     """`encode`: image shards to code shards."""
-    parser = verbs.add_parser("encode", help="image shards to code shards")
+    parser = verbs.add_parser("encode", help="encode image shards as code shards")
     parser.add_argument("shards", help="folder of image shards, or a pattern")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--codec", required=True, help="codec name or folder")
@@ -118,7 +111,10 @@ def add_encode(verbs: Verbs) -> None:
         "--workers", type=positive, help="shards encoded at once (default: cores; 1 on a GPU)"
     )
     parser.add_argument(
-        "--max-skipped", type=fraction, default=0.01, help="tolerated share of bad images"
+        "--max-skipped",
+        type=fraction,
+        default=0.01,
+        help="fail where more of the images than this share are bad",
     )
     parser.set_defaults(run=_encode)
 

@@ -3,7 +3,6 @@
 import argparse
 import importlib.metadata
 import io
-import locale
 import os
 import signal
 import sys
@@ -14,10 +13,10 @@ from lit_mbldm.cli.data import add_encode, add_shards
 from lit_mbldm.cli.sample import add_sample
 from lit_mbldm.cli.train import add_train
 from lit_mbldm.cli.trainer_help import TRAINER_VERBS, add_trainer
-from lit_mbldm.cli.zoo import ZOO_VERBS
+from lit_mbldm.cli.zoo import add_zoo
 from lit_mbldm.errors import InputError
 
-# interrupted, they keep what is done, and go on from there
+# these keep what is done when they are interrupted, and continue
 _RESUMED = ("train", "shards", "encode", "test", "predict", "pull")
 
 
@@ -32,13 +31,6 @@ def main(args: Sequence[str] | None = None) -> None:
             _close_bars()
     except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
-    except UnicodeError as error:
-        if locale.getencoding().lower() == "utf-8":
-            raise
-        sys.exit(
-            f"error: files are read and written in UTF-8, but the locale's encoding is"
-            f" {locale.getencoding()}: set PYTHONUTF8=1. ({error})"
-        )
     except KeyboardInterrupt:
         again = "; run the same command again to go on" if argv and argv[0] in _RESUMED else ""
         print(f"Interrupted{again}.", file=sys.stderr)
@@ -63,14 +55,20 @@ def _prepare_streams() -> None:
 
 
 def _dispatch(argv: list[str]) -> None:
-    verb = argv[0] if argv else ""
+    parser = argparse.ArgumentParser(
+        prog="lit-mbldm",
+        description="Diffusion on the codes of classical codecs. `lightning` is the same command.",
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for add in (add_train, add_trainer, add_shards, add_codec, add_encode, add_sample, add_zoo):
+        add(verbs)
+    verb = argv[0] if argv else "--help"
     if verb in TRAINER_VERBS and not {"--help", "-h"} & {*argv}:
         from lit_mbldm.cli.trainer import run_trainer
 
         run_trainer(["--help" if word == "--help-all" else word for word in argv])
         return
-    parser = _parser()
-    if verb and not verb.startswith("-") and verb not in _own_verbs(parser):
+    if not verb.startswith("-") and verb not in verbs.choices:
         _pass_on_to_lightning_sdk(argv)
     options = parser.parse_args(argv or ["--help"])
     options.run(options)
@@ -85,23 +83,3 @@ def _pass_on_to_lightning_sdk(argv: list[str]) -> None:
     (script,) = scripts.select(group="console_scripts", name="lightning")
     sys.argv[1:] = argv
     sys.exit(script.load()())
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lit-mbldm",
-        description="Diffusion on model-based latents. `lightning` is the same command.",
-    )
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for add in (add_train, add_trainer, add_shards, add_codec, add_encode, add_sample, *ZOO_VERBS):
-        add(verbs)
-    return parser
-
-
-def _own_verbs(parser: argparse.ArgumentParser) -> set[str]:
-    return {
-        name
-        for action in parser._actions
-        if isinstance(action, argparse._SubParsersAction)
-        for name in action.choices
-    }

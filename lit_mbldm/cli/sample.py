@@ -1,38 +1,38 @@
-"""The verb `sample`."""
+"""The verb `sample`: a grid, files, rows of temperatures, or ways from noise."""
 
 import argparse
-from typing import get_args
+import os
+from dataclasses import fields
+from pathlib import Path
 
 from lit_mbldm.cli.arguments import Verbs, natural, positive
 from lit_mbldm.errors import InputError
 
 
 def add_sample(verbs: Verbs) -> None:
-    """`sample`: a picture of generated images."""
+    """`sample`: generated images."""
     parser = verbs.add_parser("sample", help="generate images from a model")
-    parser.add_argument("model", help="checkpoint, run's or entry's folder, name or org/repo")
+    parser.add_argument("model", help="checkpoint, folder of a run or entry, name or org/repo")
     parser.add_argument(
         "-n",
         type=positive,
-        help="number of images (default: 16; 6 a row of temperatures; 4 paths)",
+        help="number of images (default: 16; with several temperatures 6 each; with --path 4)",
     )
     parser.add_argument(
-        "--steps", type=positive, help="reverse steps (default: 50, or what suits it)"
+        "--steps", type=positive, help="reverse steps (default: the model's own, or 50)"
     )
     parser.add_argument("--seed", type=seed, default=0, help="whole number, or random (default: 0)")
     parser.add_argument("--batch-size", type=positive, default=16, help="images made at once")
     parser.add_argument(
-        "--sampler",
-        type=sampler,
-        help="ddpm (the paper's), ddim or dpm++ (default: ddpm, or what suits it)",
+        "--sampler", help="ddpm (the paper's), ddim or dpm++ (default: the model's own, or ddpm)"
     )
     parser.add_argument("--eta", type=float, help="noise of ddim, from 0 to 1 (default: 0)")
     parser.add_argument(
         "--temperature",
-        type=temperature,
         nargs="+",
-        help="of a categorical model, 0 or argmax for its most probable codewords (default: 1, or"
-        " what suits it); several make a row of images each",
+        default=[],
+        help="of a categorical model: a number from 0, or argmax for the most probable codewords"
+        " (default: the model's own, or 1). Several make a row of images each",
     )
     parser.add_argument(
         "--path",
@@ -55,34 +55,56 @@ def add_sample(verbs: Verbs) -> None:
     parser.set_defaults(run=_sample)
 
 
-def _sample(options: argparse.Namespace) -> None:
-    from lit_mbldm.cli.write_samples import run_sample
-
-    run_sample(options)
-
-
-def sampler(text: str) -> str:
-    """Name of a sampler."""
-    from lit_mbldm.processes.samplers import Sampler
-
-    if text not in get_args(Sampler):
-        names = ", ".join(get_args(Sampler))
-        raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {names})")
-    return text
-
-
-def temperature(text: str) -> float:
-    """A number from 0, or argmax."""
-    from lit_mbldm.processes.samplers import read_temperature
-
-    try:
-        return read_temperature(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(
-            f"expected numbers from 0, or argmax, got {text!r} (the model's name comes first)"
-        ) from error
-
-
 def seed(text: str) -> int | None:
     """A whole number from 0; None for a random one."""
     return None if text == "random" else natural(text)
+
+
+def _sample(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from lit_mbldm.pictures import check_path, grid, save
+    from lit_mbldm.processes.samplers import read_temperature
+    from lit_mbldm.storage.atomic import check_writable
+    from lit_mbldm.training.callbacks.drawing import diffusion_model
+    from lit_mbldm.training.callbacks.figures import draw_paths, draw_temperatures
+    from lit_mbldm.training.options import SampleOptions, fresh_seed
+    from lit_mbldm.zoo import load_pretrained
+
+    out, size = Path(arguments.out), arguments.batch_size
+    to_folder = arguments.out.endswith(os.sep) or out.is_dir()
+    _check_kind(arguments, to_folder)
+    temperatures = [read_temperature(text) for text in arguments.temperature]
+    (check_writable if to_folder else check_path)(out)
+    if to_folder and any(out.glob("*.png")):
+        raise InputError(f"{out} already holds pictures. Name another folder as --out.")
+    given = {field.name: getattr(arguments, field.name) for field in fields(SampleOptions)}
+    given["temperature"] = temperatures[0] if temperatures else None
+    given["seed"] = fresh_seed() if arguments.seed is None else arguments.seed
+    model = diffusion_model(load_pretrained(arguments.model, device=arguments.device))
+    options = model.settle(SampleOptions(**given))
+    if arguments.path is not None:
+        save(draw_paths(model, arguments.n or 4, options, arguments.path or None), out)
+    elif len(temperatures) > 1:
+        save(draw_temperatures(model, arguments.n or 6, temperatures, options, size, True), out)
+    else:
+        batches = model.batches(arguments.n or 16, options, size, progress=True)
+        if to_folder:
+            for number, image in enumerate(image for batch in batches for image in batch):
+                save(image, out / f"{number:06d}.png")
+        else:
+            save(grid(torch.cat(list(batches))), out)
+    print(arguments.out)
+
+
+def _check_kind(arguments: argparse.Namespace, to_folder: bool) -> None:
+    kinds = {
+        "a folder as --out": to_folder,
+        "--path": arguments.path is not None,
+        "several --temperature": len(arguments.temperature) > 1,
+    }
+    asked = [kind for kind, given in kinds.items() if given]
+    if len(asked) > 1:
+        raise InputError(f"Choose one of {' and '.join(asked)}: each makes another kind of output.")
+    if arguments.path is not None and arguments.refiner:
+        raise InputError("--path shows z_t as the codec decodes it: leave --refiner out.")

@@ -5,39 +5,34 @@ import shlex
 from pathlib import Path
 
 from lit_mbldm.cli.arguments import Verbs, positive
-from lit_mbldm.cli.config_files import shipped_configs
+from lit_mbldm.cli.config_files import own_configs
 
-_PREFIX = "own"  # of the configs for own images, one a size
 _BATCH = 32
 _LAST = "version_*/checkpoints/last*.ckpt"
 
 
 def add_train(verbs: Verbs) -> None:
     """`train`: a model of one's own images."""
-    parser = verbs.add_parser("train", help="from a folder of images to a model, in one command")
+    parser = verbs.add_parser("train", help="make a model of a folder of images, in one command")
     parser.add_argument("images", metavar="IMAGES", help="folder of images, zip or tar shards")
     parser.add_argument(
         "--size",
         type=int,
-        choices=_sizes(),
-        help="height and width of the images to learn (default: 64, on a GPU 128)",
+        choices=own_configs(),
+        help="height and width of the images to learn (default: 64; 128 on a GPU)",
     )
     parser.add_argument(
-        "--name", help="of its folders in data/ and runs/ (default: the images' and the size)"
+        "--name", help="name of its folders in data/ and runs/ (default: of IMAGES and the size)"
     )
-    parser.add_argument("--steps", type=positive, help="of training (default: the config's)")
+    parser.add_argument("--steps", type=positive, help="training steps (default: the config's)")
     parser.set_defaults(run=lambda options: _train(options, verbs))
-
-
-def _sizes() -> list[int]:
-    names = (name.removeprefix(_PREFIX) for name in shipped_configs())
-    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def _train(options: argparse.Namespace, verbs: Verbs) -> None:
     import torch
 
     from lit_mbldm.cli.trainer import run_trainer
+    from lit_mbldm.data.shards.manifest import Manifest
     from lit_mbldm.entries.entry_config import CONFIG
 
     size = options.size or (128 if torch.cuda.is_available() else 64)
@@ -51,21 +46,16 @@ def _train(options: argparse.Namespace, verbs: Verbs) -> None:
         _show(command)
         stage = verbs.choices[command[0]].parse_args(command[1:])
         stage.run(stage)
-    fit = ["fit", "--config", f"{_PREFIX}{size}", "--data.train", codes, "--model.codec", codec]
+    fit = ["fit", "--config", own_configs()[size], "--data.train", codes, "--model.codec", codec]
     fit += ["--score.reference", shards, "--trainer.logger.init_args.name", name]
-    fit += _few_images(Path(codes))
+    if (
+        count := Manifest.read(Path(codes)).count
+    ) < 2 * _BATCH:  # fewer than most configs' batches take
+        fit += ["--data.batch_size", str(min(count, _BATCH))]
     fit += ["--trainer.max_steps", str(options.steps)] if options.steps else []
     fit += ["--ckpt_path", "last"] if any(Path("runs", name).glob(_LAST)) else []
     _show(fit)
     run_trainer(fit)
-
-
-def _few_images(codes: Path) -> list[str]:
-    """A batch size where there are fewer images than most configs' batches take."""
-    from lit_mbldm.data.shards.manifest import Manifest
-
-    count = Manifest.read(codes).count
-    return ["--data.batch_size", str(min(count, _BATCH))] if count < 2 * _BATCH else []
 
 
 def _show(command: list[str]) -> None:

@@ -1,10 +1,8 @@
 """Lightning's own verbs, with errors short enough to read."""
 
 import atexit
-import difflib
-import inspect
+import logging
 import os
-import pkgutil
 import re
 import sys
 import warnings
@@ -15,12 +13,10 @@ import lightning as L
 from jsonargparse import ArgumentError
 from jsonargparse.typing import PositiveInt
 from lightning.fabric.plugins import CheckpointIO
-from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_mbldm.cli.config_files import expand_bases
-from lit_mbldm.cli.quiet import quieten
 from lit_mbldm.entries.shared_config import shared_config
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import leave
@@ -41,12 +37,26 @@ from lit_mbldm.training.resume.new_run import NewRun
 from lit_mbldm.training.resume.preemption import Preemption
 from lit_mbldm.training.resume.step_seeds import StepSeeds
 
+_NOISE = re.compile(r"\s*(Given value|Subtypes|Errors:|Does not validate|- Expected a <class)")
 # the section of a verb's settings, and what they make
 _GROUPS: dict[str, tuple[str, type[L.Callback]]] = {
     "test": ("score", ScoreSamples),
     "predict": ("samples", WriteSamples),
 }
-_NOISE = re.compile(r"\s*(Given value|Subtypes|Errors:|Does not validate|- Expected a <)")
+_RETURNED = {"test": "verbose", "predict": "return_predictions"}  # which the callbacks do
+# warnings that tell users of this package nothing
+_UNTOLD = (
+    # the data modules' lengths are exact: their streams share batches out among workers
+    r".*IterableDataset` has `__len__` defined",
+    # a checkpoint's state_dict, which test and predict load, holds the averaged weights
+    r".*WeightAveraging callback, but loading",
+    # checkpoints and runs may move, and other settings continue them
+    r"The dirpath has changed",
+    r"Be aware that when using `ckpt_path`, callbacks used to create",
+    # Lightning's and Inception's own use of torch
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"`torch\.jit\.\w+` is deprecated",
+)
 
 
 def run_trainer(argv: list[str]) -> None:
@@ -55,7 +65,10 @@ def run_trainer(argv: list[str]) -> None:
     Raises:
         InputError: arguments or a config that cannot be parsed.
     """
-    quieten()
+    for message in _UNTOLD:
+        warnings.filterwarnings("ignore", message=message)
+    adverts = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    adverts.addFilter(lambda record: not str(record.msg).startswith("💡 Tip"))
     sys.argv[1:] = expand_bases(argv)  # LightningCLI warns of arguments given in any other way
     try:
         _TrainerCLI(
@@ -65,18 +78,19 @@ def run_trainer(argv: list[str]) -> None:
             subclass_mode_data=True,
             save_config_kwargs={"config_filename": CONFIG_NAME, "overwrite": True},
         )
-    except ArgumentError as error:
-        raise InputError(_explain(str(error), argv[0])) from error
-    except MisconfigurationException as error:
-        raise InputError(str(error)) from error
-    except RuntimeError as error:
-        if "loading state_dict" not in str(error):
-            raise
-        raise InputError(_explain_weights(str(error))) from error
+    except (ArgumentError, MisconfigurationException) as error:
+        raise InputError(_explain(error, argv[0])) from error
     except ValueError as error:
         if "Does not validate" not in str(error):
             raise
-        raise InputError(_explain(str(error), argv[0])) from error
+        raise InputError(_explain(error, argv[0])) from error
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        raise InputError(
+            "The checkpoint does not fit the config's model. Give the config it was trained with,"
+            f" such as the resolved_config.yaml of its run.\n{str(error)[:600]}"
+        ) from error
 
 
 class _TrainerCLI(LightningCLI):
@@ -91,16 +105,6 @@ class _TrainerCLI(LightningCLI):
         """Build a parser that raises errors in place of printing a hundred options."""
         return super().init_parser(exit_on_error=False, **kwargs)
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The verbs, with the arguments that are not the user's."""
-        skipped = LightningCLI.subcommands()
-        for arguments in skipped.values():
-            arguments.add("weights_only")  # always True
-        skipped["test"].add("verbose")
-        skipped["predict"].add("return_predictions")
-        return skipped
-
     def _prepare_subcommand_parser(
         self, klass: type, subcommand: str, **kwargs: Any
     ) -> LightningArgumentParser:
@@ -112,6 +116,7 @@ class _TrainerCLI(LightningCLI):
         for verb, (group, callback) in _GROUPS.items():
             if verb == subcommand:
                 parser.add_lightning_class_args(callback, group)
+                parser.set_defaults({_RETURNED[verb]: False})
             else:
                 parser.add_argument(f"--{group}", type=dict, default={}, help=SUPPRESS)
         return parser
@@ -127,8 +132,11 @@ class _TrainerCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Check the checkpoint of a verb that draws samples, and leave training's config alone."""
-        if self.subcommand in _GROUPS:
-            _check_checkpoint(self.subcommand, self._get(self.config, "ckpt_path"))
+        if self.subcommand in _GROUPS and self._get(self.config, "ckpt_path") is None:
+            raise InputError(
+                f"`lightning {self.subcommand}` draws samples of a trained model: name a"
+                " checkpoint with --ckpt_path."
+            )
         if self.subcommand != "fit":
             self.save_config_callback = None
         self._preemption.take_signals()
@@ -192,7 +200,7 @@ class _TrainerCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Give the verbs that draw samples their numbers in place of data."""
-        arguments = super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
+        arguments: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         if subcommand not in _GROUPS:
             return arguments
         if not isinstance(self.model, DiffusionModule):
@@ -202,36 +210,9 @@ class _TrainerCLI(LightningCLI):
             )
         drawing = self._get(self.config_init, _GROUPS[subcommand][0])
         arguments["datamodule"] = drawing.numbers(self.datamodule)
-        arguments["verbose" if subcommand == "test" else "return_predictions"] = False
         return arguments
 
 
-def _check_checkpoint(verb: str, path: str | None) -> None:
-    if path is None:
-        raise InputError(
-            f"`lightning {verb}` draws samples of a trained model: name a checkpoint with"
-            " --ckpt_path."
-        )
-    if path != "last" and not get_filesystem(path).exists(path):
-        raise InputError(f"There is no checkpoint {path}. Name a file with --ckpt_path.")
-
-
-def _explain(message: str, verb: str) -> str:
-    text = "\n".join(line for line in message.splitlines() if not _NOISE.match(line))
-    found = re.search(r"class_path '([\w.]+)':\s+Option '(\w+)' is not accepted", message)
-    if found is None:
-        return f"{text}\nSee `lightning {verb} --help` and the files in configs/."
-    accepted = list(inspect.signature(pkgutil.resolve_name(found[1])).parameters)
-    close = difflib.get_close_matches(found[2], accepted, n=1)
-    hint = f"\nDid you mean {close[0]!r}?" if close else ""
-    return f"{text}\nIt accepts {', '.join(accepted)}.{hint}"
-
-
-def _explain_weights(message: str) -> str:
-    lines = [line.strip() for line in message.splitlines()[1:]]
-    more = f"\n  and {len(lines) - 3} more" if len(lines) > 3 else ""
-    shown = "\n  ".join(line[:200] for line in lines[:3])
-    return (
-        "The checkpoint does not fit the config's model. Give the config it was trained with, such"
-        f" as the resolved_config.yaml of its run.\n  {shown}{more}"
-    )
+def _explain(error: Exception, verb: str) -> str:
+    lines = [line for line in str(error).splitlines() if not _NOISE.match(line)]
+    return "\n".join([*lines, f"See `lightning {verb} --help`."])

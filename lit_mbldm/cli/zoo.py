@@ -6,28 +6,51 @@ from pathlib import Path
 from typing import Any
 
 from lit_mbldm.cli.arguments import Verbs, positive
-from lit_mbldm.cli.sample import sampler, temperature
 
 
-def add_export(verbs: Verbs) -> None:
-    """`export`: a checkpoint to an entry's folder."""
-    parser = verbs.add_parser("export", help="a model to a folder that can be pushed or shared")
+def add_zoo(verbs: Verbs) -> None:
+    """`export`, `push`, `pull`, `zoo` and `doctor`."""
+    _add_export(verbs)
+    push = verbs.add_parser("push", help="send a codec or model to the Hub, in one commit")
+    push.add_argument("model", metavar="MODEL", help="checkpoint, folder or name")
+    push.add_argument("repository", metavar="ORG/REPO", help="made where it is missing")
+    push.add_argument("--private", action="store_true", help="make a new repository private")
+    push.add_argument("--message", help="message of the commit")
+    push.add_argument("--revision", help="branch (default: main)")
+    push.add_argument("--dry-run", action="store_true", help="only list what would be sent")
+    push.set_defaults(run=_push)
+    pull = verbs.add_parser("pull", help="fetch a codec or model from the Hub, and check it")
+    pull.add_argument("name", metavar="ORG/REPO[@REVISION]")
+    pull.add_argument(
+        "out", metavar="OUT", nargs="?", type=Path, help="folder for a copy (default: the cache)"
+    )
+    pull.add_argument("--revision", help="branch, tag or commit (default: main)")
+    pull.set_defaults(run=_pull)
+    zoo = verbs.add_parser("zoo", help="list the entries that ship, or those on the Hub")
+    zoo.add_argument("--search", nargs="*", metavar="WORDS", help="list those on the Hub")
+    zoo.set_defaults(run=_zoo)
+    doctor = verbs.add_parser("doctor", help="show versions, devices and the Hub, and faults")
+    doctor.set_defaults(run=_doctor)
+
+
+def _add_export(verbs: Verbs) -> None:
+    parser = verbs.add_parser("export", help="write a model to a folder to push or share")
     parser.add_argument("model", metavar="MODEL", help="checkpoint, folder or name")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write")
     parser.add_argument(
-        "--name", help="that its card loads it by (default: the one it is pushed to)"
+        "--name", help="name that its card loads it by (default: the one it is pushed to)"
     )
     parser.add_argument("--license", help="of the weights, such as apache-2.0 or cc0-1.0")
     parser.add_argument("--data", help="what the model has seen, best as the Hub names it")
-    parser.add_argument("--terms", help="under which terms that data came")
-    parser.add_argument("--command", help="what made the model")
+    parser.add_argument("--terms", help="terms under which that data came")
+    parser.add_argument("--command", help="command that made the model")
     parser.add_argument(
         "--figures", type=Path, help="JSON list of {metric, value, data, command}, or scores.json"
     )
     parser.add_argument("--refiner", help="refiner for the model's samples, put in the folder too")
     parser.add_argument("--steps", type=positive, help="reverse steps that suit the model")
-    parser.add_argument("--sampler", type=sampler, help="sampler that suits it")
-    parser.add_argument("--temperature", type=temperature, help="temperature that suits it")
+    parser.add_argument("--sampler", help="sampler that suits it")
+    parser.add_argument("--temperature", help="temperature that suits it")
     parser.set_defaults(run=_export)
 
 
@@ -35,34 +58,17 @@ def _export(options: argparse.Namespace) -> None:
     from lit_mbldm.entries.about import read_figures_file
     from lit_mbldm.hub.export import export
 
-    facts: dict[str, Any] = {
-        name: getattr(options, name)
-        for name in ("license", "data", "terms", "command")
-        if getattr(options, name)
-    }
+    facts = _given(options, "license", "data", "terms", "command")
     if options.figures is not None:
         facts["figures"] = read_figures_file(options.figures)
-    sampling = {
-        name: getattr(options, name)
-        for name in ("steps", "sampler", "temperature")
-        if getattr(options, name) is not None
-    }
-    if sampling:
+    if sampling := _given(options, "steps", "sampler", "temperature"):
         facts["sampling"] = sampling
     export(options.model, options.out, facts, options.refiner, options.name)
     print(f"{options.out}: look at its README.md and samples.png, then `lit-mbldm push`.")
 
 
-def add_push(verbs: Verbs) -> None:
-    """`push`: a model to the Hub."""
-    parser = verbs.add_parser("push", help="a codec or model to the Hub, in one commit")
-    parser.add_argument("model", metavar="MODEL", help="checkpoint, folder or name")
-    parser.add_argument("repository", metavar="ORG/REPO", help="made where it is missing")
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument("--message", help="of the commit")
-    parser.add_argument("--revision", help="branch (default: main)")
-    parser.add_argument("--dry-run", action="store_true", help="list what would be sent")
-    parser.set_defaults(run=_push)
+def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(options, name))}
 
 
 def _push(options: argparse.Namespace) -> None:
@@ -92,34 +98,11 @@ def _push(options: argparse.Namespace) -> None:
         print(f"Commit {push.commit}: {push.url}")
 
 
-def add_pull(verbs: Verbs) -> None:
-    """`pull`: an entry from the Hub."""
-    parser = verbs.add_parser("pull", help="a codec or model from the Hub, checked")
-    parser.add_argument("name", metavar="ORG/REPO[@REVISION]")
-    parser.add_argument(
-        "out", metavar="OUT", nargs="?", type=Path, help="folder for a copy (default: the cache)"
-    )
-    parser.add_argument("--revision", help="branch, tag or commit (default: main)")
-    parser.set_defaults(run=_pull)
-
-
 def _pull(options: argparse.Namespace) -> None:
     from lit_mbldm.entries.fetch import pull
     from lit_mbldm.entries.load import parse_repository
 
     print(pull(*parse_repository(options.name, options.revision), options.out))
-
-
-def add_zoo(verbs: Verbs) -> None:
-    """`zoo`: what there is."""
-    parser = verbs.add_parser("zoo", help="the entries that ship, and those on the Hub")
-    parser.add_argument(
-        "--search",
-        nargs="*",
-        metavar="WORDS",
-        help="those on the Hub",
-    )
-    parser.set_defaults(run=_zoo)
 
 
 def _zoo(options: argparse.Namespace) -> None:
@@ -128,16 +111,7 @@ def _zoo(options: argparse.Namespace) -> None:
     print(list_shipped() if options.search is None else list_hub(" ".join(options.search)))
 
 
-def add_doctor(verbs: Verbs) -> None:
-    """`doctor`: what is wrong with this machine's installation."""
-    parser = verbs.add_parser("doctor", help="versions, devices, the Hub, and what is wrong")
-    parser.set_defaults(run=_doctor)
-
-
 def _doctor(options: argparse.Namespace) -> None:
     from lit_mbldm.doctor import run_doctor
 
     sys.exit(run_doctor())
-
-
-ZOO_VERBS = (add_export, add_push, add_pull, add_zoo, add_doctor)

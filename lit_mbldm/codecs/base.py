@@ -180,6 +180,12 @@ class ImageCodec(nn.Module):
 
         Raises:
             InputError: another shape or dtype, or sides that do not fit.
+
+        Example:
+            >>> from lit_mbldm.zoo import load_pretrained
+            >>> codec = load_pretrained("jpq-48")
+            >>> codec.encode(torch.zeros(2, 3, 64, 96, dtype=torch.uint8)).shape
+            torch.Size([2, 6, 8, 12])
         """
         check_images(images)
         S, h, w = self.latent_shape(images.shape[2], images.shape[3])
@@ -199,6 +205,12 @@ class ImageCodec(nn.Module):
 
         Raises:
             InputError: another shape, a code out of range, or a side below 1.
+
+        Example:
+            >>> from lit_mbldm.zoo import load_pretrained
+            >>> codec = load_pretrained("jpq-48")
+            >>> codec.decode(torch.zeros(2, 6, 8, 12, dtype=torch.uint8)).shape
+            torch.Size([2, 3, 64, 96])
         """
         return to_uint8(resize(self.reconstruct(codes), size))
 

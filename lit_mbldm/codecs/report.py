@@ -1,4 +1,4 @@
-"""What a codec costs and keeps: a table of figures, and a picture of its order.
+"""What a codec costs and keeps: a table of measurements, and a picture of its order.
 
 S codebooks of K codewords.
 """
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from lit_mbldm.codecs.base import ImageCodec
@@ -25,18 +24,16 @@ from lit_mbldm.metrics.codec_quality import (
     rank_correlation,
     ssim,
 )
-from lit_mbldm.pictures import save, to_pil
+from lit_mbldm.pictures import save, table
 
 _PANEL = 512
-_GAP = 12
-_CAPTION = 30
 _COORDINATES = (1, 2, 3)
 _SMALLEST = 7  # the window of SSIM
 
 
 @dataclass(frozen=True)
 class CodebookReport:
-    """Figures of one codebook.
+    """Measurements of one codebook.
 
     Attributes:
         name: of the code channel: `Y0`, `Cb`, `P3`.
@@ -59,7 +56,7 @@ class CodebookReport:
 
 @dataclass(frozen=True)
 class CodecReport:
-    """Figures of a codec on some images; `str` makes the table that the command prints.
+    """Measurements of a codec on some images; `str` makes the table that the command prints.
 
     Attributes:
         quantizer: the codec's name.
@@ -104,7 +101,7 @@ class CodecReport:
 def codec_report(
     codec: ImageCodec, images: Iterable[Tensor], picture: Path | None = None
 ) -> CodecReport:
-    """Measure a codec, and draw the first image as original, decoded and with shifted indices.
+    """Measure a codec, and show the first image as original, decoded and with shifted indices.
 
     Images whose sides are no multiples of the patch size are cropped around their centre.
 
@@ -116,27 +113,40 @@ def codec_report(
     Raises:
         InputError: no images, or one smaller than a patch or than 7×7.
     """
-    decibels, similarities, codes, first = [], [], [], None
+    quality: list[tuple[float, float]] = []
+    codes: list[Tensor] = []
     for image in images:
-        image = _crop(image, codec.patch_size)
-        first = image if first is None else first
-        code = codec.encode(image[None])
+        cropped = _crop(image, codec.patch_size)
+        if picture is not None and not codes:
+            _show(order_panels(codec, _crop(image, codec.patch_size, _PANEL)), picture)
+        code = codec.encode(cropped[None])
         decoded = codec.decode(code)[0]
-        decibels.append(psnr(image, decoded))
-        similarities.append(ssim(image, decoded))
+        quality.append((float(psnr(cropped, decoded)), float(ssim(cropped, decoded))))
         codes.append(code.flatten(2)[..., None])  # (1, S, hw, 1)
-    if first is None:
+    if not codes:
         raise InputError("No images to report on: give a folder or shards that hold some.")
-    if picture is not None:
-        _draw(order_panels(codec, _crop(first, codec.patch_size, _PANEL)), picture)
+    decibels, similarity = torch.tensor(quality, dtype=torch.float64).mean(0).tolist()
+    assert isinstance(codec, VectorQuantizedCodec)
+    usage = codebook_usage(torch.cat(codes, dim=2), codec.codebook_size)
+    books = zip(codec.code_names, usage.fraction, usage.perplexity, codec.codebooks(), strict=True)
     return CodecReport(
         quantizer=codec.quantizer,
         num_images=len(codes),
         bits_per_pixel=codec.bits_per_pixel,
         compression_ratio=24 / codec.bits_per_pixel,
-        psnr=float(torch.stack(decibels).mean()),
-        ssim=float(torch.stack(similarities).mean()),
-        codebooks=_codebook_reports(codec, torch.cat(codes, dim=2)),
+        psnr=decibels,
+        ssim=similarity,
+        codebooks=[
+            CodebookReport(
+                name,
+                float(used),
+                float(perplexity),
+                ordinality(codewords).tolist(),
+                rank_correlation(codewords),
+                _noise_errors(codewords),
+            )
+            for name, used, perplexity, codewords in books
+        ],
     )
 
 
@@ -156,19 +166,19 @@ def order_panels(codec: ImageCodec, image: Tensor, seed: int = 0) -> dict[str, T
     Returns:
         Four images (3, H, W) uint8 by caption: original, decoded, unsorted + 1, sorted + 1.
     """
-    last = codec.codebook_size - 1
+    K = codec.codebook_size
     codes = codec.encode(image[None]).long()  # (1, S, h, w)
+    flat = codes[0].flatten(1)  # (S, hw)
     generator = torch.Generator().manual_seed(seed)
-    unsorted = torch.empty_like(codes)
-    for site in range(codec.num_codes):
-        index_of = torch.randperm(last + 1, generator=generator).to(codes.device)  # sorted → not
-        shifted = (index_of[codes[:, site]] + 1).clamp_(max=last)
-        unsorted[:, site] = index_of.argsort()[shifted]
+    permutations = [torch.randperm(K, generator=generator) for _ in flat]
+    index_of = torch.stack(permutations).to(codes.device)  # (S, K), sorted → unsorted
+    shifted = (index_of.gather(1, flat) + 1).clamp(max=K - 1)
+    unsorted = index_of.argsort(1).gather(1, shifted).view_as(codes)
     panels = {"original": image}
     for caption, shown in {
         "decoded": codes,
         "every index + 1, unsorted": unsorted,
-        "every index + 1, sorted": (codes + 1).clamp_(max=last),
+        "every index + 1, sorted": (codes + 1).clamp(max=K - 1),
     }.items():
         decoded = codec.decode(shown)[0]
         panels[f"{caption}: {float(psnr(image, decoded)):.1f} dB"] = decoded
@@ -188,24 +198,6 @@ def _crop(image: Tensor, patch_size: int, largest: int | None = None) -> Tensor:
     return image[:, top : top + sides[0], left : left + sides[1]]
 
 
-def _codebook_reports(codec: ImageCodec, codes: Tensor) -> list[CodebookReport]:
-    assert isinstance(codec, VectorQuantizedCodec)
-    usage = codebook_usage(codes, codec.codebook_size)
-    return [
-        CodebookReport(
-            name,
-            float(used),
-            float(perplexity),
-            ordinality(codewords).tolist(),
-            rank_correlation(codewords),
-            _noise_errors(codewords),
-        )
-        for name, used, perplexity, codewords in zip(
-            codec.code_names, usage.fraction, usage.perplexity, codec.codebooks(), strict=True
-        )
-    ]
-
-
 def _noise_errors(codewords: Tensor) -> list[float]:
     index = torch.linspace(-1, 1, len(codewords))[:, None]
     return [noise_error(index, codewords)] + [
@@ -220,18 +212,9 @@ def _cell(value: float, form: str, width: int) -> str:
     return ("–" if math.isnan(value) else f"{value:{form}}").rjust(width)
 
 
-def _draw(panels: dict[str, Tensor], path: Path) -> None:
-    """Write panels side by side with their captions under them; small ones are enlarged."""
-    height, width = next(iter(panels.values())).shape[1:]
-    scale = max(_PANEL // max(height, width), 1)
-    height, width = height * scale, width * scale
-    column = max(width, _PANEL * 2 // 3)  # wide enough for a caption
-    size = (_GAP + len(panels) * (column + _GAP), _GAP + height + _CAPTION + _GAP)
-    sheet = Image.new("RGB", size, "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=20)
-    for i, (caption, panel) in enumerate(panels.items()):
-        centre = _GAP + i * (column + _GAP) + column // 2
-        shown = to_pil(panel).resize((width, height), Image.Resampling.NEAREST)
-        sheet.paste(shown, (centre - width // 2, _GAP))
-        pen.text((centre, _GAP + height + _CAPTION // 2 + 4), caption, "black", font, anchor="mm")
-    save(sheet, path)
+def _show(panels: dict[str, Tensor], path: Path) -> None:
+    """Write panels side by side, wide enough for their captions."""
+    images = torch.stack([*panels.values()])
+    scale = math.ceil(_PANEL / images.shape[-1])
+    enlarged = images.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+    save(table(enlarged[None], columns=[*panels]), path)

@@ -18,7 +18,12 @@ PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
 
 
 def list_pretrained() -> list[str]:
-    """Names of the entries that ship with the package."""
+    """Names of the entries that ship with the package.
+
+    Example:
+        >>> list_pretrained()
+        ['clothing-64', 'jpq-48', 'jpq-48+decoder', 'opq-32-8-8']
+    """
     return sorted(path.parent.name for path in ASSETS.glob(f"*/{CONFIG}"))
 
 
@@ -51,6 +56,11 @@ def load_pretrained(
         InputError: nothing of that name, an entry that is damaged or does not fit, or a device
             that cannot be used.
         OSError: the Hub fails.
+
+    Example:
+        >>> codec = load_pretrained("opq-32-8-8")
+        >>> codec.bits_per_pixel
+        0.75
     """
     module = _load(name, revision, cache_dir, local_files_only)
     try:

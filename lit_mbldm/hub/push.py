@@ -72,6 +72,9 @@ def push_pretrained(
         InputError: a model that does not load, no access, a repository with another kind of model,
             or a branch that somebody else moved meanwhile, which stays as it is.
         OSError: the Hub or the network fails; the branch stays as it was.
+
+    Example:
+        >>> push_pretrained("runs/mine/version_0", "org/repo", private=True)  # doctest: +SKIP
     """
     if not REPOSITORY.fullmatch(repo_id):
         raise InputError(

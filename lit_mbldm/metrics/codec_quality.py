@@ -1,4 +1,4 @@
-"""Figures of a codec: quality of its images, use and order of its codebooks.
+"""Metrics of a codec: quality of its images, use and order of its codebooks.
 
 B images, S codebooks of K codewords of d numbers each.
 """
@@ -47,20 +47,15 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
     Raises:
         InputError: shapes differ or are no RGB images, or another dtype.
+
+    Example:
+        >>> image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+        >>> psnr(image, image + 1)
+        tensor(48.1308, dtype=torch.float64)
     """
     _check_pair(a, b)
-    return _decibels((a.double() - b.double()).square())
-
-
-def wrapped_psnr(a: Tensor, b: Tensor) -> Tensor:
-    """PSNR with squared differences taken in uint8, modulo 256: larger than the truth.
-
-    Reproduces the PSNR column of Scribano et al. 2023, Table 1; for comparison with it only.
-    Arguments, result and errors as in `psnr`.
-    """
-    _check_pair(a, b)
-    difference = a - b
-    return _decibels((difference * difference).double())
+    squared_errors = (a.double() - b.double()).square()
+    return 10 * torch.log10(255**2 / squared_errors.flatten(-3).mean(-1))
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
@@ -78,6 +73,11 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
     Raises:
         InputError: shapes differ or are no RGB images, or another dtype.
+
+    Example:
+        >>> images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+        >>> ssim(images, images)
+        tensor([1., 1.])
     """
     _check_pair(a, b)
     if min(a.shape[-2:]) < _SSIM_WINDOW:
@@ -107,9 +107,9 @@ def codebook_usage(codes: Tensor, codebook_size: int) -> CodebookUsage:
         codes: (B, S, h, w) of any integer dtype, range [0, K-1].
         codebook_size: K.
     """
-    sites = codes.long().transpose(0, 1).flatten(1)  # (S, Bhw)
-    counts = torch.stack([site.bincount(minlength=codebook_size) for site in sites])
-    p = counts.double() / sites.shape[1]  # (S, K)
+    channels = codes.long().transpose(0, 1).flatten(1)  # (S, Bhw)
+    counts = torch.stack([channel.bincount(minlength=codebook_size) for channel in channels])
+    p = counts.double() / channels.shape[1]  # (S, K)
     return CodebookUsage(
         fraction=(p > 0).double().mean(1), perplexity=torch.special.entr(p).sum(1).exp()
     )
@@ -181,7 +181,3 @@ def _check_pair(a: Tensor, b: Tensor) -> None:
             "Expected two uint8 images of one shape (3, H, W) or (B, 3, H, W), got"
             f" {a.dtype} {tuple(a.shape)} and {b.dtype} {tuple(b.shape)}."
         )
-
-
-def _decibels(squared_errors: Tensor) -> Tensor:
-    return 10 * torch.log10(255**2 / squared_errors.flatten(-3).mean(-1))

