@@ -3,10 +3,10 @@
     python benchmarks/categorical_head.py [--batch-size 2] [--steps 3] [--device cpu]
 
 One training step of the paper's 52 M U-Net on 64×64×6 latents (512×512 images), Adam included:
-continuous, categorical (the paper's two terms), by cross-entropy (as `configs/small96_cat.yaml`)
-and by all of these terms. Times are medians of interleaved steps, on a CPU processor time of one
-thread; memory is the peak of a process of its own above what it holds before the model is built.
-Ratios are to the continuous step.
+continuous, categorical (the paper's two terms), by cross-entropy (as
+`configs/small96_categorical.yaml`) and by all of these terms. Times are medians of interleaved
+steps, on a CPU processor time of one thread; memory is the peak of a process of its own above what
+it holds before the model is built. Ratios are to the continuous step.
 """
 
 import argparse

@@ -7,7 +7,7 @@ from lit_mbldm.cli.arguments import Verbs, fraction, positive
 from lit_mbldm.errors import InputError
 
 _PATCH = 8  # pixels, of every codec that `codec fit` makes
-_CONFIGS = {64: "own64", 96: "small96_cat", 128: "own128", 192: "small192_cat"}
+_CONFIGS = {64: "own64", 96: "small96_categorical", 128: "own128", 192: "small192_categorical"}
 _CONFIGS |= {256: "own256", 512: "church_cat"}
 _SIZES = (
     f"of the configs, {', '.join(f'{name} is for {size}' for size, name in _CONFIGS.items())}, and"
