@@ -12,13 +12,13 @@ it holds before the model is built. Ratios are to the continuous step.
 import argparse
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 
 import torch
+from timing import medians
 
 from lit_mbldm.denoisers import UNet
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
@@ -95,20 +95,14 @@ def main() -> None:
                  "--batch-size", str(options.batch_size)]  # fmt: skip
         memory[name] = json.loads(subprocess.run(again, check=True, capture_output=True).stdout)
     clock = time.process_time if options.device == "cpu" else time.perf_counter
-    times: dict[str, list[float]] = {name: [] for name in NAMES}
     steps = {name: make_step(name, options.batch_size, options.device) for name in NAMES}
-    for number in range(options.steps + 1):
-        for name, step in steps.items():
-            start = clock()
-            step()
-            if number:  # the first warms up
-                times[name].append(clock() - start)
-    first = statistics.median(times["continuous"])
+    times = medians(steps, options.steps, clock)
+    first = times["continuous"]
     print(f"batch {options.batch_size}, {options.device}, {torch.get_num_threads()} threads,"
           f" bfloat16, medians of {options.steps} steps\n\n"
           "| step | s | time ratio | peak MiB | memory ratio |\n|---|---|---|---|---|")  # fmt: skip
     for name in NAMES:
-        seconds, peak = statistics.median(times[name]), memory[name]
+        seconds, peak = times[name], memory[name]
         print(f"| {name} | {seconds:.3f} | {seconds / first:.2f} | {peak / 2**20:.0f} |"
               f" {peak / memory['continuous']:.2f} |")  # fmt: skip
 
