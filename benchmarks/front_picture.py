@@ -15,7 +15,7 @@ from lit_mbldm.pictures import check_path, save, table, to_tensor
 from lit_mbldm.zoo import load_pretrained
 
 SIDE = 256
-LEFT, TOP = 145, 0  # of the square of the photograph that is shown
+LEFT, TOP = 118, 0  # of the square of the photograph that is shown
 
 
 def mosaic(images: Tensor, columns: int) -> Tensor:
