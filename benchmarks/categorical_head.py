@@ -49,13 +49,13 @@ def make_step(name: str, batch_size: int, device: str) -> Callable[[], None]:
     extra = () if name == "continuous" else (codec,)
     unet = UNet(6, process.output_channels(6)).to(device)
     optimizer = torch.optim.Adam(unet.parameters(), 1e-4)
-    codes = torch.randint(0, 256, (batch_size, 6, 64, 64), device=device)
+    z0 = torch.randint(0, 256, (batch_size, 6, 64, 64), device=device) / 127.5 - 1  # of indices
     t = torch.linspace(1, 1000, batch_size, device=device).long()
 
     def step() -> None:
         with torch.autocast(device, torch.bfloat16):
             streams = SampleStreams([(0, i) for i in range(batch_size)], device)
-            loss = process.loss(unet, process.index.to_latent(codes), t, streams, *extra).mean()
+            loss = process.loss(unet, z0, t, streams, *extra).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
