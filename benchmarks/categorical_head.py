@@ -3,24 +3,23 @@
     python benchmarks/categorical_head.py [--batch-size 2] [--steps 3] [--device cpu]
 
 One training step of the paper's 52 M U-Net on 64×64×6 latents (512×512 images), Adam included:
-continuous, categorical (the paper's two terms), by cross-entropy (as `configs/small96_cat.yaml`)
-and by all of these terms. Times are medians of interleaved steps, on a CPU processor time of one
-thread; memory is the peak of a process of its own above what it holds before the model is built.
-Ratios are to the continuous step.
+continuous, categorical (the paper's two terms), by cross-entropy (as
+`configs/small96_categorical.yaml`) and by all of these terms. Times are medians of interleaved
+steps, on a CPU processor time of one thread; memory is the peak of a process of its own above what
+it holds before the model is built. Ratios are to the continuous step.
 """
 
 import argparse
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 
 import torch
+from timing import medians
 
-from lit_mbldm.codecs import IndexLatent
 from lit_mbldm.denoisers import UNet
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.processes.randomness import SampleStreams
@@ -50,13 +49,13 @@ def make_step(name: str, batch_size: int, device: str) -> Callable[[], None]:
     process.to(device)
     unet = UNet(6, process.output_channels(6)).to(device)
     optimizer = torch.optim.Adam(unet.parameters(), 1e-4)
-    codes = torch.randint(0, 256, (batch_size, 6, 64, 64), device=device)
+    z0 = torch.randint(0, 256, (batch_size, 6, 64, 64), device=device) / 127.5 - 1  # of indices
     t = torch.linspace(1, 1000, batch_size, device=device).long()
 
     def step() -> None:
         with torch.autocast(device, torch.bfloat16):
             streams = SampleStreams([(0, i) for i in range(batch_size)], device)
-            loss = process.loss(unet, IndexLatent().to_latent(codes), t, streams).mean()
+            loss = process.loss(unet, z0, t, streams).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -96,20 +95,14 @@ def main() -> None:
                  "--batch-size", str(options.batch_size)]  # fmt: skip
         memory[name] = json.loads(subprocess.run(again, check=True, capture_output=True).stdout)
     clock = time.process_time if options.device == "cpu" else time.perf_counter
-    times: dict[str, list[float]] = {name: [] for name in NAMES}
     steps = {name: make_step(name, options.batch_size, options.device) for name in NAMES}
-    for number in range(options.steps + 1):
-        for name, step in steps.items():
-            start = clock()
-            step()
-            if number:  # the first warms up
-                times[name].append(clock() - start)
-    first = statistics.median(times["continuous"])
+    times = medians(steps, options.steps, clock)
+    first = times["continuous"]
     print(f"batch {options.batch_size}, {options.device}, {torch.get_num_threads()} threads,"
           f" bfloat16, medians of {options.steps} steps\n\n"
           "| step | s | time ratio | peak MiB | memory ratio |\n|---|---|---|---|---|")  # fmt: skip
     for name in NAMES:
-        seconds, peak = statistics.median(times[name]), memory[name]
+        seconds, peak = times[name], memory[name]
         print(f"| {name} | {seconds:.3f} | {seconds / first:.2f} | {peak / 2**20:.0f} |"
               f" {peak / memory['continuous']:.2f} |")  # fmt: skip
 

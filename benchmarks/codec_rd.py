@@ -9,83 +9,29 @@ the largest file, headers included, that is not above the rate. Figures are mean
 one --test, cut to whole patches: bits a pixel, true RGB PSNR (100 dB at most), SSIM (7×7 window)
 and MS-SSIM (from 176 pixels a side on). Milliseconds, of processor time on one
 thread, are medians over images of medians of three runs, from and to pixels in memory. Beside
-other processes they still swing: two JPQ-48 in one run differed by 40 %.
+other processes they still swing: two JPQ-48 in one run differed by 40 %. Needs the extra `bench`.
 """
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 
 import torch
-from PIL import AvifImagePlugin, Image
-from rd_coders import PATCH_PIXELS, QUALITIES, Coder, Photo, ours, pillow
-from rd_plot import Curve, draw
-from torch import Tensor
-from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+from coding import PATCH_PIXELS, QUALITIES, Coder, Photo, Point, measure, ours, pillow
+from PIL import AvifImagePlugin
+from rd_plot import draw
 from tqdm import tqdm
 
 from lit_mbldm.codecs.fitting.fit import fit_codec
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.entries.load import load_codec
-from lit_mbldm.metrics.codec_quality import psnr, ssim
-from lit_mbldm.pictures import check_path, save, to_tensor
+from lit_mbldm.pictures import check_path, to_tensor
 
 # bits of Y, Cb and Cr for the codecs that take the channels one by one
 RATES = {24: "8-8-8", 32: "16-8-8", 48: "32-8-8", 64: "48-8-8", 96: "64-16-16"}
 KINDS = ("PQ", "OPQ", "RQ", "JPQ")
-MS_SSIM_SIDE = 176  # five scales of an 11×11 window
-MAX_PSNR = 100.0  # equal images would have infinitely many dB
-
-
-@dataclass(frozen=True)
-class Point:
-    """One coder on one set of images: bits a pixel, dB, SSIMs, milliseconds, images above the rate.
-
-    MS-SSIM is nan where an image is too small for it.
-    """
-
-    coder: Coder
-    rate: float
-    psnr: float
-    ssim: float
-    ms_ssim: float
-    encode_ms: float
-    decode_ms: float
-    above: int
-
-
-def ms_ssim(a: Tensor, b: Tensor) -> float:
-    """Multi-scale SSIM (Wang et al. 2003) of R, G and B together; nan for small images."""
-    if min(a.shape[1:]) < MS_SSIM_SIDE:
-        return math.nan
-    pair = a[None].float(), b[None].float()
-    return float(multiscale_structural_similarity_index_measure(*pair, data_range=255.0))
-
-
-def measure(coder: Coder, photos: Sequence[Photo], progress: tqdm) -> Point:
-    """Take all figures of one coder."""
-    progress.set_description(f"{coder.name}, {coder.bits:g} bits")
-    coded, similarities = [], []
-    for photo in photos:
-        coded.append(coder.code(photo))
-        pair = coded[-1].image, photo.tensor
-        decibels = min(float(psnr(*pair)), MAX_PSNR)
-        similarities.append((decibels, float(ssim(*pair)), ms_ssim(*pair)))
-        progress.update()
-    decibels, one_scale, scales = (fmean(column) for column in zip(*similarities, strict=True))
-    return Point(
-        coder,
-        rate=fmean(c.rate for c in coded),
-        psnr=decibels,
-        ssim=one_scale,
-        ms_ssim=scales,
-        encode_ms=median(c.encode_ms for c in coded),
-        decode_ms=median(c.decode_ms for c in coded),
-        above=sum(c.above for c in coded),
-    )
 
 
 def table(points: Sequence[Point], num_images: int) -> str:
@@ -107,33 +53,6 @@ def table(points: Sequence[Point], num_images: int) -> str:
                 f" of {num_images} images are above {p.coder.bits / PATCH_PIXELS:g} bits a pixel."
             )
     return "\n".join([*lines, "", *notes] if notes else lines)
-
-
-def picture(points: Sequence[Point], title: str) -> Image.Image:
-    """PSNR and MS-SSIM, or SSIM where images are small, over the rate."""
-    multi = not any(math.isnan(p.ms_ssim) for p in points)
-
-    def curves(figure: Callable[[Point], float]) -> list[Curve]:
-        by_name: dict[str, list[Point]] = {}
-        for point in sorted(points, key=lambda p: p.rate):
-            by_name.setdefault(point.coder.curve or point.coder.name, []).append(point)
-        return [
-            Curve(
-                name,
-                [(p.rate, figure(p)) for p in own],
-                hollow=[p.above > 0 for p in own],
-                thick=name in KINDS,
-                mark=own[0].coder.curve is None,
-            )
-            for name, own in by_name.items()
-        ]
-
-    return draw(
-        title,
-        curves(lambda p: p.psnr),
-        curves(lambda p: p.ms_ssim if multi else p.ssim),
-        "MS-SSIM" if multi else "SSIM",
-    )
 
 
 def fitted(train: Sequence[Path], max_patches: int) -> list[Coder]:
@@ -189,7 +108,7 @@ def main() -> None:
         path = options.picture
         if i > 0:
             path = path.with_name(f"{path.stem}_{name}{path.suffix}")
-        save(picture(points, title), path)
+        draw(points, title, path)
         print(f"Picture: {path}", flush=True)
 
 

@@ -4,21 +4,18 @@ python benchmarks/codec_table.py --train MCM_FOLDER --test SIPI_FOLDER [--kodak 
 """
 
 import argparse
-import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 import torch
+from coding import Coder, Photo, ours, pillow
 from torch import Tensor
 from tqdm import tqdm
 
-from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.codecs.fitting.quantizers import fit_patch_codec
-from lit_mbldm.data.sources.images import IMAGE_SUFFIXES, load_rgb, to_array
+from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.metrics.codec_quality import psnr, ssim
-from lit_mbldm.pictures import to_pil
 
 IMAGES = ("baboon", "peppers", "lenna")
 # The paper's PSNR and SSIM for baboon, peppers, lenna.
@@ -28,10 +25,8 @@ PAPER = {
     "OPQ-32-8-8": ((29.12, 0.62), (31.56, 0.72), (32.35, 0.78)),
     "RQ-32-8-8": ((29.22, 0.64), (31.97, 0.75), (32.81, 0.81)),
 }
-RATE = 0.75
-SSIM_MARK, PSNR_MARK = 0.015, 0.3
-
-Compress = Callable[[Tensor], tuple[Tensor, float]]  # image -> decoded image, bits a pixel
+BITS, PATCH = 48, 8  # of the files beside: 48 bits for 8×8 pixels
+SSIM_MARK, PSNR_MARK = 0.015, 0.3  # differences that count as agreement
 
 
 def wrapped_psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -53,11 +48,11 @@ class Figures:
     ssim: float
 
     @classmethod
-    def measure(cls, image: Tensor, compress: Compress) -> "Figures":
-        """Compress an image (3, H, W) uint8 and compare."""
-        decoded, rate = compress(image)
-        values = (float(f(image, decoded)) for f in (psnr, wrapped_psnr, ssim))
-        return cls(rate, *values)
+    def measure(cls, coder: Coder, photo: Photo) -> "Figures":
+        """Code an image and compare."""
+        coded = coder.code(photo)
+        values = (float(f(photo.tensor, coded.image)) for f in (psnr, wrapped_psnr, ssim))
+        return cls(coded.rate, *values)
 
     @classmethod
     def mean(cls, figures: list["Figures"]) -> "Figures":
@@ -66,42 +61,9 @@ class Figures:
         return cls(*(fmean(getattr(f, name) for f in figures) for name in names))
 
 
-def patch_codec(codec: PatchCodec) -> Compress:
-    """Compress with a fitted codec."""
-    return lambda image: (codec.decode(codec.encode(image[None]))[0], codec.bits_per_pixel)
-
-
-def pillow_codec(file_format: str) -> Compress:
-    """Compress with Pillow to the largest file of at most 0.75 bits a pixel."""
-
-    def compress(image: Tensor) -> tuple[Tensor, float]:
-        pixels = image.shape[1] * image.shape[2]
-        low, high = 1, 96  # quality `low` fits (or is the least), `high` does not
-        while high - low > 1:
-            middle = (low + high) // 2
-            fits = 8 * len(_save(image, file_format, middle)) <= RATE * pixels
-            low, high = (middle, high) if fits else (low, middle)
-        data = _save(image, file_format, low)
-        return load_image(data), 8 * len(data) / pixels
-
-    return compress
-
-
-def _save(image: Tensor, file_format: str, quality: int) -> bytes:
-    buffer = io.BytesIO()
-    to_pil(image).save(buffer, file_format, quality=quality, optimize=True)
-    return buffer.getvalue()
-
-
-def load_image(data: bytes) -> Tensor:
-    """Decode a file to (3, H, W) uint8."""
-    return torch.from_numpy(to_array(load_rgb(data)).copy())
-
-
-def load_folder(folder: Path) -> dict[str, Tensor]:
+def load_folder(folder: Path) -> dict[str, Photo]:
     """Every image of a folder by its stem."""
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    return {path.stem: load_image(path.read_bytes()) for path in paths}
+    return {Path(name).stem: Photo(image, PATCH) for name, image in read_images(folder).items()}
 
 
 def row(codec: str, image: str, found: Figures, paper: tuple[float, float] | None = None) -> str:
@@ -134,27 +96,28 @@ def main() -> None:
     kodak_folder = options.kodak or options.test.resolve().parent / "kodak"
     kodak = load_folder(kodak_folder) if kodak_folder.is_dir() else {}
 
-    train = list(load_folder(options.train).values())
-    codecs: dict[str, Compress] = {}
+    train = [photo.tensor for photo in load_folder(options.train).values()]
+    coders: list[Coder] = []
     progress = tqdm(PAPER, unit="codec")
     for name in progress:
         progress.set_description(f"fitting {name}")
         codec = fit_patch_codec(train, name, max_patches=options.max_patches, seed=options.seed)
-        codecs[name] = patch_codec(codec)
-    codecs |= {"JPEG": pillow_codec("JPEG"), "WebP": pillow_codec("WEBP")}
+        coders.append(ours(name, codec))
+    coders += [pillow("JPEG", BITS), pillow("WebP", BITS)]
 
     print("| codec | image | bits a pixel | PSNR | PSNR, wrapped | paper | SSIM | paper |")
     print("|---|---|---|---|---|---|---|---|")
     wrapped_off, ssim_off = {}, {}
-    for name, compress in codecs.items():
+    for coder in coders:
+        name = coder.name
         for i, image in enumerate(IMAGES):
-            found, paper = Figures.measure(tests[image], compress), PAPER.get(name)
+            found, paper = Figures.measure(coder, tests[image]), PAPER.get(name)
             print(row(name, image, found, paper[i] if paper else None))
             if paper:
                 wrapped_off[f"{name} {image}"] = found.wrapped - paper[i][0]
                 ssim_off[f"{name} {image}"] = found.ssim - paper[i][1]
         if kodak:
-            mean = Figures.mean([Figures.measure(image, compress) for image in kodak.values()])
+            mean = Figures.mean([Figures.measure(coder, photo) for photo in kodak.values()])
             print(row(name, "Kodak, mean", mean))
     print()
     print(verdict("SSIM", ssim_off, SSIM_MARK))

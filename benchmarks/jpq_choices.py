@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from coding import Photo
 from torch import Tensor
 from tqdm import tqdm
 
@@ -17,11 +18,10 @@ from lit_mbldm.codecs.fitting.fit import fit_codec
 from lit_mbldm.codecs.fitting.joint import fit_joint_codec
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.metrics.codec_quality import psnr, ssim
-from lit_mbldm.pictures import to_tensor
 
 SIDE = 16  # pixels a side that all variants' patches divide
 CHOICES: dict[str, dict[str, Any]] = {
-    "JPQ-48: overlapping patches of 8×8, 16 numbers a codeword, 20 turns": {},
+    "JPQ-48: overlapping patches of 8×8, 16 numbers a codeword, 20 rounds": {},
     "seed 1": {"seed": 1},
     "seed 2": {"seed": 2},
     "patches that do not overlap": {"lapped": False},
@@ -29,16 +29,15 @@ CHOICES: dict[str, dict[str, Any]] = {
     "12 numbers a codeword": {"sub_dim": 12},
     "24 numbers a codeword": {"sub_dim": 24},
     "32 numbers a codeword, all there are": {"sub_dim": 32},
-    "rotation left as dealt out (no turns)": {"alternations": 0},
-    "60 turns": {"alternations": 60},
+    "rotation left as dealt out (no rounds)": {"alternations": 0},
+    "60 rounds": {"alternations": 60},
     "patches of 16×16, 24 codes": {"quantizer": "JPQ-192", "patch_size": 16},
 }
 
 
 def load(folder: Path) -> list[Tensor]:
     """Images of a folder, cut to sides that every variant takes."""
-    images = [to_tensor(image) for image in read_images(folder).values()]
-    return [i[:, : i.shape[1] // SIDE * SIDE, : i.shape[2] // SIDE * SIDE] for i in images]
+    return [Photo(image, SIDE).tensor for image in read_images(folder).values()]
 
 
 def row(name: str, codec: ImageCodec, seconds: float, images: list[Tensor]) -> str:

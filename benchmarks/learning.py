@@ -179,7 +179,7 @@ class Scorer:
 
 
 def draw_marginal(codes: Tensor, count: int) -> Tensor:
-    """Draw each code of an image from a random image's same site."""
+    """Draw each code of an image from a random image's same position."""
     return codes.gather(0, torch.randint(len(codes), (count, *codes.shape[1:])))
 
 

@@ -8,9 +8,11 @@ on a CPU processor time of one thread.
 """
 
 import argparse
+import itertools
 import time
 
 import torch
+from timing import medians
 from torch.utils.flop_counter import FlopCounterMode
 
 from lit_mbldm.denoisers import UNet
@@ -40,18 +42,18 @@ def seconds(model: DiffusionModule, batch_size: int, device: str) -> float:
     codes = torch.randint(0, 256, (batch_size, 6, 64, 64), dtype=torch.uint8, device=device)
     batch = {"codes": codes, "index": torch.arange(batch_size)}
     clock = time.process_time if device == "cpu" else time.perf_counter
-    times = []
-    for step in range(6):
-        start = clock()
+    steps = itertools.count()
+
+    def step() -> None:
         with torch.autocast(device, torch.bfloat16):
-            loss = model.loss(batch, (step,), model.train_by_time)
+            loss = model.loss(batch, (next(steps),), model.train_by_time)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         if device == "cuda":
             torch.cuda.synchronize()
-        times.append(clock() - start)
-    return sorted(times[1:])[2] / batch_size
+
+    return medians({"step": step}, 5, clock)["step"] / batch_size
 
 
 def main() -> None:

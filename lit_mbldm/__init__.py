@@ -1,4 +1,4 @@
-"""Diffusion on model-based latents: a classical codec, and a diffusion model of its codes."""
+"""Image generators on a small budget: a codec turns images into codes, diffusion learns them."""
 
 import importlib.metadata
 from typing import TYPE_CHECKING, Any

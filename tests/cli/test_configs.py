@@ -20,9 +20,16 @@ from lit_mbldm.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
-PAPER = [f"{data}_{kind}" for data in ("church", "cat") for kind in ("cont", "cat", "refiner")]
-BEST = ["church_best", "cat_best", "small96_best", "small192_best"]
-SMALL = [f"small{size}_{kind}" for size in (96, 192) for kind in ("cont", "cat", "refiner")]
+KINDS = ("continuous", "categorical", "refiner")
+PAPER = ["church_continuous", "church_cat", "church_refiner"]
+PAPER += [f"lsun_cat_{kind}" for kind in KINDS]
+SMALL = [f"small{size}_{kind}" for size in (96, 192) for kind in KINDS]
+BEST = {
+    "church_best": "church_cat",
+    "lsun_cat_best": "lsun_cat_categorical",
+    "small96_best": "small96_categorical",
+    "small192_best": "small192_categorical",
+}
 
 
 QUICK = {
@@ -119,7 +126,7 @@ def test_any_multiple_of_8_trains_and_samples(
 
 
 def test_the_sixteen_configs_exist() -> None:
-    assert set(PAPER + SMALL + BEST) <= set(NAMES)
+    assert {*PAPER, *SMALL, *BEST} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -152,7 +159,7 @@ def test_the_papers_settings(name: str, resolve: Any) -> None:
     config = resolve(named(name))
     trainer, data, model = config["trainer"], config["data"], config["model"]
     arguments = model["init_args"]
-    kind = name.split("_")[1]
+    data_set, kind = name.removeprefix("lsun_").split("_")
     assert config["seed_everything"] == 0
     assert (trainer["max_steps"], arguments["learning_rate"]) == (
         (100_000, 2e-3) if kind == "refiner" else (1_000_000, 1e-4)
@@ -161,7 +168,7 @@ def test_the_papers_settings(name: str, resolve: Any) -> None:
     assert trainer["gradient_clip_val"] == 1.0
     assert (trainer["devices"], data["init_args"]["batch_size"]) == (1, 64)
     assert data["init_args"]["horizontal_flip"]
-    assert data["init_args"]["train"] == f"data/{name.split('_')[0]}_512"
+    assert data["init_args"]["train"] == f"data/{data_set}_512"
     assert data["init_args"]["cache_dir"] == (None if kind == "refiner" else "data/codes")
     assert arguments["codec"] == "opq-32-8-8"
     assert arguments["betas"] == [0.9, 0.99]
@@ -181,7 +188,7 @@ def test_the_papers_settings(name: str, resolve: Any) -> None:
     assert process.pop("codebook_size") is None
     assert process == (
         {"objective": "eps"}
-        if kind == "cont"
+        if kind == "continuous"
         else {
             "latent_weight": 1.0,
             "image_weight": 1.0,
@@ -196,15 +203,15 @@ def test_the_papers_settings(name: str, resolve: Any) -> None:
 
 def test_parameter_counts_are_those_of_the_notes(resolve: Any) -> None:
     networks = {}
-    for kind, key in (("cont", "denoiser"), ("cat", "denoiser"), ("refiner", "network")):
+    for kind, key in (("continuous", "denoiser"), ("cat", "denoiser"), ("refiner", "network")):
         config = resolve(named(f"church_{kind}"))
         with torch.device("meta"):
             networks[kind] = build(config["model"]["init_args"][key])
-    assert isinstance(networks["cont"], UNet)
+    assert isinstance(networks["continuous"], UNet)
     assert isinstance(networks["refiner"], RefinerUNet)
-    assert count(networks["cont"]) == pytest.approx(51.7e6, rel=0.02)
+    assert count(networks["continuous"]) == pytest.approx(51.7e6, rel=0.02)
     head = (1536 - 6) * (80 + 1)  # the categorical head's further channels, weights and biases
-    assert count(networks["cat"]) - count(networks["cont"]) == head
+    assert count(networks["cat"]) - count(networks["continuous"]) == head
     assert count(networks["refiner"]) == pytest.approx(1.7e6, rel=0.05)
 
 
@@ -221,7 +228,7 @@ def test_the_small_ones_use_what_learns_fastest(name: str, resolve: Any) -> None
         assert (arguments["learning_rate"], arguments["warmup_steps"]) == (2e-3, 100)
     process = arguments["process"]["init_args"]
     assert process["schedule"] == "cosine"
-    if name.endswith("_cont"):
+    if name.endswith("_continuous"):
         assert process["objective"] == "v"
         return
     weights = [process[f"{term}_weight"] for term in ("latent", "image", "cross_entropy")]
@@ -233,11 +240,11 @@ def test_the_small_ones_use_what_learns_fastest(name: str, resolve: Any) -> None
 
 @pytest.mark.parametrize("name", BEST)
 def test_the_best_ones_change_the_codec_and_the_process_alone(name: str, resolve: Any) -> None:
-    config, other = resolve(named(name)), resolve(named(name.replace("best", "cat")))
+    config, other = resolve(named(name)), resolve(named(BEST[name]))
     codec = "jpq-48+decoder" if name == "small96_best" else "jpq-48"
     assert config["model"]["init_args"].pop("codec") == codec
     assert other["model"]["init_args"].pop("codec") == "opq-32-8-8"
-    best = resolve(named("small96_cat"))["model"]["init_args"]
+    best = resolve(named("small96_categorical"))["model"]["init_args"]
     assert config["model"]["init_args"].pop("process") == best["process"]
     other["model"]["init_args"].pop("process")
     config["trainer"]["logger"] = other["trainer"]["logger"]
@@ -260,9 +267,9 @@ def test_options_override_inherited_keys(verb: str, resolve: Any) -> None:
 
 def test_a_block_keeps_the_inherited_keys_it_does_not_name(tmp_path: Path, resolve: Any) -> None:
     mine = tmp_path / "mine.yaml"
-    base = f"base: {named('cat_cat')}\n"
+    base = f"base: {named('lsun_cat_categorical')}\n"
     mine.write_text(f"trainer: {{devices: 2}}\ndata: {{init_args: {{batch_size: 32}}}}\n{base}")
-    expected = resolve(named("cat_cat"))
+    expected = resolve(named("lsun_cat_categorical"))
     expected["trainer"]["devices"] = 2
     expected["data"]["init_args"]["batch_size"] = 32
     assert resolve(mine) == expected

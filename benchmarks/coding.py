@@ -1,22 +1,28 @@
 """Coding test images with our codecs and with Pillow's file formats, timed."""
 
 import io
+import math
 import time
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import TypeVar
 
 from PIL import Image
 from torch import Tensor
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+from tqdm import tqdm
 
 from lit_mbldm.codecs import ImageCodec
+from lit_mbldm.metrics.codec_quality import psnr, ssim
 from lit_mbldm.pictures import to_tensor
 
 PATCH_PIXELS = 64
 QUALITIES = {"JPEG": range(1, 101), "WebP": range(101), "AVIF": range(101)}
 RUNS = 3
+MS_SSIM_SIDE = 176  # five scales of an 11×11 window
+MAX_PSNR = 100.0  # equal images would have infinitely many dB
 
 T = TypeVar("T")
 
@@ -102,3 +108,51 @@ def timed(task: Callable[[], T]) -> tuple[T, float]:
         result = task()
         milliseconds.append(1e3 * (time.process_time() - start))
     return result, median(milliseconds)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One coder on one set of images: bits a pixel, dB, SSIMs, milliseconds, images above the rate.
+
+    MS-SSIM is nan where an image is too small for it.
+    """
+
+    coder: Coder
+    rate: float
+    psnr: float
+    ssim: float
+    ms_ssim: float
+    encode_ms: float
+    decode_ms: float
+    above: int
+
+
+def ms_ssim(a: Tensor, b: Tensor) -> float:
+    """Multi-scale SSIM (Wang et al. 2003) of R, G and B together; nan for small images."""
+    if min(a.shape[1:]) < MS_SSIM_SIDE:
+        return math.nan
+    pair = a[None].float(), b[None].float()
+    return float(multiscale_structural_similarity_index_measure(*pair, data_range=255.0))
+
+
+def measure(coder: Coder, photos: Sequence[Photo], progress: tqdm) -> Point:
+    """Take all figures of one coder."""
+    progress.set_description(f"{coder.name}, {coder.bits:g} bits")
+    coded, similarities = [], []
+    for photo in photos:
+        coded.append(coder.code(photo))
+        pair = coded[-1].image, photo.tensor
+        decibels = min(float(psnr(*pair)), MAX_PSNR)
+        similarities.append((decibels, float(ssim(*pair)), ms_ssim(*pair)))
+        progress.update()
+    decibels, one_scale, scales = (fmean(column) for column in zip(*similarities, strict=True))
+    return Point(
+        coder,
+        rate=fmean(c.rate for c in coded),
+        psnr=decibels,
+        ssim=one_scale,
+        ms_ssim=scales,
+        encode_ms=median(c.encode_ms for c in coded),
+        decode_ms=median(c.decode_ms for c in coded),
+        above=sum(c.above for c in coded),
+    )
