@@ -1,6 +1,7 @@
 """Shards, tags, manifests and notes that are damaged or made to do harm, through every reader."""
 
 import contextlib
+import hashlib
 import io
 import json
 import random
@@ -22,15 +23,16 @@ from lit_mbldm.data.loading.in_memory import StoredCodes
 from lit_mbldm.data.prepare.encode import encode_shards
 from lit_mbldm.data.prepare.shard_folder import UNFINISHED, Part, ShardFolder
 from lit_mbldm.data.prepare.write_shards import write_shards
-from lit_mbldm.data.shards.decoders import CodeDecoder, dump_codes, load_codes
 from lit_mbldm.data.shards.locate import open_shards
 from lit_mbldm.data.shards.manifest import MANIFEST, Manifest
+from lit_mbldm.data.shards.members import CodeReader, dump_codes
 from lit_mbldm.data.sources.archives import open_source
 from lit_mbldm.data.sources.images import ImageError
 from lit_mbldm.errors import InputError
 
 BLOCK = tarfile.BLOCKSIZE
 SHARD = "codes-000001.tar"
+NONE = hashlib.sha256()
 CODES = np.arange(8, dtype=np.uint8).reshape(2, 1, 2, 2)
 
 
@@ -114,7 +116,7 @@ def test_hostile_members_end_a_shard_and_no_reader_hangs(kind: str, tmp_path: Pa
     shard.write_bytes(tag() + GOOD + HOSTILE[kind] + END)
     with pytest.warns(UserWarning, match=r"(truncated|corrupt).* at byte \d+"):
         shards = open_shards(shard)
-    kept = StoredCodes(shards, 2, 1.0)
+    kept = StoredCodes(shards, CodeReader((1, 2, 2)), 1.0)
     assert kept.index.tolist() == [0]
     assert torch.equal(kept.codes[0], torch.from_numpy(CODES))
     assert list(streamed(shard)) == [0]
@@ -190,10 +192,10 @@ def test_single_bit_flips_of_a_header_give_the_codes_or_an_error() -> None:
             data = bytearray(good)
             data[position] ^= 1 << bit
             with contextlib.suppress(ImageError):
-                assert np.array_equal(CodeDecoder((1, 2, 2)).variants(bytes(data)), CODES)
+                assert np.array_equal(CodeReader((1, 2, 2)).variants(bytes(data)), CODES)
     for data in (good[:-1], good + b"\0", good[:60]):
         with pytest.raises(ImageError, match=r"no readable \.npy"):
-            load_codes(data)
+            CodeReader((1, 2, 2)).variants(data)
 
 
 def epoch_of(module: ShardDataModule) -> set[int]:
@@ -233,27 +235,28 @@ def test_a_skipped_sample_does_not_hide_changed_ones(
         shard.write_bytes(data)
     with pytest.raises(InputError, match=r"images-000001\.tar differs from the sha256"):
         encode_shards(image_shards, tmp_path / "out", codec, max_skipped=1)
-    kept = StoredCodes(open_shards(code_shards), 2, 0.25)
+    kept = StoredCodes(open_shards(code_shards), CodeReader((1, 2, 2)), 0.25)
     assert not set(kept.index.tolist()) & set(range(10, 20))
     for folder in (code_shards, image_shards):
         assert not set(streamed(folder)) & set(range(10, 20))
         module = ShardDataModule(str(folder), str(folder), batch_size=10)
         module.setup("fit")
         for loader in (module.train_dataloader(), module.val_dataloader()):
-            with pytest.raises(InputError, match="10 samples could not be read"):
+            with pytest.raises(InputError, match="10 of 40 could not be used"):
                 list(loader)
 
 
 def test_a_local_shard_is_hashed_once(code_shards: Path, monkeypatch) -> None:
     hashed = []
-    reading = "lit_mbldm.data.shards.reading"
-    monkeypatch.setattr(f"{reading}._known", {})
-    monkeypatch.setattr(f"{reading}._sha256", lambda s: hashed.append(s.name) or "")
+    monkeypatch.setattr("lit_mbldm.data.shards.reading._known", {})
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda s, _: hashed.append(s.name) or hashlib.sha256()
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(2):
             streamed(code_shards)
-    assert sorted(set(hashed)) == [str(path) for path in sorted(code_shards.glob("*.tar"))]
+    assert sorted(hashed) == [str(path) for path in sorted(code_shards.glob("*.tar"))]
 
 
 VALUES = (None, True, -1, 0, 1, 2.5, 10**30, "x", "", [], [[]], {}, [1, 2], {"name": 1})

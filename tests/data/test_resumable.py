@@ -1,24 +1,21 @@
 import warnings
 
 import pytest
+import torch
 
-from lit_mbldm.data.loading.crops import CropStream
-from lit_mbldm.data.loading.resumable import ResumableLoader
+from lit_mbldm.data.loading.indexed import IndexedStream
+from lit_mbldm.data.loading.loader import ResumableLoader
 
 
-class Numbers:
-    """A cropper for tests: the crop's number."""
+class Numbers(IndexedStream):
+    """The samples' numbers."""
 
-    seed = 0
-
-    def __call__(self, epoch, number):
-        import torch
-
-        return torch.tensor([number])
+    def batch(self, numbers: range) -> dict:
+        return {"index": torch.tensor(numbers)}
 
 
 def loader(batch_size: int, world_size: int = 1, moved: list[int] | None = None, crops: int = 48):
-    stream = CropStream(Numbers(), crops, batch_size, 0, world_size)
+    stream = Numbers("numbers", crops, batch_size, 0, world_size, 0)
     return ResumableLoader(stream, lambda: 0, move=[].append if moved is None else moved.append)
 
 

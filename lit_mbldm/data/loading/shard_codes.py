@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from lit_mbldm.data.prepare.codec import Codec
-from lit_mbldm.data.shards.decoders import ImageDecoder, dump_codes
 from lit_mbldm.data.shards.locate import Shard
 from lit_mbldm.data.shards.manifest import FORMAT
+from lit_mbldm.data.shards.members import ImageReader, dump_codes
 from lit_mbldm.data.shards.reading import LostShardError, Sample, read_span, whole
 from lit_mbldm.data.shards.skips import SkipLog
-from lit_mbldm.data.shards.tar_writer import CODEC_MEMBER
+from lit_mbldm.data.shards.tar import CODEC_MEMBER
 from lit_mbldm.data.sources.images import ImageError
 from lit_mbldm.errors import InputError
 
@@ -177,6 +177,6 @@ def _decode(sample: Sample) -> _Decoded | ImageError:
     if not folders[0] or ".." in folders:
         return ImageError("its name leads out of the folder that the codes are unpacked in")
     try:
-        return _Decoded(key, ImageDecoder()(sample.data, None))
+        return _Decoded(key, ImageReader()(sample.data, None))
     except ImageError as error:
         return error
