@@ -87,11 +87,9 @@ class CodeReader:
         """
         head, _, codes = data.partition(b"\n")
         V = self._heads.get(head[10:].rstrip(b" "), 0)
-        version_1 = (
-            head[:8] == b"\x93NUMPY\x01\x00"
-            and int.from_bytes(head[8:10], "little") == len(head) - 9
-        )
-        if not V or not version_1 or len(codes) != V * math.prod(self.shape):
+        length = int.from_bytes(head[8:10], "little")
+        right = head[:8] == _NPY and length == len(head) - 9
+        if not V or not right or len(codes) != V * math.prod(self.shape):
             raise ImageError(f"no readable .npy of codes, uint8 (1 or 2, *{self.shape})")
         array = np.frombuffer(codes, np.uint8).reshape(V, *self.shape)
         if self.codebook_size < 256 and array.max() >= self.codebook_size:
