@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lit_mbldm.data.loading.datamodule import ShardDataModule
-from lit_mbldm.data.loading.loader import EpochLoader, ResumableLoader
+from lit_mbldm.data.loading.loader import EpochLoader
 from lit_mbldm.data.loading.streams import ShardStream, ShuffledStream
 from lit_mbldm.data.prepare.encode import encode_shards
 from lit_mbldm.data.shards.locate import open_shards
@@ -130,7 +130,7 @@ def test_validation_ranks_cover_everything_once(code_shards) -> None:
 def test_a_loader_resumes_in_the_middle_of_an_epoch(code_shards) -> None:
     shards = open_shards(code_shards)
     loaders = [
-        ResumableLoader(ShuffledStream(shards, CodeReader(shards.tag.shape), 4), lambda: 3)
+        EpochLoader(ShuffledStream(shards, CodeReader(shards.tag.shape), 4), lambda: 3)
         for _ in range(2)
     ]
     batches = iter(loaders[0])

@@ -62,12 +62,12 @@ def test_the_order_is_the_same_on_any_number_of_ranks(stored) -> None:
 def test_the_data_module_uses_it(code_shards, image_shards) -> None:
     module = ShardDataModule(str(code_shards), batch_size=10, num_workers=2, in_memory=True)
     module.setup("fit")
-    assert sorted(numbers(module.train_dataloader().dataset)) == list(range(40))
+    assert sorted(numbers(module.train_dataloader().stream)) == list(range(40))
     assert module.train_dataloader().num_workers == 0
     without = ShardDataModule(str(code_shards), in_memory=True, horizontal_flip=False)
     without.batch_size = 40
     without.setup("fit")
-    assert without.train_dataloader().dataset.stored.codes.shape[:2] == (40, 1)
+    assert without.train_dataloader().stream.stored.codes.shape[:2] == (40, 1)
     with pytest.raises(InputError, match="cache_dir"):
         ShardDataModule(str(image_shards), in_memory=True).setup("fit")
 

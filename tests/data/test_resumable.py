@@ -4,19 +4,19 @@ import pytest
 import torch
 
 from lit_mbldm.data.loading.indexed import IndexedStream
-from lit_mbldm.data.loading.loader import ResumableLoader
+from lit_mbldm.data.loading.loader import EpochLoader
 
 
 class Numbers(IndexedStream):
     """The samples' numbers."""
 
-    def batch(self, numbers: range) -> dict:
-        return {"index": torch.tensor(numbers)}
+    def batch(self, places: range) -> dict:
+        return {"index": torch.tensor(places)}
 
 
 def loader(batch_size: int, world_size: int = 1, moved: list[int] | None = None, crops: int = 48):
-    stream = Numbers("numbers", crops, batch_size, 0, world_size, 0)
-    return ResumableLoader(stream, lambda: 0, move=[].append if moved is None else moved.append)
+    stream = Numbers("numbers", crops, batch_size, 0, world_size)
+    return EpochLoader(stream, lambda: 0, move=[].append if moved is None else moved.append)
 
 
 def after(batches: int, batch_size: int = 4, world_size: int = 1) -> dict:
@@ -27,7 +27,7 @@ def after(batches: int, batch_size: int = 4, world_size: int = 1) -> dict:
     return stopped.state_dict()
 
 
-def first_number(resumed: ResumableLoader) -> int:
+def first_number(resumed: EpochLoader) -> int:
     return next(iter(resumed))["index"][0].item()
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -11,10 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
 from lit_mbldm.data.loading.indexed import IndexedStream
-from lit_mbldm.data.loading.loader import EpochLoader, ResumableLoader, this_worker
+from lit_mbldm.data.loading.loader import EpochLoader
 from lit_mbldm.data.loading.reference import ReferenceSet
 from lit_mbldm.data.prepare.encoding import EncodingDataModule
 from lit_mbldm.data.sources.images import resize_square, to_array
@@ -86,19 +84,17 @@ class CropDataModule(EncodingDataModule):
         folder = self.folder or str(resources.files("lit_mbldm.data") / "photos")
         self._photos = _load_photos(Path(folder), self.crop_size * self.zoom_out)
 
-    def train_dataloader(self) -> ResumableLoader:
+    def train_dataloader(self) -> EpochLoader:
         """Full batches of random crops, others each epoch."""
-        stream = CropStream(
-            self._cropper(), self.crops_per_epoch, self.batch_size, self.rank, self.world_size
-        )
-        return ResumableLoader(
-            stream, self.current_epoch, self.num_workers, move=self.move_to_batch
-        )
+        numbers = range(self.crops_per_epoch)
+        stream = CropStream(self._cropper(), numbers, self.batch_size, self.rank, self.world_size)
+        return EpochLoader(stream, self.current_epoch, self.num_workers, move=self.move_to_batch)
 
     def val_dataloader(self) -> EpochLoader:
         """64 crops, the same in every epoch and process."""
         numbers = range(VALIDATION_CROPS)
-        return EpochLoader(CropRange(self._cropper(), numbers, self.batch_size), lambda: -1)
+        stream = CropStream(self._cropper(), numbers, self.batch_size, full=False)
+        return EpochLoader(stream, lambda: -1)
 
     def reference(self, max_images: int | None = None) -> ReferenceSet:
         """The crops of the first epoch for scores, without flips, at most so many of them."""
@@ -107,7 +103,7 @@ class CropDataModule(EncodingDataModule):
         start = count * self.rank // self.world_size
         stop = count * (self.rank + 1) // self.world_size
         cropper = replace(self._cropper(), horizontal_flip=False)
-        stream = CropRange(cropper, range(start, stop), self.batch_size)
+        stream = CropStream(cropper, range(start, stop), self.batch_size, full=False)
         settings = [self.crop_size, self.zoom_out, self.stride, self.seed, count]
         photos = [hashlib.sha256(photo.tobytes()).hexdigest() for photo in self._photos]
         return ReferenceSet(
@@ -160,44 +156,29 @@ class Cropper:
         flipped = crop[:, :, ::-1] if self.horizontal_flip and rng.random() < 0.5 else crop
         return torch.from_numpy(np.ascontiguousarray(flipped))
 
-    def batch(self, epoch: int, numbers: range) -> dict[str, Tensor]:
-        """The crops of these numbers, `{"images": uint8 (B, 3, C, C), "index": int64 (B,)}`."""
-        crops = torch.stack([self(epoch, number) for number in numbers])
-        return {"images": crops, "index": torch.tensor(numbers)}
-
 
 class CropStream(IndexedStream):
-    """Full batches of an epoch's crops, in the order of their numbers."""
+    """Batches of an epoch's crops of these numbers, in their order."""
 
     def __init__(
-        self, cropper: Cropper, crops: int, batch_size: int, rank: int = 0, world_size: int = 1
+        self,
+        cropper: Cropper,
+        numbers: range,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        full: bool = True,
     ) -> None:
-        name = "crops_per_epoch"
-        super().__init__(name, crops, batch_size, rank, world_size, cropper.seed)
+        name, count = "crops_per_epoch", len(numbers)
+        super().__init__(name, count, batch_size, rank, world_size, cropper.seed, full=full)
         self.cropper = cropper
+        self.numbers = numbers
 
-    def batch(self, numbers: range) -> dict[str, Tensor]:
-        """The crops of these numbers."""
-        return self.cropper.batch(self.epoch, numbers)
-
-
-class CropRange(IterableDataset[dict[str, Tensor]]):
-    """The crops of these numbers, in order; the last batch may be smaller; workers take turns."""
-
-    def __init__(self, cropper: Cropper, numbers: range, batch_size: int) -> None:
-        self.cropper = cropper
-        self.batches = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)]
-        self.count = len(numbers)
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        """Batches."""
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        worker, workers = this_worker()
-        for numbers in self.batches[worker::workers]:
-            yield self.cropper.batch(self.epoch, numbers)
+    def batch(self, places: range) -> dict[str, Tensor]:
+        """Crops `{"images": uint8 (B, 3, C, C), "index": int64 (B,)}`."""
+        numbers = self.numbers[places.start : places.stop]
+        crops = torch.stack([self.cropper(self.epoch, number) for number in numbers])
+        return {"images": crops, "index": torch.tensor(numbers)}
 
 
 def _load_photos(folder: Path, side: float) -> list[Image.Image]:

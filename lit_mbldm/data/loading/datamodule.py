@@ -6,7 +6,7 @@ from pathlib import Path
 from zlib import crc32
 
 from lit_mbldm.data.loading.in_memory import MemoryStream, StoredCodes
-from lit_mbldm.data.loading.loader import EpochLoader, OrderedDataset, ResumableLoader
+from lit_mbldm.data.loading.loader import BatchStream, EpochLoader
 from lit_mbldm.data.loading.reference import ReferenceSet
 from lit_mbldm.data.loading.streams import ShardStream, ShuffledStream
 from lit_mbldm.data.prepare.cache import cached_codes
@@ -101,17 +101,17 @@ class ShardDataModule(EncodingDataModule):
             self._val_shards = self._codes_of(self._open(val), False)
             self._check_processes(self._val_shards)
 
-    def train_dataloader(self) -> ResumableLoader:
+    def train_dataloader(self) -> EpochLoader:
         """Shuffled full batches; (seed, epoch) decides their order."""
         assert self._train_shards is not None
         shards, workers = self._train_shards, self.num_workers
         share = self.batch_size, self.rank, self.world_size, self.seed, self._fingerprint
-        stream: OrderedDataset
+        stream: BatchStream
         if self._stored is not None:
             stream, workers = MemoryStream(self._stored, *share), 0
         else:
             stream = ShuffledStream(shards, self._reader(shards), *share)
-        return ResumableLoader(
+        return EpochLoader(
             stream, self.current_epoch, workers, self.max_skipped, self.move_to_batch
         )
 

@@ -97,9 +97,9 @@ class MemoryStream(IndexedStream):
         self._variants = torch.from_numpy(rng.integers(V, size=N))
         return super().__iter__()
 
-    def batch(self, numbers: range) -> dict[str, Any]:
+    def batch(self, places: range) -> dict[str, Any]:
         """The batch of these places in the order of the epoch."""
-        picked = self._order[numbers.start : numbers.stop]
+        picked = self._order[places.start : places.stop]
         codes = self.stored.codes[picked, self._variants[picked]]
         return {"codes": codes, "index": self.stored.index[picked]}
 

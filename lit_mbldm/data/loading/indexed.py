@@ -3,15 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-from torch.utils.data import IterableDataset
-
-from lit_mbldm.data.loading.loader import check_batches, this_worker
+from lit_mbldm.data.loading.loader import BatchStream, this_worker
 
 
-class IndexedStream(IterableDataset[dict[str, Any]]):
-    """Full batches of an epoch's samples, this rank's share; workers take turns.
+class IndexedStream(BatchStream):
+    """Full batches of an epoch's samples; each step takes the next ones of one order.
 
-    Each step takes the next samples of one order, whatever the number of processes.
+    The order is the same for any number of processes; workers take turns.
 
     Args:
         name: of the samples, for messages.
@@ -19,8 +17,9 @@ class IndexedStream(IterableDataset[dict[str, Any]]):
         batch_size: samples a batch.
         rank: of this process.
         world_size: number of processes.
-        seed: of the order, with the epoch, which is set from outside.
+        seed: of the order, with the epoch.
         fingerprint: of the samples' contents, if they have one.
+        full: leave out what does not fill a batch.
 
     Raises:
         InputError: too few samples for one batch a process.
@@ -31,35 +30,30 @@ class IndexedStream(IterableDataset[dict[str, Any]]):
         name: str,
         samples: int,
         batch_size: int,
-        rank: int,
-        world_size: int,
-        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
         fingerprint: str | None = None,
+        full: bool = True,
     ) -> None:
+        super().__init__(batch_size, rank, world_size, seed)
         self.samples = samples
-        self.batch_size = batch_size
-        self.rank = rank
-        self.world_size = world_size
-        self.seed = seed
         self.fingerprint = fingerprint
-        self.epoch = 0
-        check_batches(len(self), name, batch_size, world_size, samples)
-
-    @property
-    def count(self) -> int:
-        """Samples an epoch of each rank."""
-        return len(self) * self.batch_size
+        self.full = full
+        if full:
+            self.check_batches(name, samples)
 
     def __len__(self) -> int:
         """Batches of each rank."""
-        return self.samples // (self.batch_size * self.world_size)
+        step = self.batch_size * self.world_size
+        return self.samples // step if self.full else -(-self.samples // step)
 
     def order(self, num_workers: int) -> dict[str, Any]:
         """What the order depends on, besides the epoch."""
         told = [] if self.fingerprint is None else [self.fingerprint]
         return {"data": [type(self).__name__, *told, self.samples], "seed": self.seed}
 
-    def batch(self, numbers: range) -> dict[str, Any]:
+    def batch(self, places: range) -> dict[str, Any]:
         """The batch of these places in the order of the epoch."""
         raise NotImplementedError
 
@@ -67,4 +61,4 @@ class IndexedStream(IterableDataset[dict[str, Any]]):
         worker, workers = this_worker()
         for number in range(worker, len(self), workers):
             first = (number * self.world_size + self.rank) * self.batch_size
-            yield self.batch(range(first, first + self.batch_size))
+            yield self.batch(range(first, min(first + self.batch_size, self.samples)))

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 import webdataset
 from numpy.typing import NDArray
-from torch.utils.data import IterableDataset
 
-from lit_mbldm.data.loading.loader import check_batches, this_worker
+from lit_mbldm.data.loading.loader import BatchStream, this_worker
 from lit_mbldm.data.shards.locate import ShardSet
 from lit_mbldm.data.shards.members import SampleReader
 from lit_mbldm.data.shards.reading import Sample, Span, read_span, spans
@@ -27,7 +26,7 @@ Array = NDArray[np.uint8]
 SHUFFLE_BUFFER = 1000
 
 
-class ShardStream(IterableDataset[Batch | InputError]):
+class ShardStream(BatchStream):
     """Every sample once, in order; the last batch may be smaller.
 
     Yields `{reader.key: uint8 (B, …), "index": int64 (B,), "skipped": [(name, reason, count)]}`,
@@ -40,6 +39,7 @@ class ShardStream(IterableDataset[Batch | InputError]):
         batch_size: samples a batch.
         rank: of this process.
         world_size: number of processes, each with its own share of the samples.
+        seed: of order and augmentation where there are any.
     """
 
     def __init__(
@@ -49,13 +49,11 @@ class ShardStream(IterableDataset[Batch | InputError]):
         batch_size: int,
         rank: int = 0,
         world_size: int = 1,
+        seed: int = 0,
     ) -> None:
+        super().__init__(batch_size, rank, world_size, seed)
         self.shards = shards
         self.reader = reader
-        self.batch_size = batch_size
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
         self._skipped: list[tuple[str, str, int]] = []
         self._repeating = False  # what is lost again counts once
 
@@ -154,10 +152,9 @@ class ShuffledStream(ShardStream):
         seed: int = 0,
         fingerprint: str = "",
     ) -> None:
-        super().__init__(shards, reader, batch_size, rank, world_size)
-        self.seed = seed
+        super().__init__(shards, reader, batch_size, rank, world_size, seed)
         self.fingerprint = fingerprint
-        check_batches(len(self), shards.name, batch_size, world_size, shards.count)
+        self.check_batches(shards.name, shards.count)
 
     @property
     def count(self) -> int:
