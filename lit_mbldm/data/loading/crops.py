@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lit_mbldm.data.loading.encoding import EncodingDataModule
 from lit_mbldm.data.loading.indexed import IndexedStream
 from lit_mbldm.data.loading.loader import EpochLoader
 from lit_mbldm.data.loading.reference import ReferenceSet
-from lit_mbldm.data.prepare.encoding import EncodingDataModule
 from lit_mbldm.data.sources.images import resize_square, to_array
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.errors import InputError

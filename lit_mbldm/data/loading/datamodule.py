@@ -5,12 +5,12 @@ import json
 from pathlib import Path
 from zlib import crc32
 
+from lit_mbldm.data.loading.encoding import EncodingDataModule
 from lit_mbldm.data.loading.in_memory import MemoryStream, StoredCodes
 from lit_mbldm.data.loading.loader import BatchStream, EpochLoader
 from lit_mbldm.data.loading.reference import ReferenceSet
 from lit_mbldm.data.loading.streams import ShardStream, ShuffledStream
 from lit_mbldm.data.prepare.cache import cached_codes
-from lit_mbldm.data.prepare.encoding import EncodingDataModule
 from lit_mbldm.data.shards.locate import ShardSet, open_shards
 from lit_mbldm.data.shards.members import CodeReader, ImageReader, SampleReader
 from lit_mbldm.data.shards.patterns import validation_part

@@ -15,8 +15,8 @@ from torch import nn
 from tqdm import tqdm
 
 from lit_mbldm.codecs.precision import full_float32
-from lit_mbldm.data.loading.shard_codes import EncodeSettings, ShardCodes, ShardError, several_sizes
 from lit_mbldm.data.prepare.codec import Codec
+from lit_mbldm.data.prepare.shard_codes import EncodeSettings, ShardCodes, ShardError, several_sizes
 from lit_mbldm.data.prepare.shard_folder import Part, ShardFolder
 from lit_mbldm.data.shards.locate import Patterns, ShardSet, open_shards
 from lit_mbldm.data.shards.manifest import FORMAT, Manifest

@@ -126,17 +126,15 @@ class ShardCodes:
         samples = read_span(whole(self._shard), self._skip)
         with ThreadPoolExecutor(self._settings.threads) as pool:
             while batch := list(islice(samples, self._settings.batch_size)):
-                results = pool.map(_decode, batch)
-                usable = [item for item in map(self._usable, batch, results) if item is not None]
+                usable = []
+                for sample, result in zip(batch, pool.map(_decode, batch), strict=True):
+                    if isinstance(result, ImageError):
+                        self.skips.add(sample.name, result)
+                    else:
+                        usable.append(result)
                 self._on_batch(len(batch))
                 if usable:
                     yield usable
-
-    def _usable(self, sample: Sample, result: _Decoded | ImageError) -> _Decoded | None:
-        if isinstance(result, ImageError):
-            self.skips.add(sample.name, result)
-            return None
-        return result
 
     def _skip(self, name: str, error: Exception, count: int) -> None:
         if isinstance(error, LostShardError):
