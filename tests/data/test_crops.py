@@ -64,11 +64,6 @@ def test_zooming_out_covers_more_of_the_photograph() -> None:
     assert all(24 < span < 32 for span in spans(4.0))
 
 
-def test_photographs_must_hold_what_a_crop_covers(folder) -> None:
-    with pytest.raises(InputError, match="48×48"):
-        CropDataModule(folder, crop_size=16, zoom_out=3.0).setup("fit")
-
-
 def test_validation_is_a_fixed_set_of_64(folder) -> None:
     module = CropDataModule(folder, crop_size=8, batch_size=16)
     module.setup("validate")
@@ -88,16 +83,16 @@ def test_the_photographs_in_the_package_are_read_and_named() -> None:
     assert all(path.name in sources for path in files)
 
 
-def test_a_photograph_smaller_than_a_crop_is_named(folder) -> None:
-    with pytest.raises(InputError, match=r"a\.png has 60×40"):
-        CropDataModule(folder, crop_size=41).setup("fit")
-
-
-def test_folders_without_photographs_are_refused(tmp_path) -> None:
-    with pytest.raises(InputError, match="found none"):
-        CropDataModule(str(tmp_path)).setup("fit")
-    with pytest.raises(InputError, match="No such"):
-        CropDataModule(str(tmp_path / "nowhere")).setup("fit")
+def test_photographs_must_be_there_and_hold_what_a_crop_covers(folder, tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name, size, zoom_out, message in [
+        (folder, 16, 3.0, "48×48"),
+        (folder, 41, 1.0, r"a\.png has 60×40"),
+        (str(tmp_path / "empty"), 8, 1.0, "found none"),
+        (str(tmp_path / "nowhere"), 8, 1.0, "No such"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            CropDataModule(name, crop_size=size, zoom_out=zoom_out).setup("fit")
 
 
 def test_too_few_crops_for_a_batch(folder) -> None:
@@ -109,13 +104,6 @@ def test_too_few_crops_for_a_batch(folder) -> None:
 
 def test_crops_begin_on_the_stride_and_are_mirrored_only_where_wished() -> None:
     cropper = Cropper([gradient()], 8, 1.0, 4, False, 0)
-    pixels = torch.from_numpy(np.asarray(gradient()).copy()).permute(2, 0, 1)
-    H, W = pixels.shape[1:]
-    allowed = {
-        pixels[:, y : y + 8, x : x + 8].numpy().tobytes()
-        for y in range(0, H - 7, 4)
-        for x in range(0, W - 7, 4)
-    }
-    crops = [cropper(0, i).numpy().tobytes() for i in range(40)]
-    assert set(crops) <= allowed
-    assert len(set(crops)) > 3
+    corners = {tuple(cropper(0, i)[:2, 0, 0].tolist()) for i in range(40)}
+    assert all(x % 4 == y % 4 == 0 for x, y in corners)
+    assert len(corners) > 3

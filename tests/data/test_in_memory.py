@@ -7,13 +7,18 @@ import torch
 
 from lit_mbldm.data.loading.datamodule import ShardDataModule
 from lit_mbldm.data.loading.in_memory import MemoryStream, StoredCodes
-from lit_mbldm.data.shards.locate import open_shards
+from lit_mbldm.data.shards.locate import ShardSet, open_shards
+from lit_mbldm.data.shards.members import CodeReader
 from lit_mbldm.errors import InputError
+
+
+def read(shards: ShardSet, max_skipped: float, flip: bool = True) -> StoredCodes:
+    return StoredCodes(shards, CodeReader(shards.tag.shape, flip), max_skipped)
 
 
 @pytest.fixture
 def stored(code_shards) -> StoredCodes:
-    return StoredCodes(open_shards(code_shards), 2, 0.01)
+    return read(open_shards(code_shards), 0.01)
 
 
 def numbers(stream: MemoryStream, epoch: int = 0) -> list[int]:
@@ -57,12 +62,12 @@ def test_the_order_is_the_same_on_any_number_of_ranks(stored) -> None:
 def test_the_data_module_uses_it(code_shards, image_shards) -> None:
     module = ShardDataModule(str(code_shards), batch_size=10, num_workers=2, in_memory=True)
     module.setup("fit")
-    assert sorted(numbers(module.train_dataloader().dataset)) == list(range(40))
+    assert sorted(numbers(module.train_dataloader().stream)) == list(range(40))
     assert module.train_dataloader().num_workers == 0
     without = ShardDataModule(str(code_shards), in_memory=True, horizontal_flip=False)
     without.batch_size = 40
     without.setup("fit")
-    assert without.train_dataloader().dataset.stored.codes.shape[:2] == (40, 1)
+    assert without.train_dataloader().stream.stored.codes.shape[:2] == (40, 1)
     with pytest.raises(InputError, match="cache_dir"):
         ShardDataModule(str(image_shards), in_memory=True).setup("fit")
 
@@ -71,7 +76,7 @@ def test_codes_that_do_not_fit_in_memory_are_refused(code_shards, monkeypatch) -
     real = os.sysconf
     monkeypatch.setattr(os, "sysconf", lambda name: 1 if "PAGES" in name else min(real(name), 9))
     with pytest.raises(InputError, match="in_memory: false"):
-        StoredCodes(open_shards(code_shards), 2, 0.01)
+        read(open_shards(code_shards), 0.01)
 
 
 def test_changed_codes_that_can_be_read_are_an_error(code_shards: Path) -> None:
@@ -83,11 +88,11 @@ def test_changed_codes_that_can_be_read_are_an_error(code_shards: Path) -> None:
     shard.write_bytes(data)
     shards = open_shards(code_shards)
     with pytest.raises(InputError, match=r"10 of 40(.|\n)*000001\.tar: differs.*sha256.*copy"):
-        StoredCodes(shards, 1, 0.2)
-    with pytest.warns(UserWarning, match="Left out 10"):
-        assert not set(StoredCodes(shards, 1, 0.25).index.tolist()) & set(range(10, 20))
+        read(shards, 0.2, flip=False)
+    with pytest.warns(UserWarning, match="Skipped 10"):
+        assert not set(read(shards, 0.25, flip=False).index.tolist()) & set(range(10, 20))
     (code_shards / "manifest.json").unlink()
-    assert len(StoredCodes(open_shards(code_shards), 1, 0.01).codes) == 40
+    assert len(read(open_shards(code_shards), 0.01, flip=False).codes) == 40
 
 
 def test_unreadable_codes_are_left_out_and_too_many_are_an_error(code_shards: Path) -> None:
@@ -97,8 +102,8 @@ def test_unreadable_codes_are_left_out_and_too_many_are_an_error(code_shards: Pa
     with pytest.warns(UserWarning, match="its samples up to there are used"):
         shards = open_shards(code_shards)
     with pytest.raises(InputError, match=r"codes-000001\.tar"):
-        StoredCodes(shards, 1, 0.01)
-    with pytest.warns(UserWarning, match="Left out 1 unreadable samples"):
-        kept = StoredCodes(shards, 1, 0.5)
+        read(shards, 0.01, flip=False)
+    with pytest.warns(UserWarning, match="Skipped 1 of"):
+        kept = read(shards, 0.5, flip=False)
     assert 30 < len(kept.codes) == len(kept.index) < 40
     assert kept.index[-1] == 33

@@ -66,11 +66,11 @@ def test_code_shards_give_the_codes_of_unflipped_images(
     assert codes[:, 0, 0, 0].tolist() == list(range(COUNT))
 
 
-def test_the_identity_follows_contents_and_not_the_place(
+def test_the_fingerprint_follows_contents_and_not_the_place(
     shards: Path, tmp_path: Path, make_photos: Callable[..., Path]
 ) -> None:
     def identity(path: Path, **options: Any) -> Any:
-        return on_rank(ShardDataModule(str(path), **options)).reference().identity
+        return on_rank(ShardDataModule(str(path), **options)).reference().fingerprint
 
     first = identity(shards)
     assert identity(shards, image_size=8) != first
@@ -106,4 +106,4 @@ def test_crops_are_the_first_epoch_s_on_any_number_of_ranks(
     trained.trainer.current_epoch = 0
     assert torch.equal(next(iter(trained.train_dataloader()))["images"], images[:4])
     assert torch.equal(read(on_rank(crops()).reference(max_images=3)), images[:3])
-    assert on_rank(crops(seed=1)).reference().identity != whole.identity
+    assert on_rank(crops(seed=1)).reference().fingerprint != whole.fingerprint

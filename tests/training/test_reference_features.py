@@ -1,7 +1,8 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 from lit_mbldm.codecs import DecoderCodec, PatchCodec
 from lit_mbldm.data.loading.reference import ReferenceSet
 from lit_mbldm.denoisers import RefinerUNet
-from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.fidelity import FeatureSet
 from lit_mbldm.training.callbacks import reference_features
 from lit_mbldm.training.callbacks.reference_features import (
@@ -36,6 +36,8 @@ class Blocks(nn.Module):
 
 class Batches:
     """Batches that count how often they are read."""
+
+    num_workers = 0
 
     def __init__(self, key: str, values: Tensor) -> None:
         self.key, self.values, self.passes = key, values, 0
@@ -71,106 +73,95 @@ def same(a: FeatureSet | None, b: FeatureSet | None) -> bool:
     )
 
 
-def test_images_and_their_reconstructions_are_measured_once(
-    codec: PatchCodec, images: Tensor, tmp_path: Path
-) -> None:
-    batches = Batches("images", images)
-    data = ReferenceSet("images", "first", 10, 0, batches)
+@pytest.fixture
+def measure(codec: PatchCodec, tmp_path: Path) -> Callable[..., Reference]:
+    """Measures with the options' codec, features and folder."""
 
-    def measure(data: ReferenceSet = data, features: nn.Module | None = None) -> Reference:
-        found = measure_reference(data, codec, features or Blocks(), tmp_path, CPU)
+    def run(data: ReferenceSet, **options: Any) -> Reference:
+        given = {"codec": codec, "features": Blocks(), "cache": tmp_path, "device": CPU, **options}
+        found = measure_reference(data, **given)
         assert found is not None
         return found
 
-    found = measure()
+    return run
+
+
+def of_images(images: Tensor, count: int = 10) -> ReferenceSet:
+    return ReferenceSet("images", "first", count, 0, Batches("images", images))
+
+
+def reconstructed(codec: Any, images: Tensor) -> FeatureSet:
+    return FeatureSet.of(Blocks()(codec.decode(codec.encode(images))))
+
+
+def test_images_and_their_reconstructions_are_measured_once(
+    codec: PatchCodec, images: Tensor, measure: Callable[..., Reference]
+) -> None:
+    data = of_images(images)
+    found = measure(data)
     assert same(found.real, FeatureSet.of(Blocks()(images)))
-    reconstructed = FeatureSet.of(Blocks()(codec.decode(codec.encode(images))))
-    assert same(found.reconstructed, replace(reconstructed, kept=torch.zeros(0, 12)))
-    again = measure()
-    assert batches.passes == 1
+    expected = replace(reconstructed(codec, images), kept=torch.zeros(0, 12))
+    assert same(found.reconstructed, expected)
+    again = measure(data)
+    assert data.batches.passes == 1
     assert same(again.real, found.real)
     assert same(again.reconstructed, found.reconstructed)
-    measure(replace(data, identity="second"))
-    assert batches.passes == 2
-    measure(features=Blocks(2.0))
-    assert batches.passes == 3
+    measure(replace(data, fingerprint="second"))
+    assert data.batches.passes == 2
+    measure(data, features=Blocks(2.0))
+    assert data.batches.passes == 3
 
 
 def test_another_codec_changes_the_reconstructions_alone(
-    codec: PatchCodec, images: Tensor, tmp_path: Path
+    codec: PatchCodec, images: Tensor, tmp_path: Path, measure: Callable[..., Reference]
 ) -> None:
-    data = ReferenceSet("images", "first", 10, 0, Batches("images", images))
-    measure_reference(data, codec, Blocks(), tmp_path, CPU)
-    assert len(list(tmp_path.iterdir())) == 2
     other = load_pretrained("opq-32-8-8")
     other.get_buffer("channels.0.codewords")[0, 0] += 1
-    found = measure_reference(data, other, Blocks(), tmp_path, CPU)
-    assert found is not None
-    assert found.reconstructed is not None
-    assert len(list(tmp_path.iterdir())) == 3
-    expected = FeatureSet.of(Blocks()(other.decode(other.encode(images))))
-    assert torch.allclose(found.reconstructed.total, expected.total)
-
-
-def test_a_learned_decoder_has_reconstructions_of_its_own(
-    codec: PatchCodec, images: Tensor, tmp_path: Path
-) -> None:
-    data = ReferenceSet("images", "first", 10, 0, Batches("images", images))
     network = RefinerUNet(4, (1,), 1)
     nn.init.normal_(network.head.weight)
-    other = DecoderCodec(codec, network)
-    for one in (codec, other):
-        found = measure_reference(data, one, Blocks(), tmp_path, CPU)
-        assert found is not None
+    for files, one in ((2, codec), (3, other), (4, DecoderCodec(codec, network))):
+        found = measure(of_images(images), codec=one)
         assert found.reconstructed is not None
-        expected = FeatureSet.of(Blocks()(one.decode(one.encode(images))))
-        assert torch.allclose(found.reconstructed.total, expected.total)
+        assert torch.allclose(found.reconstructed.total, reconstructed(one, images).total)
+        assert len(list(tmp_path.iterdir())) == files
 
 
-def test_codes_are_decoded_and_have_no_reconstructions(
-    codec: PatchCodec, images: Tensor, tmp_path: Path
+@pytest.mark.parametrize("harm", [None, "cut", "flip", "empty"])
+def test_codes_are_decoded_and_a_damaged_file_is_computed_again(
+    harm: str | None,
+    codec: PatchCodec,
+    images: Tensor,
+    tmp_path: Path,
+    measure: Callable[..., Reference],
 ) -> None:
     codes = codec.encode(images)
     data = ReferenceSet("codes", "first", 10, 0, Batches("codes", codes))
-    found = measure_reference(data, codec, Blocks(), tmp_path, CPU)
-    assert found is not None
-    assert same(found.real, FeatureSet.of(Blocks()(codec.decode(codes))))
-    assert found.reconstructed is None
-
-
-@pytest.mark.parametrize("harm", ["cut", "flip", "empty"])
-def test_a_damaged_file_is_computed_again_with_a_warning(
-    harm: str, codec: PatchCodec, images: Tensor, tmp_path: Path
-) -> None:
-    batches = Batches("codes", codec.encode(images))
-    data = ReferenceSet("codes", "first", 10, 0, batches)
-    first = measure_reference(data, codec, Blocks(), tmp_path, CPU)
+    first = measure(data)
+    assert same(first.real, FeatureSet.of(Blocks()(codec.decode(codes))))
+    assert first.reconstructed is None
+    if harm is None:
+        return
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
     harmed = {"cut": whole[:-9], "flip": whole[:-9] + b"\x01" + whole[-8:], "empty": b""}
     path.write_bytes(harmed[harm])
     with pytest.warns(UserWarning, match="damaged"):
-        again = measure_reference(data, codec, Blocks(), tmp_path, CPU)
-    assert first is not None
-    assert again is not None
+        again = measure(data)
     assert same(again.real, first.real)
     assert path.read_bytes() == whole
-    assert batches.passes == 2
+    assert data.batches.passes == 2
 
 
 def test_what_could_not_be_read_whole_or_written_is_not_kept(
-    codec: PatchCodec, images: Tensor, tmp_path: Path
+    images: Tensor, tmp_path: Path, measure: Callable[..., Reference]
 ) -> None:
     many = images.repeat(20, 1, 1, 1)
-    data = ReferenceSet("images", "first", 201, 0, Batches("images", many))
     with pytest.warns(UserWarning, match="1 of 201"):
-        measure_reference(data, codec, Blocks(), tmp_path / "cache", CPU)
+        measure(of_images(many, 201), cache=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
-    with pytest.raises(InputError, match="4 of 204"):
-        measure_reference(replace(data, count=204), codec, Blocks(), tmp_path / "cache", CPU)
     (tmp_path / "file").touch()
     with pytest.warns(UserWarning, match="cannot be kept"):
-        measure_reference(replace(data, count=200), codec, Blocks(), tmp_path / "file", CPU)
+        measure(of_images(many, 200), cache=tmp_path / "file")
 
 
 def test_the_cache_is_where_the_desktop_keeps_caches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,20 +178,20 @@ class Killed(Batches):
 
 
 def test_a_killed_computation_goes_on(
-    codec: PatchCodec, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    codec: PatchCodec,
+    images: Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    measure: Callable[..., Reference],
 ) -> None:
     monkeypatch.setattr(reference_features, "_PART_SECONDS", 0)
-    data = ReferenceSet("images", "first", 10, 0, Killed("images", images))
     with pytest.raises(KeyboardInterrupt):
-        measure_reference(data, codec, Blocks(), tmp_path, CPU)
+        measure(replace(of_images(images), batches=Killed("images", images)))
     network, seen = Blocks(), []
     network.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
-    data = replace(data, batches=Batches("images", images))
-    found = measure_reference(data, codec, network, tmp_path, CPU)
+    found = measure(of_images(images), features=network)
     assert sum(seen) == 2 * 4  # of the last two batches, and of their reconstructions
-    assert found is not None
     assert found.reconstructed is not None
     assert same(found.real, FeatureSet.of(Blocks()(images)))
-    expected = FeatureSet.of(Blocks()(codec.decode(codec.encode(images))))
-    assert torch.allclose(found.reconstructed.outer, expected.outer)
+    assert torch.allclose(found.reconstructed.outer, reconstructed(codec, images).outer)
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}

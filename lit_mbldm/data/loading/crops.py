@@ -2,21 +2,19 @@
 
 import hashlib
 import random
-from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
 
+from lit_mbldm.data.loading.encoding import EncodingDataModule
+from lit_mbldm.data.loading.indexed import IndexedStream
 from lit_mbldm.data.loading.loader import EpochLoader
 from lit_mbldm.data.loading.reference import ReferenceSet
-from lit_mbldm.data.loading.resumable import ResumableLoader
-from lit_mbldm.data.prepare.encoding import EncodingDataModule
 from lit_mbldm.data.sources.images import resize_square, to_array
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.errors import InputError
@@ -83,36 +81,20 @@ class CropDataModule(EncodingDataModule):
             self.codec.latent_shape(self.crop_size, self.crop_size)
         if self._photos:
             return
-        if self.folder is not None:
-            self._photos = _load_photos(Path(self.folder), self.crop_size * self.zoom_out)
-        else:
-            with resources.as_file(resources.files("lit_mbldm.data") / "photos") as folder:
-                self._photos = _load_photos(folder, self.crop_size * self.zoom_out)
+        folder = self.folder or str(resources.files("lit_mbldm.data") / "photos")
+        self._photos = _load_photos(Path(folder), self.crop_size * self.zoom_out)
 
-    def train_dataloader(self) -> ResumableLoader:
+    def train_dataloader(self) -> EpochLoader:
         """Full batches of random crops, others each epoch."""
-        stream = CropStream(
-            self._cropper(),
-            self.crops_per_epoch,
-            self.batch_size,
-            self.rank,
-            self.world_size,
-        )
-        if len(stream) == 0:
-            raise InputError(
-                f"Expected crops_per_epoch of at least {self.batch_size * self.world_size}"
-                f" (batch_size {self.batch_size}, {self.world_size} processes), got"
-                f" {self.crops_per_epoch}."
-            )
-        return ResumableLoader(
-            stream, self.current_epoch, self.num_workers, move=self.move_to_batch
-        )
+        numbers = range(self.crops_per_epoch)
+        stream = CropStream(self._cropper(), numbers, self.batch_size, self.rank, self.world_size)
+        return EpochLoader(stream, self.current_epoch, self.num_workers, move=self.move_to_batch)
 
     def val_dataloader(self) -> EpochLoader:
         """64 crops, the same in every epoch and process."""
-        batch_size = min(self.batch_size, VALIDATION_CROPS)
-        stream = CropStream(self._cropper(), VALIDATION_CROPS, batch_size)
-        return EpochLoader(stream, lambda: -1, 0)
+        numbers = range(VALIDATION_CROPS)
+        stream = CropStream(self._cropper(), numbers, self.batch_size, full=False)
+        return EpochLoader(stream, lambda: -1)
 
     def reference(self, max_images: int | None = None) -> ReferenceSet:
         """The crops of the first epoch for scores, without flips, at most so many of them."""
@@ -120,7 +102,8 @@ class CropDataModule(EncodingDataModule):
         count = min(self.crops_per_epoch, max_images or self.crops_per_epoch)
         start = count * self.rank // self.world_size
         stop = count * (self.rank + 1) // self.world_size
-        stream = CropRange(self._cropper(flip=False), range(start, stop), self.batch_size)
+        cropper = replace(self._cropper(), horizontal_flip=False)
+        stream = CropStream(cropper, range(start, stop), self.batch_size, full=False)
         settings = [self.crop_size, self.zoom_out, self.stride, self.seed, count]
         photos = [hashlib.sha256(photo.tobytes()).hexdigest() for photo in self._photos]
         return ReferenceSet(
@@ -131,21 +114,22 @@ class CropDataModule(EncodingDataModule):
             EpochLoader(stream, lambda: 0, self.num_workers),
         )
 
-    def _cropper(self, flip: bool = True) -> "Cropper":
+    def _cropper(self) -> "Cropper":
         return Cropper(
             self._photos,
             self.crop_size,
             self.zoom_out,
             self.stride,
-            self.horizontal_flip and flip,
+            self.horizontal_flip,
             self.seed,
         )
 
 
+@dataclass(frozen=True)
 class Cropper:
     """Crop number `index` of an epoch: (3, C, C) uint8, decided by (seed, epoch, index).
 
-    Args:
+    Attributes:
         photos: RGB, none smaller than a crop.
         crop_size: side C in pixels.
         zoom_out: side of what a crop covers, in crop sizes.
@@ -154,21 +138,12 @@ class Cropper:
         seed: of all crops.
     """
 
-    def __init__(
-        self,
-        photos: list[Image.Image],
-        crop_size: int,
-        zoom_out: float,
-        stride: int,
-        horizontal_flip: bool,
-        seed: int,
-    ) -> None:
-        self.photos = photos
-        self.crop_size = crop_size
-        self.zoom_out = zoom_out
-        self.stride = stride
-        self.horizontal_flip = horizontal_flip
-        self.seed = seed
+    photos: list[Image.Image]
+    crop_size: int
+    zoom_out: float
+    stride: int
+    horizontal_flip: bool
+    seed: int
 
     def __call__(self, epoch: int, index: int) -> Tensor:
         """Cut the crop."""
@@ -182,62 +157,28 @@ class Cropper:
         return torch.from_numpy(np.ascontiguousarray(flipped))
 
 
-class CropStream(IterableDataset[dict[str, Tensor]]):
-    """Full batches of an epoch's crops, this rank's share; workers take turns.
-
-    Yields `{"images": uint8 (B, 3, C, C), "index": int64 (B,)}`, the crops' numbers.
-    """
+class CropStream(IndexedStream):
+    """Batches of an epoch's crops of these numbers, in their order."""
 
     def __init__(
-        self, cropper: Cropper, crops: int, batch_size: int, rank: int = 0, world_size: int = 1
+        self,
+        cropper: Cropper,
+        numbers: range,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        full: bool = True,
     ) -> None:
-        self.cropper = cropper
-        self.crops = crops
-        self.batch_size = batch_size
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        """Batches of each rank."""
-        return self.crops // (self.batch_size * self.world_size)
-
-    def order(self, num_workers: int) -> dict[str, Any]:
-        """What the order depends on, besides the epoch."""
-        return {"data": [type(self).__name__, self.crops], "seed": self.cropper.seed}
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        for number in range(worker, len(self), workers):
-            first = (number * self.world_size + self.rank) * self.batch_size
-            yield _batch(self.cropper, self.epoch, range(first, first + self.batch_size))
-
-
-class CropRange(IterableDataset[dict[str, Tensor]]):
-    """The crops of these numbers, in order; the last batch may be smaller; workers take turns."""
-
-    def __init__(self, cropper: Cropper, numbers: range, batch_size: int) -> None:
+        name, count = "crops_per_epoch", len(numbers)
+        super().__init__(name, count, batch_size, rank, world_size, cropper.seed, full=full)
         self.cropper = cropper
         self.numbers = numbers
-        self.batch_size = batch_size
-        self.epoch = 0
 
-    def __len__(self) -> int:
-        """Batches."""
-        return -(-len(self.numbers) // self.batch_size)
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        for number in range(worker, len(self), workers):
-            part = self.numbers[number * self.batch_size : (number + 1) * self.batch_size]
-            yield _batch(self.cropper, self.epoch, part)
-
-
-def _batch(cropper: Cropper, epoch: int, numbers: range) -> dict[str, Tensor]:
-    crops = torch.stack([cropper(epoch, number) for number in numbers])
-    return {"images": crops, "index": torch.tensor(numbers)}
+    def batch(self, places: range) -> dict[str, Tensor]:
+        """Crops `{"images": uint8 (B, 3, C, C), "index": int64 (B,)}`."""
+        numbers = self.numbers[places.start : places.stop]
+        crops = torch.stack([self.cropper(self.epoch, number) for number in numbers])
+        return {"images": crops, "index": torch.tensor(numbers)}
 
 
 def _load_photos(folder: Path, side: float) -> list[Image.Image]:

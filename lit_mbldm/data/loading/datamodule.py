@@ -3,16 +3,16 @@
 import hashlib
 import json
 from pathlib import Path
+from zlib import crc32
 
+from lit_mbldm.data.loading.encoding import EncodingDataModule
 from lit_mbldm.data.loading.in_memory import MemoryStream, StoredCodes
-from lit_mbldm.data.loading.loader import EpochLoader
-from lit_mbldm.data.loading.reference import ReferenceSet, first_of_each, shards_identity
-from lit_mbldm.data.loading.resumable import ResumableLoader
+from lit_mbldm.data.loading.loader import BatchStream, EpochLoader
+from lit_mbldm.data.loading.reference import ReferenceSet
 from lit_mbldm.data.loading.streams import ShardStream, ShuffledStream
 from lit_mbldm.data.prepare.cache import cached_codes
-from lit_mbldm.data.prepare.encoding import EncodingDataModule
-from lit_mbldm.data.shards.decoders import CodeDecoder, Decoder, ImageDecoder
 from lit_mbldm.data.shards.locate import ShardSet, open_shards
+from lit_mbldm.data.shards.members import CodeReader, ImageReader, SampleReader
 from lit_mbldm.data.shards.patterns import validation_part
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import all_equal, from_first
@@ -79,7 +79,7 @@ class ShardDataModule(EncodingDataModule):
         self._train_shards: ShardSet | None = None
         self._val_shards: ShardSet | None = None
         self._stored: StoredCodes | None = None
-        self._identity = ""
+        self._fingerprint = ""
 
     def setup(self, stage: str | None = None) -> None:
         """Find the shards, check them against the model's codec, encode and load what is asked for.
@@ -94,28 +94,25 @@ class ShardDataModule(EncodingDataModule):
             if self.in_memory and self._stored is None:
                 self._stored = self._load(self._train_shards)
             self._check_processes(self._train_shards, self._stored)
-            identity = json.dumps(shards_identity(self._train_shards))
-            digest = hashlib.sha256(identity.encode()).hexdigest()
-            self._identity = from_first(digest, self.device)
+            versions = json.dumps(self._train_shards.versions())
+            fingerprint = hashlib.sha256(versions.encode()).hexdigest()
+            self._fingerprint = from_first(fingerprint, self.device)
         if (val := self.val or validation_part(self.train)) is not None:
             self._val_shards = self._codes_of(self._open(val), False)
             self._check_processes(self._val_shards)
 
-    def train_dataloader(self) -> ResumableLoader:
+    def train_dataloader(self) -> EpochLoader:
         """Shuffled full batches; (seed, epoch) decides their order."""
         assert self._train_shards is not None
-        shards = self._train_shards
-        share = self.batch_size, self.rank, self.world_size, self.seed, self._identity
+        shards, workers = self._train_shards, self.num_workers
+        share = self.batch_size, self.rank, self.world_size, self.seed, self._fingerprint
+        stream: BatchStream
         if self._stored is not None:
-            memory = MemoryStream(self._stored, *share)
-            return ResumableLoader(memory, self.current_epoch, move=self.move_to_batch)
-        stream = ShuffledStream(shards, self._decoder(shards), *share)
-        return ResumableLoader(
-            stream,
-            self.current_epoch,
-            self.num_workers,
-            self.max_skipped * len(stream) * self.batch_size,
-            self.move_to_batch,
+            stream, workers = MemoryStream(self._stored, *share), 0
+        else:
+            stream = ShuffledStream(shards, self._reader(shards), *share)
+        return EpochLoader(
+            stream, self.current_epoch, workers, self.max_skipped, self.move_to_batch
         )
 
     def val_dataloader(self) -> EpochLoader | list[EpochLoader]:
@@ -128,24 +125,25 @@ class ShardDataModule(EncodingDataModule):
                 f"Expected a sample for each of {self.world_size} processes in {shards.name}, got"
                 f" {shards.count}. Name more shards for val, or none (null)."
             )
-        stream = ShardStream(
-            shards, self._decoder(shards), self.batch_size, self.rank, self.world_size
+        return EpochLoader(
+            self._in_order(shards), self.current_epoch, self.num_workers, self.max_skipped
         )
-        most = self.max_skipped * shards.count / self.world_size
-        return EpochLoader(stream, self.current_epoch, self.num_workers, most)
 
     def reference(self, max_images: int | None = None) -> ReferenceSet:
         """The training set for scores: in order, without flips, at most so many of it."""
-        shards = first_of_each(self._open(self.train), max_images)
-        decoder = self._decoder(shards)
-        stream = ShardStream(shards, decoder, self.batch_size, self.rank, self.world_size)
+        shards = self._open(self.train).first_of_each(max_images)
+        stream = self._in_order(shards)
         return ReferenceSet(
             shards.kind,
-            {"shards": shards_identity(shards), "image_size": self.image_size},
+            {"shards": shards.versions(), "image_size": self.image_size},
             shards.count,
-            shards.count * self.rank // self.world_size,
-            EpochLoader(stream, lambda: 0, self.num_workers),
+            stream.start,
+            EpochLoader(stream, lambda: 0, self.num_workers, self.max_skipped),
         )
+
+    def _in_order(self, shards: ShardSet) -> ShardStream:
+        reader = self._reader(shards)
+        return ShardStream(shards, reader, self.batch_size, self.rank, self.world_size)
 
     def _open(self, patterns: str | list[str]) -> ShardSet:
         shards = open_shards(patterns)
@@ -177,29 +175,23 @@ class ShardDataModule(EncodingDataModule):
                 f"in_memory keeps codes, but {shards.name} holds images. Encode them with"
                 " `lit-mbldm encode`, or set cache_dir to have them encoded first."
             )
+        reader = self._reader(shards)
+        assert isinstance(reader, CodeReader)
         copies = self.trainer.num_devices if self.trainer is not None else 1
-        variants = 2 if self.horizontal_flip else 1
-        return StoredCodes(shards, variants, self.max_skipped, copies, self._codebook_size)
+        return StoredCodes(shards, reader, self.max_skipped, copies)
 
     def _check_processes(self, shards: ShardSet, stored: StoredCodes | None = None) -> None:
         count = shards.count if stored is None else len(stored.index)
-        samples = hashlib.sha256(repr([(s.name, s.count) for s in shards.shards]).encode())
-        if stored is not None:
-            samples.update(stored.index.numpy().tobytes())
-        if not all_equal(samples.hexdigest()):
+        kept = 0 if stored is None else crc32(stored.index.numpy().tobytes())
+        if not all_equal([kept, *((shard.name, shard.count) for shard in shards.shards)]):
             raise InputError(
                 f"The processes do not find the same samples in {shards.name}: process {self.rank}"
                 f" finds {count}. Copy the shards again to the nodes where some are missing or"
                 " damaged."
             )
 
-    @property
-    def _codebook_size(self) -> int:
-        """K of the model's codec, 256 where none is known."""
-        size: int = getattr(self.codec, "codebook_size", 256)
-        return size
-
-    def _decoder(self, shards: ShardSet) -> Decoder:
-        if shards.tag is not None:
-            return CodeDecoder(shards.tag.shape, self.horizontal_flip, self._codebook_size)
-        return ImageDecoder(self.image_size, self.horizontal_flip)
+    def _reader(self, shards: ShardSet) -> SampleReader:
+        if shards.tag is None:
+            return ImageReader(self.image_size, self.horizontal_flip)
+        codebook_size = getattr(self.codec, "codebook_size", 256)
+        return CodeReader(shards.tag.shape, self.horizontal_flip, codebook_size)

@@ -5,7 +5,6 @@ and workers, so that there may be fewer shards than workers.
 """
 
 import random
-import warnings
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -14,12 +13,10 @@ import numpy as np
 import torch
 import webdataset
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
 
-from lit_mbldm.data.loading.loader import check_batches
-from lit_mbldm.data.shards.decoders import Decoder
-from lit_mbldm.data.shards.locate import Shard, ShardSet
+from lit_mbldm.data.loading.loader import BatchStream, this_worker
+from lit_mbldm.data.shards.locate import ShardSet
+from lit_mbldm.data.shards.members import SampleReader
 from lit_mbldm.data.shards.reading import Sample, Span, read_span, spans
 from lit_mbldm.data.sources.images import ImageError
 from lit_mbldm.errors import InputError
@@ -29,96 +26,91 @@ Array = NDArray[np.uint8]
 SHUFFLE_BUFFER = 1000
 
 
-class ShardStream(IterableDataset[Batch | InputError]):
+class ShardStream(BatchStream):
     """Every sample once, in order; the last batch may be smaller.
 
-    Yields `{decoder.key: uint8 (B, …), "index": int64 (B,), "skipped": int}`, the samples' numbers
-    in the set and how many were lost since this worker's last batch, or the InputError that ends
-    it, so that a worker process can hand it over.
+    Yields `{reader.key: uint8 (B, …), "index": int64 (B,), "skipped": [(name, reason, count)]}`,
+    the samples' numbers in the set and what was lost since this worker's last batch, or the
+    InputError that ends it, so that a worker process can hand it over.
 
     Args:
         shards: what is read.
-        decoder: of its samples.
+        reader: of its samples.
         batch_size: samples a batch.
         rank: of this process.
         world_size: number of processes, each with its own share of the samples.
+        seed: of order and augmentation where there are any.
     """
 
     def __init__(
         self,
         shards: ShardSet,
-        decoder: Decoder,
+        reader: SampleReader,
         batch_size: int,
         rank: int = 0,
         world_size: int = 1,
+        seed: int = 0,
     ) -> None:
+        super().__init__(batch_size, rank, world_size, seed)
         self.shards = shards
-        self.decoder = decoder
-        self.batch_size = batch_size
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-        self._skipped = 0
+        self.reader = reader
+        self._skipped: list[tuple[str, str, int]] = []
         self._repeating = False  # what is lost again counts once
+
+    @property
+    def start(self) -> int:
+        """Number of this rank's first sample."""
+        return self.shards.count * self.rank // self.world_size
+
+    @property
+    def count(self) -> int:
+        """Samples of this rank."""
+        return self.shards.count * (self.rank + 1) // self.world_size - self.start
 
     def __len__(self) -> int:
         """Batches of this rank."""
-        start, stop = self._rank_share()
-        return -(-(stop - start) // self.batch_size)
+        return -(-self.count // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch | InputError]:
-        told, self._repeating = self._skipped, False
+        worker, workers = this_worker()  # consecutive batches each
+        each, rest = divmod(len(self), workers)
+        first = worker * each + min(worker, rest)
+        self._skipped, self._repeating = [], False
         try:
-            samples = self._samples(*self._worker_batches())
+            samples = self._samples(first, first + each + (worker < rest))
             while batch := list(islice(samples, self.batch_size)):
-                index = torch.tensor([number for number, _ in batch])
-                skipped, told = self._skipped - told, self._skipped
-                arrays = self._stack([array for _, array in batch])
-                yield {self.decoder.key: arrays, "index": index, "skipped": skipped}
+                yield self._batch(batch) | self._told()
+            if self._skipped:
+                yield self._told()
         except InputError as error:
             yield error
 
-    def _rank_share(self) -> tuple[int, int]:
-        N = self.shards.count
-        return N * self.rank // self.world_size, N * (self.rank + 1) // self.world_size
-
-    def _worker_batches(self) -> tuple[int, int]:
-        """The first batch of this worker and the one after its last, consecutive in the rank."""
-        info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        each, rest = divmod(len(self), workers)
-        first = worker * each + min(worker, rest)
-        return first, first + each + (worker < rest)
-
     def _samples(self, first: int, last: int) -> Iterator[tuple[int, Array]]:
-        start, stop = self._rank_share()
-        begin = start + first * self.batch_size
-        end = min(start + last * self.batch_size, stop)
-        if begin < end:
-            for sample in self._read(spans(list(self.shards.shards), begin, end)):
-                yield from self._decode(sample, None)
+        begin = self.start + min(first * self.batch_size, self.count)
+        end = self.start + min(last * self.batch_size, self.count)
+        for sample in self._read(spans(self.shards.shards, begin, end)):
+            yield from self._arrays(sample, None)
 
     def _read(self, parts: list[Span]) -> Iterator[Sample]:
         for part in parts:
             yield from read_span(part, self._skip)
 
-    def _decode(self, sample: Sample, rng: random.Random | None) -> Iterator[tuple[int, Array]]:
+    def _arrays(self, sample: Sample, rng: random.Random | None) -> Iterator[tuple[int, Array]]:
         try:
-            yield sample.index, self.decoder(sample.data, rng)
+            yield sample.index, self.reader(sample.data, rng)
         except ImageError as error:
             self._skip(sample.name, error)
 
     def _skip(self, name: str, error: Exception, count: int = 1) -> None:
-        if self._repeating:
-            return
-        warned, self._skipped = self._skipped, self._skipped + count
-        if warned < 5 or warned // 100 < self._skipped // 100:
-            warnings.warn(
-                f"Skipped {name}: {error} ({self._skipped} skipped by process {self.rank}).",
-                stacklevel=2,
-            )
+        if not self._repeating:
+            self._skipped.append((name, str(error), count))
 
-    def _stack(self, arrays: list[Array]) -> Tensor:
+    def _told(self) -> Batch:
+        skipped, self._skipped = self._skipped, []
+        return {"skipped": skipped}
+
+    def _batch(self, samples: list[tuple[int, Array]]) -> Batch:
+        numbers, arrays = zip(*samples, strict=True)
         shapes = sorted({array.shape for array in arrays})
         if len(shapes) > 1:
             sizes = " and ".join("×".join(map(str, shape[1:])) for shape in shapes[:2])
@@ -126,7 +118,7 @@ class ShardStream(IterableDataset[Batch | InputError]):
                 f"Expected images of one size in {self.shards.name}, got {sizes}. Write the shards"
                 " with `lit-mbldm shards --size`, or set image_size."
             )
-        return torch.from_numpy(np.stack(arrays))
+        return {self.reader.key: torch.from_numpy(np.stack(arrays)), "index": torch.tensor(numbers)}
 
 
 class ShuffledStream(ShardStream):
@@ -139,12 +131,12 @@ class ShuffledStream(ShardStream):
 
     Args:
         shards: what is read.
-        decoder: of its samples.
+        reader: of its samples.
         batch_size: samples a batch.
         rank: of this process.
         world_size: number of processes.
         seed: of order and augmentation.
-        identity: of the shards' contents.
+        fingerprint: of the shards' contents.
 
     Raises:
         InputError: too few samples for one batch a process.
@@ -153,17 +145,21 @@ class ShuffledStream(ShardStream):
     def __init__(
         self,
         shards: ShardSet,
-        decoder: Decoder,
+        reader: SampleReader,
         batch_size: int,
         rank: int = 0,
         world_size: int = 1,
         seed: int = 0,
-        identity: str = "",
+        fingerprint: str = "",
     ) -> None:
-        super().__init__(shards, decoder, batch_size, rank, world_size)
-        self.seed = seed
-        self.identity = identity
-        check_batches(len(self), shards.name, batch_size, world_size, shards.count)
+        super().__init__(shards, reader, batch_size, rank, world_size, seed)
+        self.fingerprint = fingerprint
+        self.check_batches(shards.name, shards.count)
+
+    @property
+    def count(self) -> int:
+        """Samples an epoch of each rank."""
+        return len(self) * self.batch_size
 
     def __len__(self) -> int:
         """Batches of each rank."""
@@ -172,7 +168,7 @@ class ShuffledStream(ShardStream):
     def order(self, num_workers: int) -> dict[str, Any]:
         """What the order depends on, besides the epoch."""
         return {
-            "data": [type(self).__name__, self.identity, self.shards.count],
+            "data": [type(self).__name__, self.fingerprint, self.shards.count],
             "seed": self.seed,
             "batch_size": self.batch_size,
             "number of processes": self.world_size,
@@ -180,18 +176,13 @@ class ShuffledStream(ShardStream):
         }
 
     def _samples(self, first: int, last: int) -> Iterator[tuple[int, Array]]:
-        count = (last - first) * self.batch_size
-        parts = self._share(first, count)
-        return islice(self._repeat(parts, first), count)
-
-    def _share(self, first: int, count: int) -> list[Span]:
-        """`count` samples from this rank's batch `first` on, in shuffled shards."""
-        N = self.shards.count
+        """This rank's batches `first` to `last` - 1, of the shards in random order."""
+        N, count = self.shards.count, (last - first) * self.batch_size
         rng = random.Random(f"{self.seed}/{self.epoch}")
-        shards: list[Shard] = rng.sample(self.shards.shards, len(self.shards.shards))
+        shards = rng.sample(self.shards.shards, len(self.shards.shards))
         turn = rng.randrange(N)
-        start = turn + self.rank * (N // self.world_size) + first * self.batch_size
-        return spans(shards, start % N, start % N + count)
+        start = (turn + self.rank * (N // self.world_size) + first * self.batch_size) % N
+        return islice(self._repeat(spans(shards, start, start + count), first), count)
 
     def _repeat(self, parts: list[Span], first: int) -> Iterator[tuple[int, Array]]:
         rng = random.Random(f"{self.seed}/{self.epoch}/{self.rank}/{first}")
@@ -200,13 +191,14 @@ class ShuffledStream(ShardStream):
             good = 0
             for sample in shuffle(self._read(parts)):
                 key = random.Random(f"{self.seed}/{self.epoch}/{sample.index}")
-                for decoded in self._decode(sample, key):
+                for array in self._arrays(sample, key):
                     good += 1
-                    yield decoded
+                    yield array
             if not good:
-                names = ", ".join(part.name for part in parts[:3])
+                names = ", ".join(part.shard.name for part in parts[:3])
                 raise InputError(
                     f"No sample in this process's share of {self.shards.name} ({names}) can be"
-                    " read; the warnings above name the reasons. Write the shards again."
+                    f" read: {'; '.join(f'{name}: {why}' for name, why, _ in self._skipped[:3])}."
+                    " Write the shards again."
                 )
             self._repeating = True

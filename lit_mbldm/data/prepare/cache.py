@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from lit_mbldm.data.loading.reference import shards_identity
 from lit_mbldm.data.prepare.codec import Codec
 from lit_mbldm.data.prepare.encode import encode_shards
 from lit_mbldm.data.shards.locate import Patterns, ShardSet, open_shards
@@ -46,7 +45,7 @@ def cached_codes(
             cannot be written.
     """
     images = patterns if isinstance(patterns, ShardSet) else open_shards(patterns)
-    identity = json.dumps([shards_identity(images), flip])
+    identity = json.dumps([images.versions(), flip])
     digest = hashlib.sha256(identity.encode()).hexdigest()
     folder = cache / f"{codec.fingerprint[:16]}-{digest[:16]}"
     try:

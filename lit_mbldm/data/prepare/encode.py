@@ -15,9 +15,8 @@ from torch import nn
 from tqdm import tqdm
 
 from lit_mbldm.codecs.base import full_float32
-from lit_mbldm.data.loading.reference import shards_identity
-from lit_mbldm.data.loading.shard_codes import EncodeSettings, ShardCodes, ShardError, several_sizes
 from lit_mbldm.data.prepare.codec import Codec
+from lit_mbldm.data.prepare.shard_codes import EncodeSettings, ShardCodes, ShardError, several_sizes
 from lit_mbldm.data.prepare.shard_folder import Part, ShardFolder
 from lit_mbldm.data.shards.locate import Patterns, ShardSet, open_shards
 from lit_mbldm.data.shards.manifest import FORMAT, Manifest
@@ -116,7 +115,7 @@ def encode_shards(
         "format": FORMAT,
         "codec": codec.fingerprint,
         "flip": flip,
-        "image shards": shards_identity(images),
+        "image shards": images.versions(),
     }
     names = [f"codes-{number:06d}.tar" for number in range(len(images.shards))]
     folder = ShardFolder(Path(out), names, recipe)

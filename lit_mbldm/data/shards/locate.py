@@ -2,21 +2,22 @@
 
 import tarfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 
 from tqdm import tqdm
 
-from lit_mbldm.data.shards.codec_tag import CodecTag, read_tag
-from lit_mbldm.data.shards.manifest import Kind
+from lit_mbldm.data.shards.manifest import Kind, ShardEntry
 from lit_mbldm.data.shards.patterns import Manifests, Patterns, display_name, find_shards
 from lit_mbldm.data.shards.skips import SkipLog
-from lit_mbldm.data.shards.tar_reader import Member, tar_members
+from lit_mbldm.data.shards.tar import CodecTag, Member, read_tag, tar_members
 from lit_mbldm.data.sources.images import IMAGE_SUFFIXES
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.opening import open_binary
-from lit_mbldm.storage.urls import base_name, folder_of, public
+from lit_mbldm.storage.opening import open_binary, version
+from lit_mbldm.storage.urls import base_name, folder_of, is_url, public
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,14 @@ class Shard:
         count: number of samples.
         tag: the codec's where it holds codes, else None.
         start: number of its first sample in the set.
-        sha256: that the whole file should have, where a manifest tells it.
+        entry: what the manifest beside it tells of the whole file, if there is one.
     """
 
     url: str
     count: int
     tag: CodecTag | None
     start: int
-    sha256: str | None = None
+    entry: ShardEntry | None = None
 
     @property
     def name(self) -> str:
@@ -46,6 +47,24 @@ class Shard:
     def kind(self) -> Kind:
         """What a sample of the shard is."""
         return "images" if self.tag is None else "codes"
+
+    def version(self) -> tuple[str, int | None]:
+        """The sha256 or, where no manifest tells it, place and time; and the size in bytes.
+
+        Raises:
+            InputError: a shard that no manifest names cannot be asked about.
+        """
+        try:
+            if not is_url(self.url):
+                stat = Path(self.url).stat()
+                place = f"{Path(self.url).resolve()} {stat.st_mtime_ns}"
+                return self.entry.sha256 if self.entry else place, stat.st_size
+            if self.entry:
+                return self.entry.sha256, self.entry.bytes
+            time, size = version(self.url)
+            return f"{public(self.url)} {time}", size
+        except OSError as error:
+            raise InputError(f"A shard cannot be read: {error}.") from None
 
 
 @dataclass(frozen=True)
@@ -85,6 +104,23 @@ class ShardSet:
                 " SHARDS OUT --codec CODEC`, or name the codec the shards were made with."
             )
 
+    def versions(self) -> list[list[str | int | None]]:
+        """Version and count of each shard, which differ where contents do; raises InputError."""
+        return [[*shard.version(), shard.count] for shard in self.shards]
+
+    def first_of_each(self, count: int | None) -> "ShardSet":
+        """At most `count` samples in all, of every shard its share, taken from its beginning."""
+        total = self.count
+        if count is None or count >= total:
+            return self
+        taken, begin, start = [], 0, 0
+        for shard in self.shards:
+            end = begin + shard.count
+            share = end * count // total - begin * count // total
+            taken.append(replace(shard, count=share, start=start))
+            begin, start = end, start + share
+        return replace(self, shards=tuple(taken))
+
 
 def open_shards(patterns: Patterns) -> ShardSet:
     """Find shards and what they hold.
@@ -109,92 +145,74 @@ def open_shards(patterns: Patterns) -> ShardSet:
         else:
             shards.append(shard)
             start += shard.count
-    skips.check(len(shards), len(urls), 0.01, "These are shards, not images.")
-    if skips.entries:
-        warnings.warn(
-            f"Left out {len(skips.entries)} unreadable shards:\n{skips.summary()}", stacklevel=2
-        )
+    skips.close(len(shards), "the shards", 0.01, "These are shards, not images.")
     for shard in shards[1:]:
         if shard.tag != shards[0].tag:
             raise InputError(
                 f"Expected shards of one kind and codec, but {public(shards[0].url)} holds"
-                f" {_describe(shards[0])} and {public(shard.url)} {_describe(shard)}."
+                f" {describe(shards[0].tag)} and {public(shard.url)} {describe(shard.tag)}."
             )
-    beside = [manifests.of_folder(folder) for folder in {folder_of(url) for url in urls}]
+    beside = [manifests[folder] for folder in {folder_of(url) for url in urls}]
     sizes = {manifest.size if manifest else None for manifest in beside}
     size = sizes.pop() if len(sizes) == 1 else None
     return ShardSet(display_name(patterns), tuple(shards), size)
 
 
-def sample_key(member: str) -> str | None:
-    """The WebDataset key of a member that holds an image or codes, None for any other."""
-    folder, slash, name = member.rpartition("/")
-    if name.startswith((".", "__")) or Path(name).suffix.lower() not in IMAGE_SUFFIXES | {".npy"}:
-        return None
-    return folder + slash + name.partition(".")[0]
-
-
-def samples(
-    members: Iterable[Member], on_second: Callable[[str], None]
-) -> Iterator[tuple[str, Member]]:
-    """The key of each sample in a row, and its member that is used: its first image or codes.
+def samples(members: Iterable[Member], of_codes: bool) -> Iterator[tuple[str, Member]]:
+    """The key of each sample, by WebDataset's rule, and its first image or, of codes, first .npy.
 
     Args:
         members: in order.
-        on_second: called with the name of each further image of a sample that has one, or codes of
-            one that has codes, before the next sample comes.
+        of_codes: whether the shard holds codes.
     """
-    last, of_codes = None, False
-    for member in members:
-        key, codes = sample_key(member.name), member.name.lower().endswith(".npy")
-        if key is not None and key != last:
-            last, of_codes = key, codes
-            yield key, member
-        elif key is not None and codes == of_codes:
-            on_second(member.name)
+    for _, group in groupby(_keyed(members, of_codes), itemgetter(0)):
+        yield next(group)
 
 
-def count_samples(url: str | Path) -> int:
-    """Count a shard's samples from the headers of its members.
-
-    Warns where it is cut off, and where a sample has several images. A URL is read whole.
-    """
-    more: list[str] = []
-    count = 0
-    try:
-        with open_binary(url) as stream:
-            for _ in samples(tar_members(stream), more.append):
-                count += 1
-    except (tarfile.TarError, OSError) as error:
-        warnings.warn(
-            f"{public(str(url))}: {error}; its samples up to there are used.", stacklevel=2
-        )
-    if more:
-        warnings.warn(
-            f"{public(str(url))}: {len(more)} members are left out, such as {more[0]}: what is"
-            " before the first dot of a name is its sample, of which one image is used. `lit-mbldm"
-            " shards` makes shards of all images.",
-            stacklevel=2,
-        )
-    return count
+def describe(tag: CodecTag | None) -> str:
+    """What shards with this tag hold."""
+    return f"codes of {tag.fingerprint[:12]}…, shape {tag.shape}" if tag else "images"
 
 
 def _open(url: str, start: int, manifests: Manifests) -> Shard:
-    if (found := manifests.of_shard(url)) is None:
-        tag = read_tag(url)
-        return Shard(url, count_samples(url), tag, start)
-    manifest, entry = found
-    if manifest.kind == "images":
-        tag = None
-    elif manifest.fingerprint is None or manifest.shape is None:
-        tag = read_tag(url)
-    else:
+    manifest, entry = manifests.of_shard(url) or (None, None)
+    tag = None
+    if manifest is not None and manifest.fingerprint is not None and manifest.shape is not None:
         S, h, w = manifest.shape
         tag = CodecTag(manifest.fingerprint, (S, h, w))
-    return Shard(url, entry.count, tag, start, entry.sha256)
+    elif manifest is None or manifest.kind == "codes":
+        with open_binary(url) as stream:
+            tag = read_tag(stream, next(tar_members(stream), None))
+    count = entry.count if entry is not None else _count(url, tag is not None)
+    return Shard(url, count, tag, start, entry)
 
 
-def _describe(shard: Shard) -> str:
-    if shard.tag is None:
-        return "images"
-    return f"codes of {shard.tag.fingerprint[:12]}… and shape {shard.tag.shape}"
+def _count(url: str, of_codes: bool) -> int:
+    """Count a shard's samples from the headers of its members; a URL is read whole.
+
+    Warns where it is cut off, and where a sample has several images.
+    """
+    found: list[tuple[str, Member]] = []
+    try:
+        with open_binary(url) as stream:
+            for keyed in _keyed(tar_members(stream), of_codes):
+                found.append(keyed)
+    except (tarfile.TarError, OSError) as error:
+        warnings.warn(f"{public(url)}: {error}; its samples up to there are used.", stacklevel=2)
+    more = [member.name for (a, _), (b, member) in pairwise(found) if a == b]
+    if more:
+        warnings.warn(
+            f"{public(url)}: {len(more)} members are left out, such as {more[0]}: what is before"
+            " the first dot of a name is its sample, of which one image is used. `lit-mbldm shards`"
+            " makes shards of all images.",
+            stacklevel=2,
+        )
+    return len(found) - len(more)
+
+
+def _keyed(members: Iterable[Member], of_codes: bool) -> Iterator[tuple[str, Member]]:
+    suffixes = {".npy"} if of_codes else IMAGE_SUFFIXES
+    for member in members:
+        folder, slash, name = member.name.rpartition("/")
+        if Path(name).suffix.lower() in suffixes and not name.startswith((".", "__")):
+            yield folder + slash + name.partition(".")[0], member

@@ -1,15 +1,19 @@
-"""manifest.json: what a folder of shards holds, with a checksum of each shard."""
+"""manifest.json: what a folder of shards holds, with the sha256 of each shard."""
 
 import hashlib
 import io
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from types import UnionType
 from typing import Any, BinaryIO, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import replacing
+from lit_mbldm.storage.opening import open_binary
+from lit_mbldm.storage.urls import in_folder, public
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -34,10 +38,6 @@ class ShardEntry:
         """Whether the file is in `folder`, with its size."""
         path = folder / self.name
         return path.is_file() and path.stat().st_size == self.bytes
-
-    def matches_in(self, folder: Path) -> bool:
-        """Whether the file is in `folder`, with its size and sha256."""
-        return self.has_size_in(folder) and file_sha256(folder / self.name) == self.sha256
 
 
 @dataclass(frozen=True)
@@ -79,42 +79,44 @@ class Manifest:
             temporary.write_text(json.dumps({"format": FORMAT, **fields}, indent=1) + "\n")
 
     @classmethod
-    def read(cls, folder: Path) -> "Manifest":
-        """Read the manifest of a folder.
+    def find(cls, folder: str | Path) -> "Manifest | None":
+        """Read the manifest of a folder, local or a URL; None where it has none.
 
         Raises:
-            InputError: there is none, or it is not one of this format.
+            InputError: it cannot be read, or is not one of this format.
         """
-        path = folder / MANIFEST
+        url = in_folder(str(folder), MANIFEST)
         try:
-            with path.open("rb") as stream:
-                return cls.parse(stream, str(path))
-        except OSError as error:
-            raise _unreadable(str(path), error) from error
-
-    @classmethod
-    def parse(cls, stream: BinaryIO, name: str) -> "Manifest":
-        """Read a manifest.
-
-        Args:
-            stream: of JSON.
-            name: of the file, for messages.
-
-        Raises:
-            InputError: it is not one of this format.
-            OSError: the stream cannot be read.
-        """
-        try:
-            fields = dict(read_json(stream))
-            version = fields.pop("format")
-            if version != FORMAT:
+            with open_binary(url) as stream:
+                fields = dict(read_json(stream))
+            if (version := fields.pop("format")) != FORMAT:
                 raise ValueError(f"format {version}, this version reads format {FORMAT}")
             shards = [_typed(ShardEntry, entry) for entry in fields.pop("shards")]
             manifest = _typed(cls, {**fields, "shards": shards})
             manifest._check()
             return manifest
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise _unreadable(name, error) from error
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return None  # a store may deny what does not exist
+        except InputError:
+            raise
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _unreadable(url, error) from error
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "Manifest":
+        """Read the manifest of a folder, local or a URL.
+
+        Raises:
+            InputError: there is none, or it is not one of this format.
+        """
+        if (manifest := cls.find(folder)) is None:
+            raise _unreadable(in_folder(str(folder), MANIFEST), FileNotFoundError("none there"))
+        return manifest
+
+    @cached_property
+    def entries(self) -> dict[str, ShardEntry]:
+        """The shards by file name."""
+        return {shard.name: shard for shard in self.shards}
 
     def _check(self) -> None:
         for shard in self.shards:
@@ -127,8 +129,6 @@ class Manifest:
             raise ValueError(f"a count of {self.count}, but {total} samples in its shards")
         if self.shape is not None and not is_shape(self.shape):
             raise ValueError(f"the shape {self.shape}")
-        for entry in self.skipped:
-            _typed(_Skipped, entry)
 
     def verify(self, folder: Path) -> None:
         """Check every shard's size and sha256.
@@ -136,7 +136,8 @@ class Manifest:
         Raises:
             InputError: naming the shards that are missing or differ.
         """
-        _refuse_differing(folder, [s for s in self.shards if not s.matches_in(folder)])
+        self.verify_sizes(folder)
+        _refuse(folder, [s for s in self.shards if file_sha256(folder / s.name) != s.sha256])
 
     def verify_sizes(self, folder: Path) -> None:
         """Check that every shard is there with its size, without reading it.
@@ -144,25 +145,16 @@ class Manifest:
         Raises:
             InputError: naming the shards that are missing or differ.
         """
-        _refuse_differing(folder, [s for s in self.shards if not s.has_size_in(folder)])
-
-
-@dataclass(frozen=True)
-class _Skipped:
-    """An entry of a `SkipLog`."""
-
-    name: str
-    reason: str
-    count: int = 1
+        _refuse(folder, [shard for shard in self.shards if not shard.has_size_in(folder)])
 
 
 def read_json(source: BinaryIO | bytes) -> Any:
     """What a stream or text of JSON holds; raises ValueError where it is none, deep or endless."""
-    stream, text = (io.BytesIO(source) if isinstance(source, bytes) else source), bytearray()
-    while block := stream.read(1 << 20):
-        text += block
-        if len(text) > MAX_JSON_BYTES:
-            raise ValueError(f"more than {MAX_JSON_BYTES} bytes of JSON")
+    stream = io.BytesIO(source) if isinstance(source, bytes) else source
+    blocks = iter(partial(stream.read, 1 << 20), b"")
+    text = b"".join(islice(blocks, 1 + (MAX_JSON_BYTES >> 20)))
+    if len(text) > MAX_JSON_BYTES:
+        raise ValueError(f"more than {MAX_JSON_BYTES} bytes of JSON")
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -204,7 +196,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _refuse_differing(folder: Path, shards: list[ShardEntry]) -> None:
+def _refuse(folder: Path, shards: list[ShardEntry]) -> None:
     if shards:
         names = ", ".join(shard.name for shard in shards)
         raise InputError(
@@ -213,7 +205,7 @@ def _refuse_differing(folder: Path, shards: list[ShardEntry]) -> None:
         )
 
 
-def _unreadable(name: str, error: Exception) -> InputError:
+def _unreadable(url: str, error: Exception) -> InputError:
     return InputError(
-        f"Expected a manifest of shards in {name}: {error!r:.300}. Write the shards again."
+        f"Expected a manifest of shards in {public(url)}: {error!r:.300}. Write the shards again."
     )

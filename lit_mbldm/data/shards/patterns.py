@@ -1,6 +1,7 @@
 """From what a user names to the shards it means: folders, globs, brace patterns, URLs."""
 
 import glob
+import os
 import re
 from pathlib import Path
 
@@ -9,35 +10,25 @@ import braceexpand
 from lit_mbldm.data.prepare.shard_folder import UNFINISHED
 from lit_mbldm.data.shards.manifest import MANIFEST, Manifest, ShardEntry
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.opening import listing, open_binary
+from lit_mbldm.storage.opening import listing
 from lit_mbldm.storage.urls import base_name, folder_of, in_folder, is_http, is_url, public
 
 VAL = "val"  # folder of the validation part, in that of the training part
 Patterns = str | Path | list[str] | list[Path]
 
 
-class Manifests:
-    """The manifests of folders, local or URLs, each read once."""
+class Manifests(dict[str, Manifest | None]):
+    """The manifests of folders, local or URLs, each read once; None where a folder has none."""
 
-    def __init__(self) -> None:
-        self._found: dict[str, tuple[Manifest | None, dict[str, ShardEntry]]] = {}
-
-    def of_folder(self, folder: str) -> Manifest | None:
-        """The manifest of a folder, None where it has none; raises InputError."""
-        return self._read(folder)[0]
+    def __missing__(self, folder: str) -> Manifest | None:
+        self[folder] = Manifest.find(folder)
+        return self[folder]
 
     def of_shard(self, url: str) -> tuple[Manifest, ShardEntry] | None:
         """The manifest beside a shard and its entry there, if any; raises InputError."""
-        manifest, entries = self._read(folder_of(url))
-        entry = entries.get(base_name(url))
+        manifest = self[folder_of(url)]
+        entry = manifest.entries.get(base_name(url)) if manifest is not None else None
         return None if manifest is None or entry is None else (manifest, entry)
-
-    def _read(self, folder: str) -> tuple[Manifest | None, dict[str, ShardEntry]]:
-        if folder not in self._found:
-            manifest = _read_manifest(folder)
-            entries = {entry.name: entry for entry in manifest.shards} if manifest else {}
-            self._found[folder] = manifest, entries
-        return self._found[folder]
 
 
 def find_shards(patterns: Patterns, manifests: Manifests | None = None) -> list[str]:
@@ -63,7 +54,8 @@ def find_shards(patterns: Patterns, manifests: Manifests | None = None) -> list[
                 " name the shards by their URL (http, https, s3, …)."
             )
         try:
-            found += _remote(pattern, manifests) if is_url(pattern) else _local(pattern, manifests)
+            for name in [pattern] if os.path.exists(pattern) else _braces(pattern):
+                found += _remote(name, manifests) if is_url(name) else _local(name, manifests)
         except OSError as error:
             raise InputError(f"Shards cannot be found: {error}.") from None
     if not found:
@@ -73,16 +65,14 @@ def find_shards(patterns: Patterns, manifests: Manifests | None = None) -> list[
 
 def validation_part(train: Patterns) -> str | None:
     """The folder `val` in a folder of shards, local or a URL, where it holds any, else None."""
-    if isinstance(train, list):
+    if isinstance(train, list) or base_name(str(train)).lower().endswith(".tar"):
         return None
     folder = in_folder(str(train), VAL)
-    if not is_url(folder):
-        path = Path(folder)
-        found = any((path / name).exists() for name in (MANIFEST, UNFINISHED))
-        return folder if found or any(path.glob("*.tar")) else None
-    if base_name(str(train)).lower().endswith(".tar"):
-        return None
-    return folder if Manifests().of_folder(folder) else None
+    if not is_url(folder) and (
+        (Path(folder) / UNFINISHED).exists() or any(Path(folder).glob("*.tar"))
+    ):
+        return folder
+    return folder if Manifest.find(folder) else None
 
 
 def display_name(patterns: Patterns) -> str:
@@ -91,38 +81,28 @@ def display_name(patterns: Patterns) -> str:
     return ", ".join(public(str(pattern)) for pattern in several)
 
 
-def _local(pattern: str, manifests: Manifests) -> list[str]:
-    if Path(pattern).is_dir():
-        return _in_local_folder(Path(pattern), manifests)
-    if Path(pattern).is_file():
-        return [str(Path(pattern))]
-    found = []
-    for name in _braces(pattern):
-        paths = sorted(Path(match) for match in glob.glob(name, recursive=True))
-        if not paths:
-            raise _no_match(name)
-        if glob.has_magic(name):
-            for folder in {path.parent for path in paths}:
-                _refuse_unfinished(folder)
-        found += [str(path) for path in paths]
-    return found
-
-
-def _in_local_folder(folder: Path, manifests: Manifests) -> list[str]:
-    if manifest := manifests.of_folder(str(folder)):
-        paths = [folder / entry.name for entry in manifest.shards]
+def _local(name: str, manifests: Manifests) -> list[str]:
+    path = Path(name)
+    if path.is_file():
+        return [str(path)]
+    if path.is_dir() and (manifest := manifests[str(path)]):
+        paths = [path / entry.name for entry in manifest.shards]
         if missing := [path.name for path in paths if not path.is_file()]:
             raise InputError(
-                f"{folder / MANIFEST} names shards that are missing: {', '.join(missing)}. Copy"
+                f"{path / MANIFEST} names shards that are missing: {', '.join(missing)}. Copy"
                 " or write them again."
             )
     else:
-        _refuse_unfinished(folder)
-        paths = sorted(folder.glob("*.tar"))
-    if not paths:
+        pattern = f"{glob.escape(name)}/*.tar" if path.is_dir() else name
+        paths = sorted(Path(match) for match in glob.glob(pattern, recursive=True))
+        for folder in {path, *(found.parent for found in paths)}:
+            _refuse_unfinished(folder)
+    if path.is_dir() and not paths:
         raise InputError(
-            f"Expected .tar shards in {folder}, found none. Write them with `lit-mbldm shards`."
+            f"Expected .tar shards in {path}, found none. Write them with `lit-mbldm shards`."
         )
+    if not paths:
+        raise _no_match(name)
     return [str(path) for path in paths]
 
 
@@ -134,40 +114,27 @@ def _refuse_unfinished(folder: Path) -> None:
         )
 
 
-def _remote(pattern: str, manifests: Manifests) -> list[str]:
-    found: list[str] = []
-    for url in _braces(pattern):
-        if _is_glob(url):
-            found += _globbed(url)
-        elif base_name(url).lower().endswith(".tar"):
-            found.append(url)
-        elif manifest := manifests.of_folder(url):
-            found += [in_folder(url, entry.name) for entry in manifest.shards]
-        elif is_http(url):
-            raise InputError(
-                f"Expected .tar shards, got {public(url)}, which is no .tar and has no {MANIFEST}"
-                " that can be read. Put the manifest that `lit-mbldm` wrote beside the shards, or"
-                " name them, as in 'https://host/codes-{000000..000009}.tar'."
-            )
-        else:
-            found += _globbed(in_folder(url, "*.tar"))
-    return found
+def _remote(url: str, manifests: Manifests) -> list[str]:
+    # a web server's `?` begins a query
+    if "*" in public(url) if is_http(url) else glob.has_magic(url):
+        return _listed(url)
+    if base_name(url).lower().endswith(".tar"):
+        return [url]
+    if manifest := manifests[url]:
+        return [in_folder(url, entry.name) for entry in manifest.shards]
+    return _listed(in_folder(url, "*.tar"))
 
 
-def _globbed(url: str) -> list[str]:
+def _listed(url: str) -> list[str]:
     if is_http(url) or "::" in url:
         raise InputError(
-            f"Files cannot be listed here: {public(url)}. Name the folder, where it has a"
-            f" {MANIFEST}, or the shards, as in 'https://host/codes-{{000000..000009}}.tar'."
+            f"Files cannot be listed here: {public(url)}. Name a folder that has the {MANIFEST}"
+            " that `lit-mbldm` wrote, or the shards, as in"
+            " 'https://host/codes-{000000..000009}.tar'."
         )
     if not (found := listing(url)):
         raise _no_match(public(url))
     return found
-
-
-def _is_glob(url: str) -> bool:
-    """Whether a URL has wildcards; a web server's `?` begins a query."""
-    return "*" in public(url) if is_http(url) else glob.has_magic(url)
 
 
 def _braces(pattern: str) -> list[str]:
@@ -185,16 +152,3 @@ def _no_match(pattern: str) -> InputError:
         f"No shards match {pattern!r}. Expected a folder of .tar shards, a .tar, or a pattern"
         " such as 'shards/images-{000000..000009}.tar' or 'shards/*.tar'."
     )
-
-
-def _read_manifest(folder: str) -> Manifest | None:
-    if not is_url(folder):
-        return Manifest.read(Path(folder)) if (Path(folder) / MANIFEST).exists() else None
-    url = in_folder(folder, MANIFEST)
-    try:
-        with open_binary(url) as stream:
-            return Manifest.parse(stream, public(url))
-    except (FileNotFoundError, PermissionError):  # stores may deny what does not exist
-        return None
-    except OSError as error:
-        raise InputError(f"The manifest of the shards cannot be read: {error}.") from None

@@ -1,5 +1,6 @@
-"""Counting and naming what had to be skipped."""
+"""The one policy for what cannot be read: skip it, count it, name it, fail where it is too much."""
 
+import warnings
 from typing import Any
 
 from lit_mbldm.errors import InputError
@@ -53,6 +54,15 @@ class SkipLog:
             f"{bad} of {total} could not be used, at most {max_skipped:.2%} may be skipped:\n"
             f"{self.summary()}\nRepair or remove them, or raise max_skipped. {kept}"
         )
+
+    def close(self, good: int, name: str, max_skipped: float, kept: str) -> None:
+        """Fail as `check` does, or warn of what was skipped in `name`."""
+        self.check(good, good + self.count, max_skipped, kept)
+        if self.entries:
+            warnings.warn(
+                f"Skipped {self.count} of {name}, which cannot be read:\n{self.summary()}",
+                stacklevel=3,
+            )
 
 
 def _describe(entry: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lit_mbldm.data.prepare.shard_folder import UNFINISHED
 from lit_mbldm.data.shards.patterns import Manifests, find_shards
-from lit_mbldm.data.shards.tar_reader import Member, read_member, tar_members
+from lit_mbldm.data.shards.tar import Member, read_member, tar_members
 from lit_mbldm.data.sources.images import IMAGE_SUFFIXES, ImageError
 from lit_mbldm.data.sources.lsun import DATA_FILE, LmdbSource, ZippedLmdbSource
 from lit_mbldm.data.sources.raw_image import (

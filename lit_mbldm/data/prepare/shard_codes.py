@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from lit_mbldm.data.prepare.codec import Codec
-from lit_mbldm.data.shards.decoders import ImageDecoder, dump_codes
 from lit_mbldm.data.shards.locate import Shard
 from lit_mbldm.data.shards.manifest import FORMAT
+from lit_mbldm.data.shards.members import ImageReader, dump_codes
 from lit_mbldm.data.shards.reading import LostShardError, Sample, read_span, whole
 from lit_mbldm.data.shards.skips import SkipLog
-from lit_mbldm.data.shards.tar_writer import CODEC_MEMBER
+from lit_mbldm.data.shards.tar import CODEC_MEMBER
 from lit_mbldm.data.sources.images import ImageError
 from lit_mbldm.errors import InputError
 
@@ -126,17 +126,15 @@ class ShardCodes:
         samples = read_span(whole(self._shard), self._skip)
         with ThreadPoolExecutor(self._settings.threads) as pool:
             while batch := list(islice(samples, self._settings.batch_size)):
-                results = pool.map(_decode, batch)
-                usable = [item for item in map(self._usable, batch, results) if item is not None]
+                usable = []
+                for sample, result in zip(batch, pool.map(_decode, batch), strict=True):
+                    if isinstance(result, ImageError):
+                        self.skips.add(sample.name, result)
+                    else:
+                        usable.append(result)
                 self._on_batch(len(batch))
                 if usable:
                     yield usable
-
-    def _usable(self, sample: Sample, result: _Decoded | ImageError) -> _Decoded | None:
-        if isinstance(result, ImageError):
-            self.skips.add(sample.name, result)
-            return None
-        return result
 
     def _skip(self, name: str, error: Exception, count: int) -> None:
         if isinstance(error, LostShardError):
@@ -177,6 +175,6 @@ def _decode(sample: Sample) -> _Decoded | ImageError:
     if not folders[0] or ".." in folders:
         return ImageError("its name leads out of the folder that the codes are unpacked in")
     try:
-        return _Decoded(key, ImageDecoder()(sample.data, None))
+        return _Decoded(key, ImageReader()(sample.data, None))
     except ImageError as error:
         return error
