@@ -1,5 +1,6 @@
 import io
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import tarfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.data.shards.manifest import Manifest
 from lit_mbldm.data.sources.archives import open_source
 from lit_mbldm.data.sources.images import ImageError
-from lit_mbldm.data.sources.raw_image import RawImage
+from lit_mbldm.data.sources.raw_image import ImageSource, RawImage
 from lit_mbldm.errors import InputError
 
 SIZE = 16
@@ -386,6 +387,38 @@ def test_the_bytes_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
         assert (converted.position, type(converted.result)) == (given, ImageError)
         given += 1
     assert (given, most) == (30, 4)  # three in flight, and the one that waits
+
+
+class KillingSource:
+    """A source of images that kills a process which converts them, while it reads one."""
+
+    def __init__(self, images: ImageSource, position: int) -> None:
+        self.name, self.ignored, self.identity = images.name, images.ignored, images.identity
+        self._images = images
+        self._position = position
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __iter__(self) -> Iterator[RawImage]:
+        for position, image in enumerate(self._images):
+            if position == self._position:
+                os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+            yield image
+
+
+def test_a_killed_worker_is_told_and_the_next_run_goes_on(
+    make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lit_mbldm.data.prepare.convert.MIN_CHUNKS", 1)
+    photos, out = make_photos(200), tmp_path / "out"
+    with pytest.raises(InputError, match=r"killed at \d+\.png or .*want of memory.*same command"):
+        write_shards(KillingSource(open_source(photos), 150), out, SIZE, shard_size=20, workers=2)
+    finished = {path.name: path.stat().st_mtime_ns for path in out.rglob("*.tar") if path.is_file()}
+    assert len(finished) >= 3
+    manifest = write_shards(photos, out, SIZE, shard_size=20, workers=2)
+    assert {name: (out / name).stat().st_mtime_ns for name in finished} == finished
+    assert manifest == write_shards(photos, tmp_path / "whole", SIZE, shard_size=20, workers=1)
 
 
 def test_interrupted_by_the_user_it_says_how_to_go_on(
