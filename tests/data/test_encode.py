@@ -1,6 +1,5 @@
 import io
 import json
-import multiprocessing
 import random
 import re
 import shutil
@@ -11,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,7 +21,6 @@ from PIL import Image
 import lit_mbldm.data
 from lit_mbldm.cli import main
 from lit_mbldm.data.prepare.encode import encode_shards
-from lit_mbldm.data.prepare.shard_folder import UNFINISHED
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.data.shards.locate import open_shards
 from lit_mbldm.data.shards.manifest import Manifest
@@ -31,22 +28,6 @@ from lit_mbldm.data.sources.images import ImageError, load_rgb, to_array
 from lit_mbldm.entries.load import load_codec
 from lit_mbldm.errors import InputError
 
-CODEC = Path(__file__).parent / "noting_codec.py"
-# What another process of these tests runs.
-CHILD = """
-import runpy
-from lit_mbldm.data.prepare.encode import encode_shards
-
-codec = runpy.run_path({codec!r})["NotingCodec"]({log!r}, {seconds})
-
-{limit}
-try:
-    found = encode_shards({shards!r}, {out!r}, codec, batch_size=2, {options})
-    text = "waits" if found is None else f"done {{found.count}}"
-except Exception as error:
-    text = f"{{type(error).__name__}}: {{error}}"
-open({log!r} + f".{rank}", "w").write(text)
-"""
 SIZE = 16
 CHANGED = ["images-000001.tar", "images-000002.tar"]
 FILE_LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
@@ -158,7 +139,7 @@ def change_unseen(shard: Path) -> None:
 
 
 def test_shards_that_differ_from_their_manifest_are_not_encoded_in_silence(
-    image_shards, code_shards, tmp_path, codec
+    image_shards, code_shards, tmp_path, codec, contents, written
 ) -> None:
     kept = {name: (image_shards / name).read_bytes() for name in CHANGED}
     for name in CHANGED:
@@ -167,8 +148,7 @@ def test_shards_that_differ_from_their_manifest_are_not_encoded_in_silence(
         encode_shards(image_shards, tmp_path / "again", codec, workers=1)
     for words in (*CHANGED, "write it again", "remove the manifest", "run the same command again"):
         assert words in str(error.value)
-    done = sorted((tmp_path / "again").glob("*.tar"))
-    assert [path.name for path in done] == ["codes-000000.tar", "codes-000003.tar"]
+    assert sorted(written(tmp_path / "again")) == ["codes-000000.tar", "codes-000003.tar"]
     shutil.copytree(image_shards, tmp_path / "as it is")
     (tmp_path / "as it is" / "manifest.json").unlink()
     assert encode_shards(tmp_path / "as it is", tmp_path / "others", codec).count == 40
@@ -185,114 +165,81 @@ def test_the_end_of_a_shard_is_compared_too(image_shards, tmp_path, codec) -> No
         encode_shards(image_shards, tmp_path / "codes", codec)
 
 
-class Children:
-    """Processes that encode one folder of shards."""
-
-    def __init__(self, shards: Path, out: Path, log: Path) -> None:
-        self.shards, self.out, self.log = shards, out, log
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(
-            ["lit_mbldm.data.prepare.encode", "lit_mbldm.entries.load"]
-        )
-
-    def start(
-        self, rank: int = 0, world_size: int = 1, seconds: float = 0.01, limit: str = ""
-    ) -> BaseProcess:
-        code = CHILD.format(
-            codec=str(CODEC),
-            log=str(self.log),
-            seconds=seconds,
-            limit=limit,
-            shards=str(self.shards),
-            out=str(self.out),
-            options=f"rank={rank}, world_size={world_size}",
-            rank=rank,
-        )
-        process = self._context.Process(target=exec, args=(code, {}))
-        process.start()
-        return process
-
-    def wait(self, *processes: BaseProcess) -> list[str]:
-        """What became of the processes of rank 0, 1, …"""
-        for process in processes:
-            process.join(60)
-            assert process.exitcode == 0
-        return [Path(f"{self.log}.{rank}").read_text() for rank in range(len(processes))]
-
-    def encoded(self) -> int:
-        """Images encoded by all of them, with the flipped ones."""
-        return sum(int(line) for line in self.log.read_text().split())
+def call(shards: Path, out: Path, rank: int = 0, world_size: int = 1) -> str:
+    """What a process is to evaluate."""
+    place = f"rank={rank}, world_size={world_size}"
+    return f"encode_shards({str(shards)!r}, {str(out)!r}, codec, batch_size=2, {place}).count"
 
 
-@pytest.fixture
-def children(image_shards: Path, tmp_path: Path) -> Children:
-    return Children(image_shards, tmp_path / "together", tmp_path / "log")
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_processes_share_the_shards_out(
+    children, image_shards, code_shards, tmp_path, contents, world_size
+) -> None:
+    for rank in range(3):
+        children.start(call(image_shards, tmp_path / "out", rank % world_size, world_size), 0.1)
+    assert children.wait() == ["40"] * 3
+    if world_size == 3:  # what is left at last, some may encode at once
+        assert 2 * 40 <= children.encoded() < 2 * 2 * 40
+    assert contents(tmp_path / "out") == contents(code_shards)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder, hidden ones too."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+def test_the_share_of_a_process_that_is_missing_is_done(
+    children, image_shards, code_shards, tmp_path, contents
+) -> None:
+    children.start(call(image_shards, tmp_path / "out", 0, 4))
+    assert children.wait() == ["40"]
+    assert contents(tmp_path / "out") == contents(code_shards)
 
 
-def test_processes_share_the_shards_out(children, code_shards) -> None:
-    results = children.wait(*(children.start(rank, 3) for rank in range(3)))
-    assert "done 40" in results
-    assert set(results) <= {"done 40", "waits"}
-    assert children.encoded() == 2 * 40
-    assert contents(children.out) == contents(code_shards)
-
-
-def test_the_share_of_a_process_that_is_missing_is_done(children, code_shards) -> None:
-    assert children.wait(children.start(0, 4)) == ["done 40"]
-    assert contents(children.out) == contents(code_shards)
-
-
-def test_a_run_killed_at_any_moment_is_continued(children, code_shards) -> None:
-    rng = random.Random(0)
-    finished: dict[Path, int] = {}
+def test_a_run_killed_at_any_moment_is_continued(
+    children, image_shards, code_shards, tmp_path, contents, written
+) -> None:
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    rng, out = random.Random(seed), tmp_path / "out"
+    finished: dict[str, int] = {}
     for _ in range(6):
-        process = children.start(seconds=0.02)
+        process = children.start(call(image_shards, out), seconds=0.02)
         time.sleep(rng.uniform(0.05, 0.35))
         process.kill()
         process.join()
-        for shard, written in finished.items():
-            assert shard.stat().st_mtime_ns == written
-        notes = (children.out / UNFINISHED).glob("codes-*.tar.json")
-        shards = [children.out / note.stem for note in notes]
-        finished = {shard: shard.stat().st_mtime_ns for shard in shards}
-    assert children.wait(children.start()) == ["done 40"]
-    assert contents(children.out) == contents(code_shards)
+        assert finished.items() <= written(out).items()
+        finished = written(out)
+    children.start(call(image_shards, out))
+    assert children.wait()[-1] == "40"
+    assert finished.items() <= written(out).items()
+    assert contents(out) == contents(code_shards)
 
 
-def test_the_shards_of_a_killed_process_are_done_by_another(children, code_shards) -> None:
-    doomed = children.start(1, 2, seconds=60)
+def test_shards_that_are_still_being_written_are_told(children, image_shards, tmp_path) -> None:
+    doomed = children.start(call(image_shards, tmp_path / "out"), seconds=60)
     while not children.log.exists():
         time.sleep(0.01)
-    (result,) = children.wait(children.start(0, 2))
-    assert result == "waits"
     with pytest.raises(InputError, match="still being written"):
-        open_shards(children.out)
+        open_shards(tmp_path / "out")
     doomed.kill()
     doomed.join()
-    assert children.wait(children.start(0, 2)) == ["done 40"]
-    assert contents(children.out) == contents(code_shards)
+    with pytest.raises(InputError, match="begun with another codec and flip"):
+        encode_shards(image_shards, tmp_path / "out", Unused("f" * 64), flip=False)
 
 
-def test_a_full_disk_loses_nothing(make_photos, tmp_path, codec) -> None:
-    write_shards(make_photos(34), tmp_path / "images", SIZE, shard_size=30, workers=1)
-    children = Children(tmp_path / "images", tmp_path / "codes", tmp_path / "log")
-    small, large = tmp_path / "codes" / "codes-000001.tar", tmp_path / "codes" / "codes-000000.tar"
-    full = children.start(1, 2, limit=FILE_LIMIT.format(20_480))
-    full.join(60)
-    message = (tmp_path / "log.1").read_text()
+def test_a_full_disk_loses_nothing(
+    make_photos, children, tmp_path, codec, contents, written
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "codes"
+    write_shards(make_photos(34), images, SIZE, shard_size=30, workers=1)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_480, 20_480))"
+    children.start(call(images, out, 1, 2), before=limit)
+    (message,) = children.wait()
     assert "codes-000000.tar" in message
     assert "run the same command again" in message
-    assert not large.exists()
-    written = small.stat().st_mtime_ns
-    assert children.wait(children.start()) == ["done 34"]
-    assert small.stat().st_mtime_ns == written
-    encode_shards(tmp_path / "images", tmp_path / "whole", codec)
-    assert contents(tmp_path / "codes") == contents(tmp_path / "whole")
+    small = written(out)
+    assert [*small] == ["codes-000001.tar"]
+    children.start(call(images, out))
+    assert children.wait()[1] == "34"
+    assert small.items() <= written(out).items()
+    encode_shards(images, tmp_path / "whole", codec)
+    assert contents(out) == contents(tmp_path / "whole")
 
 
 class Unused:
@@ -315,24 +262,17 @@ def test_a_finished_folder_is_left_as_it_is(image_shards, code_shards, codec) ->
     assert {path: path.stat().st_mtime_ns for path in code_shards.rglob("*")} == before
 
 
-def test_a_folder_of_other_codes_is_refused(
-    image_shards, code_shards, children, codec, other_codec
-) -> None:
+def test_a_folder_of_other_codes_is_refused(image_shards, code_shards, codec, other_codec) -> None:
     with pytest.raises(InputError, match="already holds shards"):
         encode_shards(image_shards, code_shards, other_codec)
     with pytest.raises(InputError, match="already holds shards"):
         encode_shards(image_shards, code_shards, codec, flip=False)
-    killed = children.start(seconds=60)
-    while not children.log.exists():
-        time.sleep(0.01)
-    killed.kill()
-    killed.join()
-    with pytest.raises(InputError, match="begun with another codec and flip"):
-        encode_shards(image_shards, children.out, other_codec, flip=False)
 
 
-def test_a_shard_out_of_reach_fails_after_the_others(image_shards, tmp_path, codec) -> None:
-    lost, kept = image_shards / "images-000002.tar", tmp_path / "kept.tar"
+def test_a_shard_out_of_reach_fails_after_the_others(
+    image_shards, code_shards, tmp_path, codec, contents, written
+) -> None:
+    lost, kept, out = image_shards / "images-000002.tar", tmp_path / "kept.tar", tmp_path / "again"
     images = open_shards(image_shards)
 
     class Losing(Unused):
@@ -341,15 +281,15 @@ def test_a_shard_out_of_reach_fails_after_the_others(image_shards, tmp_path, cod
                 lost.rename(kept)
             return codec.encode(images)
 
+    losing = Losing(codec.fingerprint)
     with pytest.raises(InputError, match=r"images-000002.tar.*\n?.*run the same command again"):
-        encode_shards(images, tmp_path / "codes", Losing(codec.fingerprint), workers=1)
-    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "codes").glob("*.tar")}
+        encode_shards(images, out, losing, workers=1, rank=0, world_size=4)  # shard 0 comes first
+    done = written(out)
     assert len(done) == 3
     kept.rename(lost)
-    manifest = encode_shards(images, tmp_path / "codes", codec)
-    assert manifest is not None
-    assert (manifest.count, manifest.skipped) == (40, [])
-    assert all(path.stat().st_mtime_ns == written for path, written in done.items())
+    encode_shards(images, out, codec)
+    assert done.items() <= written(out).items()
+    assert contents(out) == contents(code_shards)
 
 
 class Missing(SimpleHTTPRequestHandler):
@@ -387,21 +327,19 @@ def test_shards_of_a_url_give_the_same_codes(http, image_shards, code_shards, tm
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_missing_shards_are_named_after_the_others_and_the_next_run_goes_on(
-    http, tmp_path, codec, workers
+    http, tmp_path, codec, workers, written
 ) -> None:
     Missing.gone |= {"images-000000.tar", "images-000002.tar"}
     with pytest.raises(InputError, match="run the same command again") as error:
         encode_shards(http, tmp_path / "codes", codec, workers=workers)
     for name in Missing.gone:
         assert re.search(f"{name} .*does not exist", str(error.value))
-    shards = sorted((tmp_path / "codes").glob("*.tar"))
-    assert [path.name for path in shards] == ["codes-000001.tar", "codes-000003.tar"]
-    first = shards[0]
-    written = first.stat().st_mtime_ns
+    done = written(tmp_path / "codes")
+    assert sorted(done) == ["codes-000001.tar", "codes-000003.tar"]
     Missing.gone.clear()
     manifest = encode_shards(http, tmp_path / "codes", codec)
     assert (manifest.count, manifest.skipped) == (40, [])
-    assert first.stat().st_mtime_ns == written
+    assert done.items() <= written(tmp_path / "codes").items()
 
 
 def test_names_of_members_may_be_long_but_lead_nowhere(tmp_path, codec) -> None:
@@ -474,7 +412,7 @@ def photo_shards(tmp_path: Path) -> Path:
 
 
 def test_bytes_of_real_codes_do_not_depend_on_threads_and_precision(
-    photo_shards: Path, tmp_path: Path
+    photo_shards: Path, tmp_path: Path, contents
 ) -> None:
     codec = load_codec("opq-32-8-8")
     one = encode_shards(photo_shards, tmp_path / "one", codec, workers=1)

@@ -20,7 +20,6 @@ import torch
 from lit_mbldm.data.loading.datamodule import ShardDataModule
 from lit_mbldm.data.loading.in_memory import StoredCodes
 from lit_mbldm.data.prepare.encode import encode_shards
-from lit_mbldm.data.prepare.shard_folder import UNFINISHED, Part, ShardFolder
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.data.shards.decoders import CodeDecoder, dump_codes, load_codes
 from lit_mbldm.data.shards.locate import open_shards
@@ -297,24 +296,6 @@ def test_a_nested_or_endless_manifest_is_an_error(code_shards: Path, kind: str) 
             stream.truncate(1 << 36)
     with pytest.raises(InputError, match=r"Expected a manifest of shards in .*(nested|more than)"):
         open_shards(code_shards)
-
-
-@pytest.mark.parametrize("text", [b"", b"[" * 100_000, b"[]", b'{"entry": 1}', b'{"a', b"1", None])
-def test_a_damaged_note_is_written_again_and_a_damaged_recipe_is_told(
-    tmp_path: Path, text: bytes | None
-) -> None:
-    folder = ShardFolder(tmp_path / "out", ["a.tar"], {"size": 1})
-    assert folder.write("a.tar", [("a.jpg", b"x")], lambda: ([], {})) == folder.part("a.tar")
-    note = tmp_path / "out" / UNFINISHED / "a.tar.json"
-    good = note.read_bytes()
-    note.write_bytes(good.replace(b'"count": 1', b'"count": 0') if text is None else text)
-    assert note.read_bytes() != good
-    assert folder.part("a.tar") is None
-    assert isinstance(folder.write("a.tar", [("a.jpg", b"x")], lambda: ([], {})), Part)
-    assert note.read_bytes() == good
-    (note.parent / "recipe.json").write_bytes(text or b"x")
-    with pytest.raises(InputError, match=r"recipe|unfinished shards that were begun with"):
-        ShardFolder(tmp_path / "out", ["a.tar"], {"size": 1})
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:

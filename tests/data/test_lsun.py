@@ -271,7 +271,7 @@ def test_values_of_finished_shards_are_not_sent(
     monkeypatch.setattr(LmdbReader, "value", counting)
     with pytest.raises(KeyboardInterrupt):
         write_shards(lsun, out, SIZE, shard_size=50, workers=1)
-    assert len(list(out.glob("*.tar"))) == 2
+    assert len(list((out / UNFINISHED).glob("*.tar"))) == 2
     asked[:] = []
     monkeypatch.setattr(
         LmdbReader, "value", lambda self, key: asked.append(key) or value(self, key)
@@ -389,7 +389,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_folder(
     notes = out / UNFINISHED
     for done in (0, 1, 3, 5):
         with start_writing(lsun_zip, out) as process:
-            wait_for(lambda n=done: notes.exists() and len(list(notes.glob("*.tar.json"))) >= n)
+            wait_for(lambda n=done: notes.exists() and len(list(notes.glob("*.tar"))) >= n)
             time.sleep(rng.uniform(0, 0.1))
             workers = children(process.pid)
             process.kill()
@@ -408,25 +408,23 @@ def test_killed_at_any_moment_it_ends_with_the_same_folder(
 def test_finished_shards_are_not_made_again(lsun: Path, shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with start_writing(lsun, out) as process:
-        wait_for(lambda: len(list((out / UNFINISHED).glob("*.tar.json"))) >= 2)
+        wait_for(lambda: len(list((out / UNFINISHED).glob("*.tar"))) >= 2)
         process.kill()
-    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
-    assert 2 <= len(before) < 6
-    notes = len(list((out / UNFINISHED).glob("*.tar.json")))
+    finished = {p.name: p.stat().st_mtime_ns for p in (out / UNFINISHED).glob("*.tar/*.tar")}
+    assert 2 <= len(finished) < 6
     write_shards(lsun, out, SIZE, shard_size=50, workers=1)
-    after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
-    assert sum(before.get(name) == time for name, time in after.items()) >= notes
+    assert {name: (out / name).stat().st_mtime_ns for name in finished} == finished
     assert contents(out) == contents(shards)
 
 
 def test_two_runs_at_once_do_no_harm(lsun: Path, shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with start_writing(lsun, out) as process:
-        wait_for((out / UNFINISHED / "alone.lock").exists)
-        with pytest.raises(InputError, match="Another process is writing"):
-            write_shards(lsun, out, SIZE, shard_size=50, workers=1)
+        wait_for((out / UNFINISHED / "recipe.json").exists)
+        manifest = write_shards(lsun, out, SIZE, shard_size=50, workers=1)
         assert process.wait() == 0
     assert contents(out) == contents(shards)
+    manifest.verify(out)
 
 
 def test_the_command_downloads_and_keeps_the_zip(

@@ -58,7 +58,6 @@ def cached_codes(
             device=device,
             rank=rank,
             world_size=world_size,
-            wait=True,
         )
     except OSError as error:
         raise InputError(
