@@ -138,7 +138,7 @@ def test_a_read_only_cache_is_used_where_it_is_complete(
 ) -> None:
     folder = cached(public / "images", codec, public / "cache")
     if left_over:
-        (folder / ".unfinished" / "recipe.json").mkdir(parents=True)
+        (folder / ".unfinished" / "recipe").mkdir(parents=True)
     read_only(public / "cache")
     children.start(call(public / "images", public / "cache"), before=NOBODY)
     assert children.wait() == [str(folder)]

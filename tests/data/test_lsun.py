@@ -420,7 +420,7 @@ def test_finished_shards_are_not_made_again(lsun: Path, shards: Path, tmp_path: 
 def test_two_runs_at_once_do_no_harm(lsun: Path, shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with start_writing(lsun, out) as process:
-        wait_for((out / UNFINISHED / "recipe.json").exists)
+        wait_for((out / UNFINISHED / "recipe").exists)
         manifest = write_shards(lsun, out, SIZE, shard_size=50, workers=1)
         assert process.wait() == 0
     assert contents(out) == contents(shards)

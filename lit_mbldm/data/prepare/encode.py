@@ -1,11 +1,11 @@
 """Image shards to code shards, by any number of threads, processes and nodes."""
 
-import sys
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,11 +15,10 @@ from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.data.loading.reference import shards_identity
 from lit_mbldm.data.loading.shard_codes import EncodeSettings, ShardCodes, ShardError, several_sizes
 from lit_mbldm.data.prepare.codec import Codec
-from lit_mbldm.data.prepare.shard_folder import Part, ShardFolder
+from lit_mbldm.data.prepare.shard_folder import Part, ShardFolder, check_skipped
 from lit_mbldm.data.shards.locate import Patterns, ShardSet, open_shards
 from lit_mbldm.data.shards.manifest import FORMAT, Manifest
 from lit_mbldm.data.shards.patterns import VAL, validation_part
-from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.launcher import own_cores
 
@@ -91,7 +90,7 @@ def encode_shards(
         settings = EncodeSettings(codec, flip, batch_size, device, threads)
         encoding = _Encoding(images, folder, settings)
         manifest = encoding.run(rank, world_size, workers)
-        encoding.check_skipped(manifest, max_skipped, quiet=rank > 0)
+        check_skipped([manifest], images.count, max_skipped, folder, quiet=rank > 0)
         return manifest
 
     if isinstance(shards, ShardSet):
@@ -144,18 +143,7 @@ class _Encoding:
             failed = {n: e for n, e in self._failed.items() if not self._has(n)}
             if failed:
                 raise ShardError.of_several([failed[number] for number in sorted(failed)])
-            return self._folder.finish(self._manifest)
-
-    def check_skipped(self, manifest: Manifest, max_skipped: float, quiet: bool) -> None:
-        """Tell what was skipped; raises InputError where it is more than tolerated."""
-        skips = SkipLog()
-        for entry in manifest.skipped:
-            skips.add(entry["name"], entry["reason"], entry.get("count", 1))
-        total = max(self._images.count, manifest.count + skips.count)
-        kept = f"What is written stays in {self._folder.folder}."
-        skips.check(manifest.count, total, max_skipped, kept)
-        if skips.count and not quiet:
-            tqdm.write(f"Skipped {skips.count} images:\n{skips.summary()}", file=sys.stderr)
+            return self._folder.finish("codes", self._images.name, self._describe)
 
     def _encode_all(self, todo: list[int], workers: int) -> None:
         with ThreadPoolExecutor(workers) as pool:
@@ -186,26 +174,15 @@ class _Encoding:
         with self._progress.get_lock():
             self._progress.update(images)
 
-    def _manifest(self, parts: list[Part]) -> Manifest:
-        entries = [part.entry for part in parts if part.entry is not None]
+    def _describe(self, parts: list[Part]) -> dict[str, Any]:
         sizes = [(part.facts["size"], part.entry.name) for part in parts if part.entry is not None]
         for size, name in sizes:
             if size != sizes[0][0]:
                 raise several_sizes(sizes[0][0], size, name)
         codec = self._settings.codec
-        manifest = Manifest(
-            "codes",
-            sum(entry.count for entry in entries),
-            self._images.name,
-            entries,
-            [skip for part in parts for skip in part.skips],
-            fingerprint=codec.fingerprint,
-            shape=list(codec.latent_shape(*sizes[0][0])) if sizes else None,
-            variants=self._settings.variants,
-        )
-        if not entries:
-            self.check_skipped(manifest, 1.0, quiet=True)
-        return manifest
+        shape = list(codec.latent_shape(*sizes[0][0])) if sizes else None
+        variants = self._settings.variants
+        return {"fingerprint": codec.fingerprint, "shape": shape, "variants": variants}
 
 
 @contextmanager

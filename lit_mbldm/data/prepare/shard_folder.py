@@ -12,20 +12,24 @@ import json
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_mbldm.data.shards.manifest import MANIFEST, Manifest, ShardEntry
+from tqdm import tqdm
+
+from lit_mbldm.data.shards.manifest import MANIFEST, Kind, Manifest, ShardEntry
+from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.shards.tar_writer import write_tar
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import write_synced
 from lit_mbldm.storage.full_disk import full_disk_explained
 
 UNFINISHED = ".unfinished"
-_RECIPE = "recipe.json"
+_RECIPE = "recipe"
 _PART = "part.json"
 
 Skips = list[dict[str, Any]]
@@ -114,11 +118,15 @@ class ShardFolder:
             part = Part(entry if entry.count else None, *notes())
             write_synced(new / _PART, json.dumps(asdict(part)).encode())
 
-    def finish(self, build: Callable[[list[Part]], Manifest]) -> Manifest:
+    def finish(
+        self, kind: Kind, source: str, describe: Callable[[list[Part]], dict[str, Any]]
+    ) -> Manifest:
         """Move all shards to their places and write the manifest, unless another process has.
 
         Args:
-            build: makes the manifest of the parts in order; it gets its recipe here.
+            kind: what a sample is.
+            source: where the samples came from.
+            describe: gives what else the manifest says of the parts, which are in order.
         """
         try:
             parts = [self._part(name) for name in self.names]
@@ -126,8 +134,14 @@ class ShardFolder:
             if self.manifest() is None:
                 raise
         else:
-            manifest = replace(build(parts), recipe=self._fingerprint)
-            for entry in manifest.shards:
+            more = describe(parts)
+            entries = [part.entry for part in parts if part.entry is not None]
+            skipped = [skip for part in parts for skip in part.skips]
+            count = sum(entry.count for entry in entries)
+            manifest = Manifest(
+                kind, count, source, entries, skipped, recipe=self._fingerprint, **more
+            )
+            for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # another process has moved it
                     os.replace(self._unfinished / entry.name / entry.name, self.folder / entry.name)
             with full_disk_explained(self.folder), contextlib.suppress(FileNotFoundError):
@@ -178,3 +192,20 @@ class ShardFolder:
                 " folder, or remove it. Input files count as others where their modification times"
                 " changed."
             )
+
+
+def check_skipped(
+    manifests: list[Manifest], total: int, max_skipped: float, kept: Path, quiet: bool = False
+) -> None:
+    """Tell which of `total` samples were skipped.
+
+    Raises:
+        InputError: none is left, or more than the fraction was skipped; the rest is in `kept`.
+    """
+    skips = SkipLog()
+    skips.entries += [skip for manifest in manifests for skip in manifest.skipped]
+    good = sum(manifest.count for manifest in manifests)
+    total = max(total, good + skips.count)
+    skips.check(good, total, max_skipped, f"What is written stays in {kept}.")
+    if skips.count and not quiet:
+        tqdm.write(f"Skipped {skips.count} images:\n{skips.summary()}", file=sys.stderr)

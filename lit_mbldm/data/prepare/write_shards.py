@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from lit_mbldm.data.prepare.convert import Converted, convert
-from lit_mbldm.data.prepare.shard_folder import UNFINISHED, Part, ShardFolder, Skips
+from lit_mbldm.data.prepare.shard_folder import UNFINISHED, Part, ShardFolder, Skips, check_skipped
 from lit_mbldm.data.prepare.split import split
 from lit_mbldm.data.shards.manifest import FORMAT, Manifest
 from lit_mbldm.data.shards.patterns import VAL
@@ -81,12 +81,7 @@ def write_shards(
     todo = [_Writing(part, folder, size, shard_size, quality) for folder, part in parts.items()]
     # the validation part first: where the training part is finished, it is too
     manifests = [part.run(workers) for part in reversed(todo)]
-    skips = SkipLog()
-    skips.entries += [skip for manifest in manifests for skip in manifest.skipped]
-    good = sum(manifest.count for manifest in manifests)
-    skips.check(good, len(images), max_skipped, f"What is written stays in {out}.")
-    if skips.count:
-        tqdm.write(f"Skipped {skips.count} images:\n{skips.summary()}", file=sys.stderr)
+    check_skipped(manifests, len(images), max_skipped, out)
     return manifests[-1]
 
 
@@ -127,21 +122,15 @@ class _Writing:
             for number, group in groupby(converted, lambda image: image.position // S):
                 members = _Members(group, self._size, progress)
                 folder.write(folder.names[number], members, members.notes)
-        return folder.finish(self._manifest)
+        return folder.finish("images", self._images.name, self._describe)
 
-    def _manifest(self, parts: list[Part]) -> Manifest:
-        entries = [part.entry for part in parts if part.entry is not None]
+    def _describe(self, parts: list[Part]) -> dict[str, Any]:
         sides = [part.facts["shortest_side"] for part in parts if part.entry is not None]
-        return Manifest(
-            "images",
-            sum(entry.count for entry in entries),
-            self._images.name,
-            entries,
-            [skip for part in parts for skip in part.skips],
-            size=self._size,
-            upsampled=sum(part.facts["upsampled"] for part in parts),
-            shortest_side=min(sides, default=None),
-        )
+        return {
+            "size": self._size,
+            "upsampled": sum(part.facts["upsampled"] for part in parts),
+            "shortest_side": min(sides, default=None),
+        }
 
 
 class _Members:
