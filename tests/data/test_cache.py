@@ -7,7 +7,6 @@ import pytest
 
 from lit_mbldm.data.prepare.cache import cached_codes
 from lit_mbldm.data.shards.manifest import Manifest
-from lit_mbldm.errors import InputError
 
 # Root may write anywhere, another user may not.
 NOBODY = "if os.geteuid() == 0: os.setuid(65534)"
@@ -79,19 +78,6 @@ def test_a_failure_reaches_every_process(children, image_shards: Path, tmp_path:
     assert Manifest.read(folder).count == 39
 
 
-def test_a_changed_shard_is_not_filed_under_the_good_one_s_name(
-    children, image_shards: Path, tmp_path: Path
-) -> None:
-    shard = image_shards / "images-000002.tar"
-    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
-    for rank in range(2):
-        children.start(call(image_shards, tmp_path / "cache", rank, 2))
-    (message,) = set(children.wait())
-    assert "cannot be encoded:\n  images-000002.tar differs" in message
-    (folder,) = (tmp_path / "cache").iterdir()
-    assert not (folder / "manifest.json").exists()
-
-
 def test_a_full_disk_is_named_and_loses_nothing(
     children, image_shards: Path, tmp_path: Path
 ) -> None:
@@ -103,12 +89,6 @@ def test_a_full_disk_is_named_and_loses_nothing(
     children.start(call(image_shards, tmp_path / "cache"))
     folder = Path(children.wait()[1])
     Manifest.read(folder).verify(folder)
-
-
-def test_codes_are_not_encoded_again(code_shards: Path, tmp_path: Path, codec) -> None:
-    with pytest.raises(InputError, match="Expected image shards"):
-        cached(code_shards, codec, tmp_path / "cache")
-    assert not (tmp_path / "cache").exists()
 
 
 @pytest.fixture

@@ -78,6 +78,7 @@ def test_sizes_that_do_not_fit_are_refused(make_photos, tmp_path, codec) -> None
 def test_codes_are_not_encoded_again(code_shards, tmp_path, codec) -> None:
     with pytest.raises(InputError, match="image shards"):
         encode_shards(code_shards, tmp_path / "again", codec)
+    assert not (tmp_path / "again").exists()
 
 
 def damage(shard: Path, count: int = 1) -> None:

@@ -2,6 +2,7 @@ import io
 import json
 import multiprocessing
 import os
+import random
 import re
 import signal
 import subprocess
@@ -405,8 +406,9 @@ def test_a_killed_worker_is_told_and_the_next_run_goes_on(
     assert manifest == write_shards(photos, tmp_path / "whole", SIZE, shard_size=20, workers=1)
 
 
+@pytest.mark.parametrize("moment", ["recipe", "images-*.tar"])
 def test_interrupted_by_the_user_it_says_how_to_go_on(
-    make_photos: MakePhotos, tmp_path: Path
+    make_photos: MakePhotos, tmp_path: Path, moment: str
 ) -> None:
     photos, out = make_photos(250), tmp_path / "out"
     script = "from lit_mbldm.data.prepare import write_shards as shards; import sys;"
@@ -414,9 +416,10 @@ def test_interrupted_by_the_user_it_says_how_to_go_on(
     script += "shards.write_shards.__kwdefaults__.update(shard_size=5); main(sys.argv[1:])"
     args = [sys.executable, "-c", script, "shards", str(photos), str(out), "--size", "64"]
     with subprocess.Popen(args, stderr=subprocess.PIPE, start_new_session=True) as process:
-        while not list((out / UNFINISHED).glob("*.tar")):
+        while not list((out / UNFINISHED).glob(moment)):
             assert process.poll() is None
             time.sleep(0.005)
+        time.sleep(random.SystemRandom().uniform(0, 0.3))  # its processes may be starting
         os.killpg(process.pid, signal.SIGINT)
         errors = process.communicate()[1].decode()
     assert process.returncode == 130

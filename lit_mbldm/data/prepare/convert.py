@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from multiprocessing import get_context, parent_process
@@ -96,7 +97,8 @@ def _pooled(
             ):
                 yield pending[0][2].result()
                 pending.popleft()
-            pending.append((size, chunk[0].name, pool.submit(convert_chunk, chunk)))
+            with _interrupts_held():  # as the worker that this may start has them for ever
+                pending.append((size, chunk[0].name, pool.submit(convert_chunk, chunk)))
         while pending:
             yield pending[0][2].result()
             pending.popleft()
@@ -111,9 +113,21 @@ def _pooled(
         pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold back Ctrl-C, which processes that are started here never see: it is for their parent."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
-    """Leave Ctrl-C to the process that started this one, and end with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Have this process end with the one that started it, which else it would outlive."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
