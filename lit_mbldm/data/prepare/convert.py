@@ -47,6 +47,14 @@ class _Read(NamedTuple):
     data: bytes | ImageError
 
 
+class _Pending(NamedTuple):
+    """A chunk that is being converted: its first image's name and its size in bytes."""
+
+    first: str
+    size: int
+    converted: Future[list[Converted]]
+
+
 def to_jpeg(data: bytes, size: int, quality: int) -> Jpeg:
     """Decode an image, crop and resize it to size×size pixels and encode it.
 
@@ -85,7 +93,7 @@ def _pooled(
     convert_chunk: Callable[[list[_Read]], list[Converted]],
     workers: int,
 ) -> Iterator[list[Converted]]:
-    pending: deque[tuple[int, str, Future[list[Converted]]]] = deque()  # bytes, first name
+    pending: deque[_Pending] = deque()
     most = max(CHUNKS_PER_WORKER * workers, MIN_CHUNKS)
     # no forks: a copy of a process with threads may hang
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
@@ -93,17 +101,17 @@ def _pooled(
         for chunk in chunks:
             size = sum(map(_size, chunk))
             while pending and (
-                len(pending) == most or size + sum(p[0] for p in pending) > MAX_BYTES
+                len(pending) == most or size + sum(other.size for other in pending) > MAX_BYTES
             ):
-                yield pending[0][2].result()
+                yield pending[0].converted.result()
                 pending.popleft()
-            with _interrupts_held():  # as the worker that this may start has them for ever
-                pending.append((size, chunk[0].name, pool.submit(convert_chunk, chunk)))
+            with _interrupts_held():  # submit may start a worker
+                pending.append(_Pending(chunk[0].name, size, pool.submit(convert_chunk, chunk)))
         while pending:
-            yield pending[0][2].result()
+            yield pending[0].converted.result()
             pending.popleft()
     except BrokenProcessPool as error:
-        where = f" at {pending[0][1]} or an image after it" if pending else ""
+        where = f" at {pending[0].first} or an image after it" if pending else ""
         raise InputError(
             f"A process that converts images was killed{where}, perhaps for want of memory. What is"
             " finished stays: run the same command again. If one image does it each time, remove"
@@ -115,7 +123,7 @@ def _pooled(
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Hold back Ctrl-C, which processes that are started here never see: it is for their parent."""
+    """Hold back Ctrl-C, for good in processes that are started here: it is for their parent."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
