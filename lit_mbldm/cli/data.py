@@ -135,7 +135,4 @@ def _encode(options: argparse.Namespace) -> None:
         world_size=place.world_size,
         max_skipped=options.max_skipped,
     )
-    if manifest is None:
-        print(f"Other processes finish the rest (if one died, run this again): {options.out}")
-    else:
-        print(f"{manifest.count} images as codes in {len(manifest.shards)} shards: {options.out}")
+    print(f"{manifest.count} images as codes in {len(manifest.shards)} shards: {options.out}")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -47,7 +48,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     What is written is on the disk before it gets its name.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # not the number of the process: those of two nodes, or of two containers, may be equal
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         yield temporary
         with temporary.open("rb+") as stream:

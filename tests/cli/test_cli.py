@@ -294,7 +294,7 @@ def test_encode_shares_the_work_among_processes(
     command = [*torchrun, "--master-port", "0", "-m", "lit_mbldm", *args, together, *codec]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "40 images as codes in 10 shards" in ran.stdout
-    assert len(re.findall("40 images as codes|Other processes finish the rest", ran.stdout)) == 2
+    assert len(re.findall("40 images as codes", ran.stdout)) == 2
     assert re.search(r"encode \(process [01] of 2\)", ran.stderr)
     monkeypatch.setenv("SLURM_NTASKS", "3")
     for rank in (2, 0):

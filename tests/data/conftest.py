@@ -1,5 +1,7 @@
 import hashlib
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +81,81 @@ def code_shards(image_shards: Path, tmp_path: Path, codec: MeanCodec) -> Path:
     out = tmp_path / "codes"
     encode_shards(image_shards, out, codec)
     return out
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """Every file of a folder, hidden ones too."""
+    return lambda folder: {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def written() -> Callable[[Path], dict[str, int]]:
+    """The finished shards of a folder, itself finished or not, with the times they were written."""
+    return lambda folder: {
+        path.name: path.stat().st_mtime_ns
+        for path in [*folder.glob("*.tar"), *folder.glob(".unfinished/*.tar/*.tar")]
+    }
+
+
+# What a process that encodes runs; the codec notes the images that it encodes.
+CHILD = """
+import os, runpy
+from pathlib import Path
+from lit_mbldm.data.prepare.cache import cached_codes
+from lit_mbldm.data.prepare.encode import encode_shards
+
+codec = runpy.run_path({codec!r})["NotingCodec"]({log!r}, {seconds})
+{before}
+try:
+    text = str({call})
+except Exception as error:
+    text = f"{{type(error).__name__}}: {{error}}"
+Path({log!r} + ".{number}").write_text(text)
+"""
+
+
+class Children:
+    """Processes that encode with a codec that notes what it is given."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.started: list[BaseProcess] = []
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(
+            ["lit_mbldm.data.prepare.cache", "lit_mbldm.entries.load"]
+        )
+
+    def start(self, call: str, seconds: float = 0.01, before: str = "") -> BaseProcess:
+        """Start a process that evaluates a call with `codec`, slow by so many seconds a batch."""
+        codec, number = str(Path(__file__).parent / "noting_codec.py"), len(self.started)
+        code = CHILD.format(
+            codec=codec, log=str(self.log), seconds=seconds, before=before, call=call, number=number
+        )
+        self.started.append(self._context.Process(target=exec, args=(code, {})))
+        self.started[-1].start()
+        return self.started[-1]
+
+    def wait(self) -> list[str]:
+        """What the calls gave, or the errors, in the order they were started."""
+        for process in self.started:
+            process.join(60)
+        logs = (Path(f"{self.log}.{number}") for number in range(len(self.started)))
+        return [log.read_text() if log.exists() else "killed" for log in logs]
+
+    def encoded(self) -> int:
+        """Images encoded by all of them, with the flipped ones."""
+        return sum(int(line) for line in self.log.read_text().split())
+
+
+@pytest.fixture
+def children(tmp_path: Path) -> Iterator[Children]:
+    started = Children(tmp_path / "log")
+    yield started
+    for process in started.started:
+        process.kill()
+        process.join()

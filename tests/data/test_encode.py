@@ -1,19 +1,12 @@
 import io
 import json
-import multiprocessing
 import random
 import re
 import shutil
 import tarfile
-import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -23,7 +16,6 @@ from PIL import Image
 import lit_mbldm.data
 from lit_mbldm.cli import main
 from lit_mbldm.data.prepare.encode import encode_shards
-from lit_mbldm.data.prepare.shard_folder import UNFINISHED
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.data.shards.locate import open_shards
 from lit_mbldm.data.shards.manifest import Manifest
@@ -31,22 +23,6 @@ from lit_mbldm.data.sources.images import ImageError, load_rgb, to_array
 from lit_mbldm.entries.load import load_codec
 from lit_mbldm.errors import InputError
 
-CODEC = Path(__file__).parent / "noting_codec.py"
-# What another process of these tests runs.
-CHILD = """
-import runpy
-from lit_mbldm.data.prepare.encode import encode_shards
-
-codec = runpy.run_path({codec!r})["NotingCodec"]({log!r}, {seconds})
-
-{limit}
-try:
-    found = encode_shards({shards!r}, {out!r}, codec, batch_size=2, {options})
-    text = "waits" if found is None else f"done {{found.count}}"
-except Exception as error:
-    text = f"{{type(error).__name__}}: {{error}}"
-open({log!r} + f".{rank}", "w").write(text)
-"""
 SIZE = 16
 CHANGED = ["images-000001.tar", "images-000002.tar"]
 FILE_LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
@@ -102,6 +78,7 @@ def test_sizes_that_do_not_fit_are_refused(make_photos, tmp_path, codec) -> None
 def test_codes_are_not_encoded_again(code_shards, tmp_path, codec) -> None:
     with pytest.raises(InputError, match="image shards"):
         encode_shards(code_shards, tmp_path / "again", codec)
+    assert not (tmp_path / "again").exists()
 
 
 def damage(shard: Path, count: int = 1) -> None:
@@ -158,7 +135,7 @@ def change_unseen(shard: Path) -> None:
 
 
 def test_shards_that_differ_from_their_manifest_are_not_encoded_in_silence(
-    image_shards, code_shards, tmp_path, codec
+    image_shards, code_shards, tmp_path, codec, contents, written
 ) -> None:
     kept = {name: (image_shards / name).read_bytes() for name in CHANGED}
     for name in CHANGED:
@@ -167,8 +144,7 @@ def test_shards_that_differ_from_their_manifest_are_not_encoded_in_silence(
         encode_shards(image_shards, tmp_path / "again", codec, workers=1)
     for words in (*CHANGED, "write it again", "remove the manifest", "run the same command again"):
         assert words in str(error.value)
-    done = sorted((tmp_path / "again").glob("*.tar"))
-    assert [path.name for path in done] == ["codes-000000.tar", "codes-000003.tar"]
+    assert sorted(written(tmp_path / "again")) == ["codes-000000.tar", "codes-000003.tar"]
     shutil.copytree(image_shards, tmp_path / "as it is")
     (tmp_path / "as it is" / "manifest.json").unlink()
     assert encode_shards(tmp_path / "as it is", tmp_path / "others", codec).count == 40
@@ -185,114 +161,73 @@ def test_the_end_of_a_shard_is_compared_too(image_shards, tmp_path, codec) -> No
         encode_shards(image_shards, tmp_path / "codes", codec)
 
 
-class Children:
-    """Processes that encode one folder of shards."""
-
-    def __init__(self, shards: Path, out: Path, log: Path) -> None:
-        self.shards, self.out, self.log = shards, out, log
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(
-            ["lit_mbldm.data.prepare.encode", "lit_mbldm.entries.load"]
-        )
-
-    def start(
-        self, rank: int = 0, world_size: int = 1, seconds: float = 0.01, limit: str = ""
-    ) -> BaseProcess:
-        code = CHILD.format(
-            codec=str(CODEC),
-            log=str(self.log),
-            seconds=seconds,
-            limit=limit,
-            shards=str(self.shards),
-            out=str(self.out),
-            options=f"rank={rank}, world_size={world_size}",
-            rank=rank,
-        )
-        process = self._context.Process(target=exec, args=(code, {}))
-        process.start()
-        return process
-
-    def wait(self, *processes: BaseProcess) -> list[str]:
-        """What became of the processes of rank 0, 1, …"""
-        for process in processes:
-            process.join(60)
-            assert process.exitcode == 0
-        return [Path(f"{self.log}.{rank}").read_text() for rank in range(len(processes))]
-
-    def encoded(self) -> int:
-        """Images encoded by all of them, with the flipped ones."""
-        return sum(int(line) for line in self.log.read_text().split())
+def call(shards: Path, out: Path, rank: int = 0, world_size: int = 1) -> str:
+    """What a process is to evaluate."""
+    place = f"rank={rank}, world_size={world_size}"
+    return f"encode_shards({str(shards)!r}, {str(out)!r}, codec, batch_size=2, {place}).count"
 
 
-@pytest.fixture
-def children(image_shards: Path, tmp_path: Path) -> Children:
-    return Children(image_shards, tmp_path / "together", tmp_path / "log")
+@pytest.mark.parametrize(("ranks", "world_size"), [([0, 1, 2], 3), ([0, 0, 0], 1), ([0], 4)])
+def test_processes_share_the_shards_out_and_do_those_of_one_that_is_missing(
+    children, image_shards, code_shards, tmp_path, contents, ranks, world_size
+) -> None:
+    for rank in ranks:
+        children.start(call(image_shards, tmp_path / "out", rank, world_size), seconds=0.1)
+    assert children.wait() == ["40"] * len(ranks)
+    if world_size > 1:  # several processes may take what is left at last
+        assert 2 * 40 <= children.encoded() < 2 * 2 * 40
+    assert contents(tmp_path / "out") == contents(code_shards)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder, hidden ones too."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def test_processes_share_the_shards_out(children, code_shards) -> None:
-    results = children.wait(*(children.start(rank, 3) for rank in range(3)))
-    assert "done 40" in results
-    assert set(results) <= {"done 40", "waits"}
-    assert children.encoded() == 2 * 40
-    assert contents(children.out) == contents(code_shards)
-
-
-def test_the_share_of_a_process_that_is_missing_is_done(children, code_shards) -> None:
-    assert children.wait(children.start(0, 4)) == ["done 40"]
-    assert contents(children.out) == contents(code_shards)
-
-
-def test_a_run_killed_at_any_moment_is_continued(children, code_shards) -> None:
-    rng = random.Random(0)
-    finished: dict[Path, int] = {}
+def test_a_run_killed_at_any_moment_is_continued(
+    children, image_shards, code_shards, tmp_path, contents, written
+) -> None:
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    rng, out = random.Random(seed), tmp_path / "out"
+    finished: dict[str, int] = {}
     for _ in range(6):
-        process = children.start(seconds=0.02)
+        process = children.start(call(image_shards, out), seconds=0.02)
         time.sleep(rng.uniform(0.05, 0.35))
         process.kill()
         process.join()
-        for shard, written in finished.items():
-            assert shard.stat().st_mtime_ns == written
-        notes = (children.out / UNFINISHED).glob("codes-*.tar.json")
-        shards = [children.out / note.stem for note in notes]
-        finished = {shard: shard.stat().st_mtime_ns for shard in shards}
-    assert children.wait(children.start()) == ["done 40"]
-    assert contents(children.out) == contents(code_shards)
+        assert finished.items() <= written(out).items()
+        finished = written(out)
+    children.start(call(image_shards, out))
+    assert children.wait()[-1] == "40"
+    assert finished.items() <= written(out).items()
+    assert contents(out) == contents(code_shards)
 
 
-def test_the_shards_of_a_killed_process_are_done_by_another(children, code_shards) -> None:
-    doomed = children.start(1, 2, seconds=60)
+def test_shards_that_are_still_being_written_are_told(children, image_shards, tmp_path) -> None:
+    doomed = children.start(call(image_shards, tmp_path / "out"), seconds=60)
     while not children.log.exists():
         time.sleep(0.01)
-    (result,) = children.wait(children.start(0, 2))
-    assert result == "waits"
     with pytest.raises(InputError, match="still being written"):
-        open_shards(children.out)
+        open_shards(tmp_path / "out")
     doomed.kill()
     doomed.join()
-    assert children.wait(children.start(0, 2)) == ["done 40"]
-    assert contents(children.out) == contents(code_shards)
+    with pytest.raises(InputError, match="begun with another codec and flip"):
+        encode_shards(image_shards, tmp_path / "out", Unused("f" * 64), flip=False)
 
 
-def test_a_full_disk_loses_nothing(make_photos, tmp_path, codec) -> None:
-    write_shards(make_photos(34), tmp_path / "images", SIZE, shard_size=30, workers=1)
-    children = Children(tmp_path / "images", tmp_path / "codes", tmp_path / "log")
-    small, large = tmp_path / "codes" / "codes-000001.tar", tmp_path / "codes" / "codes-000000.tar"
-    full = children.start(1, 2, limit=FILE_LIMIT.format(20_480))
-    full.join(60)
-    message = (tmp_path / "log.1").read_text()
+def test_a_full_disk_loses_nothing(
+    make_photos, children, tmp_path, codec, contents, written
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "codes"
+    write_shards(make_photos(34), images, SIZE, shard_size=30, workers=1)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_480, 20_480))"
+    children.start(call(images, out, 1, 2), before=limit)
+    (message,) = children.wait()
     assert "codes-000000.tar" in message
     assert "run the same command again" in message
-    assert not large.exists()
-    written = small.stat().st_mtime_ns
-    assert children.wait(children.start()) == ["done 34"]
-    assert small.stat().st_mtime_ns == written
-    encode_shards(tmp_path / "images", tmp_path / "whole", codec)
-    assert contents(tmp_path / "codes") == contents(tmp_path / "whole")
+    small = written(out)
+    assert [*small] == ["codes-000001.tar"]
+    children.start(call(images, out))
+    assert children.wait()[1] == "34"
+    assert small.items() <= written(out).items()
+    encode_shards(images, tmp_path / "whole", codec)
+    assert contents(out) == contents(tmp_path / "whole")
 
 
 class Unused:
@@ -315,93 +250,35 @@ def test_a_finished_folder_is_left_as_it_is(image_shards, code_shards, codec) ->
     assert {path: path.stat().st_mtime_ns for path in code_shards.rglob("*")} == before
 
 
-def test_a_folder_of_other_codes_is_refused(
-    image_shards, code_shards, children, codec, other_codec
-) -> None:
+def test_a_folder_of_other_codes_is_refused(image_shards, code_shards, codec, other_codec) -> None:
     with pytest.raises(InputError, match="already holds shards"):
         encode_shards(image_shards, code_shards, other_codec)
     with pytest.raises(InputError, match="already holds shards"):
         encode_shards(image_shards, code_shards, codec, flip=False)
-    killed = children.start(seconds=60)
-    while not children.log.exists():
-        time.sleep(0.01)
-    killed.kill()
-    killed.join()
-    with pytest.raises(InputError, match="begun with another codec and flip"):
-        encode_shards(image_shards, children.out, other_codec, flip=False)
-
-
-def test_a_shard_out_of_reach_fails_after_the_others(image_shards, tmp_path, codec) -> None:
-    lost, kept = image_shards / "images-000002.tar", tmp_path / "kept.tar"
-    images = open_shards(image_shards)
-
-    class Losing(Unused):
-        def encode(self, images: torch.Tensor) -> torch.Tensor:
-            if lost.exists():
-                lost.rename(kept)
-            return codec.encode(images)
-
-    with pytest.raises(InputError, match=r"images-000002.tar.*\n?.*run the same command again"):
-        encode_shards(images, tmp_path / "codes", Losing(codec.fingerprint), workers=1)
-    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "codes").glob("*.tar")}
-    assert len(done) == 3
-    kept.rename(lost)
-    manifest = encode_shards(images, tmp_path / "codes", codec)
-    assert manifest is not None
-    assert (manifest.count, manifest.skipped) == (40, [])
-    assert all(path.stat().st_mtime_ns == written for path, written in done.items())
-
-
-class Missing(SimpleHTTPRequestHandler):
-    """Serves a folder, but for the files whose names hold one of `gone`."""
-
-    gone: ClassVar[set[str]] = set()
-
-    def do_GET(self) -> None:
-        if any(name in self.path for name in self.gone):
-            self.send_error(404)
-        else:
-            super().do_GET()
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-
-@pytest.fixture
-def http(image_shards: Path) -> Iterator[str]:
-    """URL of the image shards."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Missing, directory=str(image_shards)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    Missing.gone.clear()
-    server.shutdown()
-
-
-def test_shards_of_a_url_give_the_same_codes(http, image_shards, code_shards, tmp_path, codec):
-    encode_shards(http, tmp_path / "codes", codec)
-    for shard in code_shards.glob("*.tar"):
-        assert (tmp_path / "codes" / shard.name).read_bytes() == shard.read_bytes()
-    local = encode_shards(image_shards, tmp_path / "codes", Unused(codec.fingerprint))
-    assert local == Manifest.read(tmp_path / "codes")
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_missing_shards_are_named_after_the_others_and_the_next_run_goes_on(
-    http, tmp_path, codec, workers
+def test_shards_of_a_url_that_are_missing_are_named_and_the_next_run_goes_on(
+    image_shards, code_shards, tmp_path, codec, written, workers
 ) -> None:
-    Missing.gone |= {"images-000000.tar", "images-000002.tar"}
+    url, out, gone = f"file://{image_shards}", tmp_path / "again", tmp_path / "gone"
+    gone.mkdir()
+    for name in CHANGED:
+        shutil.move(image_shards / name, gone)
     with pytest.raises(InputError, match="run the same command again") as error:
-        encode_shards(http, tmp_path / "codes", codec, workers=workers)
-    for name in Missing.gone:
+        encode_shards(url, out, codec, workers=workers)
+    for name in CHANGED:
         assert re.search(f"{name} .*does not exist", str(error.value))
-    shards = sorted((tmp_path / "codes").glob("*.tar"))
-    assert [path.name for path in shards] == ["codes-000001.tar", "codes-000003.tar"]
-    first = shards[0]
-    written = first.stat().st_mtime_ns
-    Missing.gone.clear()
-    manifest = encode_shards(http, tmp_path / "codes", codec)
-    assert (manifest.count, manifest.skipped) == (40, [])
-    assert first.stat().st_mtime_ns == written
+    done = written(out)
+    assert sorted(done) == ["codes-000000.tar", "codes-000003.tar"]
+    for name in CHANGED:
+        shutil.move(gone / name, image_shards)
+    encode_shards(url, out, codec)
+    assert done.items() <= written(out).items()
+    for shard in code_shards.glob("*.tar"):
+        assert (out / shard.name).read_bytes() == shard.read_bytes()
+    local = encode_shards(image_shards, out, Unused(codec.fingerprint))
+    assert local == Manifest.read(out)
 
 
 def test_names_of_members_may_be_long_but_lead_nowhere(tmp_path, codec) -> None:
@@ -447,7 +324,6 @@ def test_nothing_usable_fails_each_time(make_photos, tmp_path, codec) -> None:
     for _ in range(2):
         with pytest.raises(InputError, match="3 of 3 could not be used"):
             encode_shards(tmp_path / "images", tmp_path / "codes", codec)
-    assert not (tmp_path / "codes" / "manifest.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -474,7 +350,7 @@ def photo_shards(tmp_path: Path) -> Path:
 
 
 def test_bytes_of_real_codes_do_not_depend_on_threads_and_precision(
-    photo_shards: Path, tmp_path: Path
+    photo_shards: Path, tmp_path: Path, contents
 ) -> None:
     codec = load_codec("opq-32-8-8")
     one = encode_shards(photo_shards, tmp_path / "one", codec, workers=1)
@@ -490,14 +366,3 @@ def test_bytes_of_real_codes_do_not_depend_on_threads_and_precision(
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
-
-
-def test_codes_of_a_512_image_take_24576_bytes(tmp_path: Path) -> None:
-    (tmp_path / "one").mkdir()
-    Image.effect_noise((256, 256), 64).save(tmp_path / "one" / "a.png")
-    write_shards(tmp_path / "one", tmp_path / "images", 512, workers=1)
-    encode_shards(tmp_path / "images", tmp_path / "codes", load_codec("opq-32-8-8"))
-    (_, npy) = members(tmp_path / "codes" / "codes-000000.tar").values()
-    codes = np.load(io.BytesIO(npy), allow_pickle=False)
-    assert codes.shape == (2, 6, 64, 64)
-    assert codes.nbytes == 2 * 24_576

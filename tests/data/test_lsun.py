@@ -209,7 +209,7 @@ def test_values_of_finished_shards_are_not_read(lsun: Path, tmp_path: Path) -> N
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         write_shards(Counting(lsun, 120), out, SIZE, shard_size=50, workers=1)
-    assert len(list(out.glob("*.tar"))) == 2
+    assert len(list((out / UNFINISHED).glob("*.tar"))) == 2
     rest = Counting(lsun, COUNT)
     write_shards(rest, out, SIZE, shard_size=50, workers=1)
     assert len(rest.read) == COUNT - 100
@@ -321,7 +321,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_folder(
     notes = out / UNFINISHED
     for done in (0, 1, 3, 5):
         with start_writing(lsun_zip, out) as process:
-            wait_for(lambda n=done: notes.exists() and len(list(notes.glob("*.tar.json"))) >= n)
+            wait_for(lambda n=done: notes.exists() and len(list(notes.glob("*.tar"))) >= n)
             time.sleep(rng.uniform(0, 0.1))
             workers = children(process.pid)
             process.kill()

@@ -5,6 +5,7 @@ import pytest
 
 from lit_mbldm.data.loading.datamodule import ShardDataModule
 from lit_mbldm.data.prepare.encode import encode_shards
+from lit_mbldm.data.prepare.shard_folder import ShardFolder
 from lit_mbldm.data.prepare.split import split
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.data.shards.manifest import Manifest
@@ -13,10 +14,6 @@ from lit_mbldm.errors import InputError
 
 MakePhotos = Callable[..., Path]
 SIZE = 16
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def names(folder: Path, fraction: float) -> list[set[str]]:
@@ -58,41 +55,34 @@ def test_shards_encode_and_training_keep_the_parts_apart(
 
 
 def test_killed_between_the_parts_it_goes_on_to_the_same_bytes(
-    make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contents
 ) -> None:
-    photos = make_photos(40)
+    photos, half = make_photos(40), tmp_path / "half"
     write_shards(photos, tmp_path / "whole", SIZE, val=0.2, shard_size=10, workers=1)
+    finish = ShardFolder.finish
+
+    def interrupted(folder: ShardFolder, *arguments) -> Manifest:
+        if folder.folder == half:
+            raise KeyboardInterrupt
+        return finish(folder, *arguments)
+
     with monkeypatch.context() as patch:
-        patch.setattr("lit_mbldm.data.prepare.write_shards._manifest", interrupt_second())
+        patch.setattr(ShardFolder, "finish", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            write_shards(photos, tmp_path / "half", SIZE, val=0.2, shard_size=10, workers=1)
+            write_shards(photos, half, SIZE, val=0.2, shard_size=10, workers=1)
     with pytest.raises(InputError, match="still being written"):
-        ShardDataModule(str(tmp_path / "half")).setup("fit")
-    write_shards(photos, tmp_path / "half", SIZE, val=0.2, shard_size=10, workers=1)
-    assert contents(tmp_path / "half") == contents(tmp_path / "whole")
+        ShardDataModule(str(half)).setup("fit")
+    write_shards(photos, half, SIZE, val=0.2, shard_size=10, workers=1)
+    assert contents(half) == contents(tmp_path / "whole")
     for other in (0, 0.3):
         with pytest.raises(InputError, match="other settings"):
-            write_shards(photos, tmp_path / "half", SIZE, val=other, shard_size=10, workers=1)
+            write_shards(photos, half, SIZE, val=other, shard_size=10, workers=1)
 
 
 def test_a_validation_part_cannot_be_added_later(image_shards: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="other settings"):
         write_shards(tmp_path / "photos", image_shards, SIZE, val=0.2, shard_size=10)
     assert not (image_shards / "val").exists()
-
-
-def interrupt_second() -> Callable[..., Manifest]:
-    from lit_mbldm.data.prepare.write_shards import _manifest
-
-    calls = []
-
-    def build(*arguments) -> Manifest:
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return _manifest(*arguments)
-
-    return build
 
 
 def test_one_bad_image_counts_in_all_images_wherever_it_is(

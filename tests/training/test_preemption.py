@@ -152,12 +152,12 @@ def test_signal_while_it_encodes(
     fit = new_fit(f"--data.cache_dir={tmp_path / 'cache'}", "--trainer.max_steps=2")
     images = [f"--data.{name}={codes.parent / 'images'}" for name in ("train", "val")]
     process = fit.start(fit.command(*images), PROBE_SLOW="1")
-    wait_for(process, lambda: [*(tmp_path / "cache").glob("*/.unfinished/*.tar.json")])
+    wait_for(process, lambda: [*(tmp_path / "cache").glob("*/.unfinished/*.tar")])
     process.send_signal(signal.SIGUSR1)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == AGAIN, printed
     assert "SIGUSR1: left at once" in printed
-    assert [path.name for path in (tmp_path / "cache").glob("*/*.tar")] == ["codes-000000.tar"]
+    assert len([*(tmp_path / "cache").glob("*/.unfinished/*.tar")]) == 1
 
 
 @pytest.mark.slow
@@ -173,7 +173,7 @@ def test_signal_while_two_processes_encode(
     images = [f"--data.{name}={codes.parent / 'images'}" for name in ("train", "val")]
     command = fit.command(*images, f"--data.cache_dir={tmp_path / 'cache'}")
     process = fit.start(command, PROBE_SLOW="1")
-    wait_for(process, lambda: [*(tmp_path / "cache").glob("*/*.tar")])
+    wait_for(process, lambda: [*(tmp_path / "cache").glob("*/.unfinished/*.tar")])
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     (second,) = map(int, children.read_text().split())
     if target == "both":

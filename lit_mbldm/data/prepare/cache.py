@@ -25,8 +25,8 @@ def cached_codes(
     """The folder of these images' codes, encoded first where that is not done yet.
 
     All processes that need them call this, with a cache of all nodes or one on each node: they
-    share the work out and return when it is done. Those of other runs may join in. A complete
-    cache is only read.
+    share the work out and return when it is done. Those of other runs may join in. Of a complete
+    cache nothing is written.
 
     Args:
         patterns: image shards as `encode_shards` takes them.
@@ -45,9 +45,9 @@ def cached_codes(
             cannot be written.
     """
     images = patterns if isinstance(patterns, ShardSet) else open_shards(patterns)
-    identity = json.dumps([images.versions(), flip])
-    digest = hashlib.sha256(identity.encode()).hexdigest()
-    folder = cache / f"{codec.fingerprint[:16]}-{digest[:16]}"
+    text = json.dumps([images.versions(), flip])
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()
+    folder = cache / f"{codec.fingerprint[:16]}-{fingerprint[:16]}"
     try:
         encode_shards(
             images,
@@ -57,7 +57,6 @@ def cached_codes(
             device=device,
             rank=rank,
             world_size=world_size,
-            wait=True,
         )
     except OSError as error:
         raise InputError(

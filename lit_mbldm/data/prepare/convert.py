@@ -1,18 +1,23 @@
 """Raw images to square JPEGs, by several processes, in order."""
 
 import io
+import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
-from queue import Empty, SimpleQueue
-from typing import NamedTuple, cast
+from multiprocessing import get_context, parent_process
+from typing import NamedTuple
 
 from lit_mbldm.data.sources.images import ImageError, fit_square, load_rgb
 from lit_mbldm.data.sources.raw_image import RawImage
+from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.cores import cores
-from lit_mbldm.parallel.worker_process import WorkerProcess
 
 CHUNK_IMAGES = 8
 CHUNK_BYTES = 1 << 20
@@ -42,7 +47,12 @@ class _Read(NamedTuple):
     data: bytes | ImageError
 
 
-ConvertChunk = Callable[[list[_Read]], list[Converted]]
+class _Pending(NamedTuple):
+    """A chunk that is being converted: its first image's name and its size in bytes."""
+
+    first: str
+    size: int
+    converted: Future[list[Converted]]
 
 
 def to_jpeg(data: bytes, size: int, quality: int) -> Jpeg:
@@ -69,7 +79,7 @@ def convert(
         workers: processes; None takes all cores this process may use, 1 stays in it.
 
     Raises:
-        WorkerDiedError: a worker process was killed.
+        InputError: a worker process was killed.
     """
     workers = workers or cores()
     convert_chunk = partial(_convert_chunk, size=size, quality=quality)
@@ -78,45 +88,62 @@ def convert(
     yield from chain.from_iterable(done)
 
 
-def answer(question: tuple[ConvertChunk, list[_Read]]) -> list[Converted]:
-    """Do a worker process's work: convert a chunk."""
-    convert_chunk, chunk = question
-    return convert_chunk(chunk)
-
-
 def _pooled(
-    chunks: Iterator[list[_Read]], convert_chunk: ConvertChunk, workers: int
+    chunks: Iterator[list[_Read]],
+    convert_chunk: Callable[[list[_Read]], list[Converted]],
+    workers: int,
 ) -> Iterator[list[Converted]]:
-    idle: SimpleQueue[WorkerProcess] = SimpleQueue()
-
-    def run(chunk: list[_Read]) -> list[Converted]:
-        try:
-            worker = idle.get_nowait()
-        except Empty:
-            worker = WorkerProcess("lit_mbldm.data.prepare.convert_worker")
-        converted = cast(list[Converted], worker.ask((convert_chunk, chunk)))
-        idle.put(worker)
-        return converted
-
-    pending: deque[tuple[int, Future[list[Converted]]]] = deque()
-    in_flight = 0
+    pending: deque[_Pending] = deque()
     most = max(CHUNKS_PER_WORKER * workers, MIN_CHUNKS)
-    threads = ThreadPoolExecutor(workers)
+    # no forks: a copy of a process with threads may hang
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
     try:
         for chunk in chunks:
             size = sum(map(_size, chunk))
-            while pending and (len(pending) == most or in_flight + size > MAX_BYTES):
-                oldest, done = pending.popleft()
-                in_flight -= oldest
-                yield done.result()
-            pending.append((size, threads.submit(run, chunk)))
-            in_flight += size
+            while pending and (
+                len(pending) == most or size + sum(other.size for other in pending) > MAX_BYTES
+            ):
+                yield pending[0].converted.result()
+                pending.popleft()
+            with _interrupts_held():  # submit may start a worker
+                pending.append(_Pending(chunk[0].name, size, pool.submit(convert_chunk, chunk)))
         while pending:
-            yield pending.popleft()[1].result()
+            yield pending[0].converted.result()
+            pending.popleft()
+    except BrokenProcessPool as error:
+        where = f" at {pending[0].first} or an image after it" if pending else ""
+        raise InputError(
+            f"A process that converts images was killed{where}, perhaps for want of memory. What is"
+            " finished stays: run the same command again. If one image does it each time, remove"
+            " that image."
+        ) from error
     finally:
-        threads.shutdown(cancel_futures=True)
-        while not idle.empty():
-            idle.get().close()
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold back Ctrl-C, for good in processes that are started here: it is for their parent."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker() -> None:
+    """Have this process end with the one that started it, which else it would outlive."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _convert_chunk(chunk: list[_Read], size: int, quality: int) -> list[Converted]:

@@ -1,18 +1,17 @@
 """Images of any source to WebDataset tar shards of square JPEGs."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from functools import partial
-from itertools import chain, groupby
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from lit_mbldm.data.prepare.convert import Converted, convert
-from lit_mbldm.data.prepare.shard_folder import UNFINISHED, Part, ShardFolder, Skips
+from lit_mbldm.data.prepare.shard_folder import UNFINISHED, Part, ShardFolder, Skips, check_skipped
 from lit_mbldm.data.prepare.split import split
 from lit_mbldm.data.shards.manifest import FORMAT, Manifest
 from lit_mbldm.data.shards.patterns import VAL
@@ -50,7 +49,8 @@ def write_shards(
             `out/val`; 0 for none.
         shard_size: images a shard.
         quality: of the JPEGs, 1 to 100, without chroma subsampling.
-        workers: processes that convert; None takes one a core, 1 converts in this process.
+        workers: processes that convert; None takes one a core, 1 converts in this process. A
+            script that takes several calls this under `if __name__ == "__main__":`.
         max_skipped: largest tolerated fraction of images that cannot be used.
 
     Returns:
@@ -58,8 +58,8 @@ def write_shards(
 
     Raises:
         InputError: a bad argument, a source that is bad or changes while it is read, other shards
-            in `out`, another process at work there, a worker process that was killed, or, after
-            everything is written, more skipped than tolerated.
+            in `out`, a worker process that was killed, or, after everything is written, more
+            skipped than tolerated.
         OSError: nothing can be written, as on a full disk; the finished shards stay.
 
     Example:
@@ -85,135 +85,97 @@ def write_shards(
     parts: dict[Path, ImageSource] = {out: images}
     if val:
         parts = dict(zip((out, out / VAL), split(images, val), strict=True))
-    todo = [_Todo(folder, part, size, shard_size, quality) for folder, part in parts.items()]
+    todo = [_Writing(part, folder, size, shard_size, quality) for folder, part in parts.items()]
     # the validation part first: where the training part is finished, it is too
-    manifests = [part.write(workers) for part in reversed(todo)]
-    skips = _log([skip for manifest in manifests for skip in manifest.skipped])
-    good = sum(manifest.count for manifest in manifests)
-    skips.check(good, len(images), max_skipped, f"What is written stays in {out}.")
-    if skips.count:
-        tqdm.write(f"Skipped {skips.count} images:\n{skips.summary()}", file=sys.stderr)
+    manifests = [part.run(workers) for part in reversed(todo)]
+    check_skipped(manifests, len(images), max_skipped, out)
     return manifests[-1]
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    """All that decides the shards' contents."""
+class _Writing:
+    """The shards of one folder; raises InputError where it holds others."""
 
-    source: str
-    size: int
-    shard_size: int
-    quality: int
-    format: int = FORMAT
+    def __init__(
+        self, images: ImageSource, out: Path, size: int, shard_size: int, quality: int
+    ) -> None:
+        self._images = images
+        self._size = size
+        self._shard_size = shard_size
+        self._quality = quality
+        recipe = {
+            "source": images.fingerprint,
+            "size": size,
+            "shard_size": shard_size,
+            "quality": quality,
+            "format": FORMAT,
+        }
+        names = [f"images-{n:06d}.tar" for n in range(-(-len(images) // shard_size))]
+        self._folder = ShardFolder(out, names, recipe)
+
+    def run(self, workers: int | None) -> Manifest:
+        """Write the shards that are missing."""
+        folder, S, total = self._folder, self._shard_size, len(self._images)
+        if (manifest := folder.manifest()) is not None:
+            text = f"{folder.folder} holds these shards already: nothing is left to do."
+            tqdm.write(text, file=sys.stderr)
+            return manifest
+        done = {n for n, name in enumerate(folder.names) if folder.has(name)}
+        wanted = ((i, image) for i, image in _numbered(self._images) if i // S not in done)
+        initial = sum(min(S, total - n * S) for n in done)
+        with (
+            closing(convert(wanted, self._size, self._quality, workers)) as converted,
+            tqdm(total=total, initial=initial, desc="shards", unit="image") as progress,
+        ):
+            for number, group in groupby(converted, lambda image: image.position // S):
+                members = _Members(group, self._size, progress)
+                folder.write(folder.names[number], members, members.notes)
+        return folder.finish("images", self._images.name, self._describe)
+
+    def _describe(self, parts: list[Part]) -> dict[str, Any]:
+        sides = [part.facts["shortest_side"] for part in parts if part.entry is not None]
+        return {
+            "size": self._size,
+            "upsampled": sum(part.facts["upsampled"] for part in parts),
+            "shortest_side": min(sides, default=None),
+        }
 
 
 class _Members:
     """The members of one shard, and what is to be noted once they are written."""
 
-    def __init__(self, converted: Iterable[Converted], size: int, progress: tqdm) -> None:
+    def __init__(self, converted: Iterator[Converted], size: int, progress: tqdm) -> None:
         self._converted = converted
         self._size = size
         self._progress = progress
-        self._lost: list[tuple[str, str]] = []
-        self._upsampled = 0
-        self._shortest_side: int | None = None
+        self._lost = Counter[tuple[str, str]]()
+        self._sides: list[int] = []
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
         for position, name, result in self._converted:
             self._progress.update()
             if isinstance(result, ImageError):
-                self._lost.append((name, str(result)))
-                continue
-            side = result.shorter_side
-            self._upsampled += side < self._size
-            self._shortest_side = min(side, self._shortest_side or side)
-            yield f"{position:08d}.jpg", result.data
+                self._lost[name, str(result)] += 1
+            else:
+                self._sides.append(result.shorter_side)
+                yield f"{position:08d}.jpg", result.data
 
     def notes(self) -> tuple[Skips, dict[str, Any]]:
         skips = SkipLog()
-        for (name, reason), same in groupby(self._lost):
-            skips.add(name, reason, len(list(same)))
-        facts = {"upsampled": self._upsampled, "shortest_side": self._shortest_side}
-        return skips.entries, facts
-
-
-class _Todo:
-    """The shards of one folder; raises InputError where it holds others."""
-
-    def __init__(
-        self, out: Path, images: ImageSource, size: int, shard_size: int, quality: int
-    ) -> None:
-        self._images = images
-        self._recipe = _Recipe(images.fingerprint, size, shard_size, quality)
-        names = [f"images-{n:06d}.tar" for n in range(-(-len(images) // shard_size))]
-        self._folder = ShardFolder(out, names, asdict(self._recipe))
-
-    def write(self, workers: int | None) -> Manifest:
-        """Write those that are missing."""
-        if (manifest := self._folder.manifest()) is None:
-            return _write_missing(self._folder, self._images, self._recipe, workers)
-        where = self._folder.folder
-        tqdm.write(f"{where} holds these shards already: nothing is left to do.", file=sys.stderr)
-        return manifest
-
-
-def _write_missing(
-    folder: ShardFolder, images: ImageSource, recipe: _Recipe, workers: int | None
-) -> Manifest:
-    with folder.alone():
-        if (manifest := folder.manifest()) is not None:
-            return manifest
-        S, total = recipe.shard_size, len(images)
-        done = {n for n, name in enumerate(folder.names) if folder.part(name) is not None}
-        wanted = ((i, image) for i, image in _numbered(images) if i // S not in done)
-        progress = tqdm(
-            total=total,
-            initial=sum(min(S, total - n * S) for n in done),
-            desc="shards",
-            unit="image",
-        )
-        with closing(convert(wanted, recipe.size, recipe.quality, workers)) as converted, progress:
-            for number, group in groupby(converted, lambda image: image.position // S):
-                members = _Members(group, recipe.size, progress)
-                folder.write(folder.names[number], _unless_empty(members), members.notes)
-        manifest = folder.finish(partial(_manifest, images.name, recipe.size))
-    assert manifest is not None
-    return manifest
+        for (name, reason), count in self._lost.items():
+            skips.add(name, reason, count)
+        upsampled = sum(side < self._size for side in self._sides)
+        return skips.entries, {
+            "upsampled": upsampled,
+            "shortest_side": min(self._sides, default=None),
+        }
 
 
 def _numbered(images: ImageSource) -> Iterator[tuple[int, RawImage]]:
-    total, count = len(images), 0
-    for image in images:
-        count += 1
-        if count > total:
+    """The images with their positions; raises InputError where they are not as many as told."""
+    position = -1
+    for position, image in enumerate(images):
+        if position == len(images):
             raise changed(images)
-        yield count - 1, image
-    if count < total:
+        yield position, image
+    if position + 1 < len(images):
         raise changed(images)
-
-
-def _unless_empty(members: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]] | None:
-    members = iter(members)
-    first = next(members, None)
-    return None if first is None else chain([first], members)
-
-
-def _manifest(source: str, size: int, parts: list[Part]) -> Manifest:
-    entries = [part.entry for part in parts if part.entry is not None]
-    sides = [part.facts["shortest_side"] for part in parts if part.entry is not None]
-    return Manifest(
-        "images",
-        sum(entry.count for entry in entries),
-        source,
-        entries,
-        [skip for part in parts for skip in part.skips],
-        size=size,
-        upsampled=sum(part.facts["upsampled"] for part in parts),
-        shortest_side=min(sides, default=None),
-    )
-
-
-def _log(skipped: Skips) -> SkipLog:
-    log = SkipLog()
-    log.entries += skipped
-    return log
