@@ -50,6 +50,12 @@ VALUES = st.recursive(
 ) | st.builds(lambda name: {"class_path": name, "init_args": {}}, st.sampled_from(CLASSES))
 
 
+def limit_memory() -> None:
+    """Allow a gigabyte beyond what the imports took."""
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + MORE_BYTES, taken + MORE_BYTES))
+
+
 def damage_bytes(draw: Any, data: bytes) -> bytes:
     """Put other bytes in the place of some: flips, cuts, insertions."""
     start = draw(st.integers(0, len(data) - 1))
@@ -170,9 +176,7 @@ def main(root: Path, number: int, num_cases: int) -> None:
     wholes = {folder: tiny.contents(folder) for folder in sorted(root.iterdir())}
     for folder in wholes:
         check(load_pretrained(folder), folder)
-    # a gigabyte beyond what the imports took
-    limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (limit + MORE_BYTES, limit + MORE_BYTES))
+    limit_memory()
     outcomes: Counter[str] = Counter()
 
     @seed(number)
