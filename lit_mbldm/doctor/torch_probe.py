@@ -1,130 +1,92 @@
-"""The main module of the process that tries torch out: a line of JSON for each thing it finds.
+"""The main module of the process that tries torch out: a line of JSON for each finding.
 
 A broken installation or driver may end it at any line; what it has told by then counts.
 """
 
-import ctypes
 import json
+import os
 import warnings
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from lit_mbldm.doctor.machine import REINSTALL_TORCH
+from lit_mbldm.doctor.report import INSTALL, Finding, gigabytes
+
+_GPU = "/dev/nvidia0"
+_ANOTHER = (
+    "Install a torch built for this GPU and for the CUDA that its driver supports (pytorch.org"
+    " lists the commands), or update the driver."
+)
 
 
 def main() -> None:
-    """Try everything in turn."""
-    for name, trial in TRIALS.items():
-        _tell({"name": name})  # for the case that the trial ends this process
+    """Try one after the other; without torch, no other."""
+    for name, trial in {"torch": _torch, "torchvision": _torchvision, "MPS": _mps}.items():
+        print(json.dumps({"trying": name}), flush=True)  # for the case that it ends this process
         try:
-            _tell({"name": name, "value": trial()})
+            for finding in trial():
+                print(json.dumps(asdict(finding)), flush=True)
         except Exception as error:  # whatever a broken installation raises is the finding
-            lines = str(error).strip().splitlines() or [""]
-            _tell({"name": name, "error": f"{type(error).__name__}: {lines[0][:300]}"})
+            told = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
+            remedy = INSTALL if isinstance(error, ModuleNotFoundError) else REINSTALL_TORCH
+            found = Finding(name, "does not work", f"{name} does not work: {told}.", remedy)
+            print(json.dumps(asdict(found)), flush=True)
+            if name == "torch":
+                return
 
 
-def _tell(found: dict[str, Any]) -> None:
-    print(json.dumps(found), flush=True)
-
-
-def _torch() -> dict[str, Any]:
+def _torch() -> Iterator[Finding]:
+    """For which devices torch is built, and whether it computes on each GPU."""
     import torch
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         available = torch.cuda.is_available()
-    return {
-        "cuda": torch.version.cuda,
-        "hip": torch.version.hip,
-        "available": available,
-        "why_not": " ".join(str(warning.message) for warning in caught),
-    }
+    cuda, hip = torch.version.cuda, torch.version.hip
+    value = f"built for CUDA {cuda}" if cuda else f"built for ROCm {hip}" if hip else "for CPUs"
+    if available:
+        yield Finding("torch", value)
+        yield from map(_gpu, range(torch.cuda.device_count()))
+    elif not os.path.exists(_GPU) or "CUDA_VISIBLE_DEVICES" in os.environ:
+        yield Finding("torch", f"{value}; it sees no GPU and works on the CPU")
+    else:
+        reasons = " ".join(str(warning.message) for warning in caught)
+        problem = f"There is an NVIDIA GPU, but this torch, {value}, cannot use it. {reasons}"
+        yield Finding("torch", value, problem.strip(), f"See what `nvidia-smi` says. {_ANOTHER}")
 
 
-def _driver() -> dict[str, int] | None:
-    """Highest CUDA version of the NVIDIA driver, such as 12040, and its GPUs; None without one."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    version, count = ctypes.c_int(0), ctypes.c_int(0)
-    driver.cuDriverGetVersion(ctypes.byref(version))
-    if version.value == 0:  # the library without a driver
-        return None
-    status = driver.cuInit(0)
-    if status == 0:
-        driver.cuDeviceGetCount(ctypes.byref(count))
-    return {"version": version.value, "count": count.value, "status": status}
-
-
-def _gpus() -> list[dict[str, Any]]:
-    import torch
-
-    return [_gpu(index) for index in range(torch.cuda.device_count())]
-
-
-def _gpu(index: int) -> dict[str, Any]:
+def _gpu(index: int) -> Finding:
     import torch
 
     properties = torch.cuda.get_device_properties(index)
-    found = {
-        "name": properties.name,
-        "memory": properties.total_memory,
-        "capability": f"{properties.major}.{properties.minor}",
-    }
+    name, capability = f"GPU {index}", f"{properties.major}.{properties.minor}"
+    bf16 = "bf16" if properties.major >= 8 else "no bf16: train with precision 16-mixed or 32"
+    value = f"{properties.name}, {gigabytes(properties.total_memory)}, {capability}, {bf16}"
     try:
-        with torch.cuda.device(index):
-            found["bf16"] = torch.cuda.is_bf16_supported(including_emulation=False)
-            found["free"] = torch.cuda.mem_get_info()[0]
-            _compute(f"cuda:{index}")
+        torch.ones(8, device=f"cuda:{index}").sum().item()
     except RuntimeError as error:
-        found["error"] = str(error).strip().splitlines()[0]
-    return found
+        problem = f"{name} does not compute: {str(error).splitlines()[0]}."
+        remedy = f"{_ANOTHER} Or leave it out by CUDA_VISIBLE_DEVICES, or end what fills it."
+        return Finding(name, value, problem, remedy)
+    return Finding(name, value)
 
 
-def _mps() -> bool:
-    import torch
-
-    if not torch.backends.mps.is_available():
-        return False
-    _compute("mps")
-    return True
-
-
-def _compute(device: str) -> None:
-    import torch
-
-    total = torch.ones(8, device=device).sum().item()
-    if total != 8:
-        raise RuntimeError(f"it adds 8 ones to {total}")
-
-
-def _torchvision() -> None:
+def _torchvision() -> Iterator[Finding]:
     import torch
     from torchvision.ops import nms  # type: ignore[import-untyped]
 
     # its compiled part belongs to one version of torch
     nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
+    yield Finding("torchvision", "loads with this torch")
 
 
-def _caches() -> dict[str, str]:
+def _mps() -> Iterator[Finding]:
     import torch
 
-    from lit_mbldm.training.callbacks.reference_features import default_cache
+    if torch.backends.mps.is_available():
+        torch.ones(8, device="mps").sum().item()
+        yield Finding("MPS", "usable")
 
-    return {
-        "Reference features": str(default_cache()),
-        "FID weights": str(Path(torch.hub.get_dir()) / "checkpoints"),
-    }
-
-
-TRIALS: dict[str, Callable[[], Any]] = {
-    "torch": _torch,
-    "driver": _driver,
-    "gpus": _gpus,
-    "mps": _mps,
-    "torchvision": _torchvision,
-    "caches": _caches,
-}
 
 if __name__ == "__main__":
     main()

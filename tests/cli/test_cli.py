@@ -72,7 +72,7 @@ def write_config(folder: Path, kind: str, data: str = CROPS) -> Path:
     return folder / "job.yaml"
 
 
-def make_photos(folder: Path, count: int, side: int = 48) -> Path:
+def make_photos(folder: Path, count: int, side: int = 64) -> Path:
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(count):
@@ -82,8 +82,20 @@ def make_photos(folder: Path, count: int, side: int = 48) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_argv(monkeypatch: pytest.MonkeyPatch) -> None:
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an empty folder."""
     monkeypatch.setattr(sys, "argv", ["lit-mbldm"])
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """The folder `photos` here, of 12 photographs of 64×64."""
+    return make_photos(tmp_path / "photos", 12)
+
+
+def run(command: str) -> None:
+    main(command.split())
 
 
 def fails(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -99,25 +111,17 @@ def fails(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize("kind", ["continuous", "categorical"])
 def test_folder_to_codes_to_model_to_grid(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photos = make_photos(tmp_path / "photos", 12)
-    shards, codes = tmp_path / "shards", tmp_path / "codes"
-    main(["shards", str(photos), str(shards), "--size", "32"])
-    main(["encode", str(shards), str(codes), "--codec", "opq-32-8-8"])
-    assert json.loads((codes / "manifest.json").read_text())["count"] == 12
-    data = f"ShardDataModule\n  init_args: {{train: {codes}, val: {shards}, batch_size: 4}}"
-    main(["fit", "--config", str(write_config(tmp_path, kind, data))])
-    printed = capsys.readouterr().out
-    (command,) = [line for line in printed.splitlines() if line.startswith("Make more:")]
-    checkpoint = command.split()[4]
-    grids = []
-    for batch_size in (1, 3):
-        out = tmp_path / f"grid{batch_size}.png"
-        main(["sample", checkpoint, "-n", "4", "--steps", "3", "--seed", "0",
-              "--batch-size", str(batch_size), "--out", str(out)])  # fmt: skip
-        grids.append(np.asarray(Image.open(out)))
-    assert np.array_equal(*grids)
+    run("shards photos shards --size 32")
+    run("encode shards codes --codec opq-32-8-8")
+    assert json.loads(Path("codes/manifest.json").read_text())["count"] == 12
+    data = "ShardDataModule\n  init_args: {train: codes, val: shards, batch_size: 4}"
+    run(f"fit --config {write_config(tmp_path, kind, data)}")
+    (checkpoint,) = re.findall("Make more: lit-mbldm sample (.*?) ", capsys.readouterr().out)
+    for size in (1, 3):
+        run(f"sample {checkpoint} -n 4 --steps 3 --seed 0 --batch-size {size} --out {size}.png")
+    assert torch.equal(sheet(Path("1.png")), sheet(Path("3.png")))
 
 
 def test_intervals_are_options_beside_a_list_of_callbacks(tmp_path: Path) -> None:
@@ -125,8 +129,7 @@ def test_intervals_are_options_beside_a_list_of_callbacks(tmp_path: Path) -> Non
     config.write_text(
         config.read_text().replace("save_last: true", "save_last: true, save_top_k: -1")
     )
-    main(["fit", f"--config={config}", "--trainer.max_epochs=2", "--checkpoint_every=3",
-          "--sample_every=2"])  # fmt: skip
+    run(f"fit --config={config} --trainer.max_epochs=2 --checkpoint_every=3 --sample_every=2")
     saved = {path.name for path in tmp_path.glob("*.ckpt")}
     assert saved == {"epoch=1-step=3.ckpt", "last.ckpt"}
     drawn = {path.name for path in (tmp_path / "pictures").glob("samples*")}
@@ -134,16 +137,14 @@ def test_intervals_are_options_beside_a_list_of_callbacks(tmp_path: Path) -> Non
 
 
 def test_a_refiner_ends_with_its_picture_and_the_next_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photos = make_photos(tmp_path / "photos", 2, side=64)
-    monkeypatch.chdir(tmp_path)
-    options = ["--data.crop_size=64", "--data.batch_size=2", "--trainer.max_steps=1"]
-    main(["fit", f"--config={CONFIGS / 'jpq48_decoder.yaml'}", f"--data.folder={photos}", *options])
+    options = "--data.crop_size=64 --data.batch_size=2 --trainer.max_steps=1"
+    run(f"fit --config=jpq48_decoder --data.folder=photos {options}")
     (next_command,) = re.findall("Use it: lit-mbldm (.*) OUT", capsys.readouterr().out)
     with Image.open("runs/jpq48_decoder/version_0/refined.png") as picture:
         assert picture.width > 3 * 64
-    main([*next_command.split(), "decoder"])
+    run(f"{next_command} decoder")
 
 
 def test_lines_of_lightning_that_tell_nothing_are_left_out(tmp_path: Path) -> None:
@@ -172,29 +173,20 @@ def test_lines_of_lightning_that_tell_nothing_are_left_out(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("quantizer", "last"), [("PQ-16-8-8", "Cr"), ("JPQ-32", "P3")])
 def test_codec_fit_and_report(
-    quantizer: str, last: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    quantizer: str, last: str, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photos = make_photos(tmp_path / "photos", 2, side=64)
-    codec = tmp_path / "codec"
-    main(["codec", "fit", quantizer, str(photos), str(codec), "--max-patches", "2000"])
-    main(["codec", "report", str(codec), str(photos), "--picture", str(tmp_path / "p.png")])
+    run(f"codec fit {quantizer} photos codec --max-patches 2000")
+    run("codec report codec photos --picture p.png")
     printed = capsys.readouterr().out
-    assert f"{quantizer} on 2 images: 0.5 bits a pixel (1:48), PSNR" in printed
+    assert f"{quantizer} on 12 images: 0.5 bits a pixel (1:48), PSNR" in printed
     assert printed.splitlines()[-2].startswith(last)  # before the picture's name
-    with Image.open(tmp_path / "p.png") as picture:
+    with Image.open("p.png") as picture:
         assert picture.width > 200
-    names = {path.suffix for path in codec.iterdir()}
-    assert names == {".json", ".safetensors"}
-
-
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_config_is_parsed_by_the_real_command(
-    path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["fit", "--config", str(path), "--print_config"])
-    assert stopped.value.code == 0
-    assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"].startswith("lit_mbldm.")
+    assert {path.suffix for path in Path("codec").iterdir()} == {".json", ".safetensors"}
+    Path("p.png").unlink()
+    run("codec report opq-32-8-8 photos")
+    assert "PSNR" in capsys.readouterr().out
+    assert {path.name for path in Path().iterdir()} == {"photos", "codec"}  # no picture unasked
 
 
 def test_the_command_has_three_names() -> None:
@@ -242,42 +234,33 @@ def test_other_verbs_go_to_lightning_sdk_where_it_is_installed(
     assert ran.stdout == "sdk ['login', '--now']\n"
 
 
-def test_a_misspelt_key_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ("image_size", "imagesize", "imagesize"),
+        ("trainer:", "trianer:", "trianer"),
+        (CROPS, "ShardDataModule\n  init_args: {train: 'none-*.tar'}", "none-*.tar"),
+    ],
+)
+def test_what_is_wrong_in_a_config_is_named(
+    right: str, wrong: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = write_config(tmp_path, "categorical")
-    text = config.read_text()
-    for right, wrong in (("image_size", "imagesize"), ("trainer:", "trianer:")):
-        config.write_text(text.replace(right, wrong))
-        assert wrong.strip(":") in fails(["fit", "--config", str(config)], capsys)
-
-
-def test_a_config_that_is_missing_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert "no.yaml" in fails(["fit", "--config", str(tmp_path / "no.yaml")], capsys)
-
-
-def test_shards_that_match_nothing_are_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = f"ShardDataModule\n  init_args: {{train: '{tmp_path}/none-*.tar'}}"
-    config = write_config(tmp_path, "categorical", data)
-    assert "none-*.tar" in fails(["fit", "--config", str(config)], capsys)
+    config.write_text(config.read_text().replace(right, wrong))
+    assert told in fails(["fit", "--config", str(config)], capsys)
+    assert "no.yaml" in fails(["fit", "--config", "no.yaml"], capsys)
 
 
 def test_codes_of_another_codec_stop_the_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photos = make_photos(tmp_path / "photos", 4)
-    main(["codec", "fit", "OPQ-32-8-8", str(photos), str(tmp_path / "codec"),
-          "--max-patches", "1000"])  # fmt: skip
-    main(["shards", str(photos), str(tmp_path / "shards"), "--size", "32"])
-    main(["encode", str(tmp_path / "shards"), str(tmp_path / "codes"),
-          "--codec", str(tmp_path / "codec")])  # fmt: skip
-    data = f"ShardDataModule\n  init_args: {{train: {tmp_path / 'codes'}, batch_size: 2}}"
+    run("codec fit OPQ-32-8-8 photos codec --max-patches 1000")
+    run("shards photos shards --size 32")
+    run("encode shards codes --codec codec")
+    data = "ShardDataModule\n  init_args: {train: codes, batch_size: 2}"
     config = write_config(tmp_path, "categorical", data)
     capsys.readouterr()
-    message = fails(["fit", "--config", str(config)], capsys)
-    assert "lit-mbldm encode" in message
+    assert "lit-mbldm encode" in fails(["fit", "--config", str(config)], capsys)
 
 
 def encoded(folder: Path) -> dict[str, bytes]:
@@ -288,10 +271,9 @@ def test_encode_shares_the_work_among_processes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_shards(make_photos(tmp_path / "photos", 40), tmp_path / "shards", 64, shard_size=4)
-    args = ["encode", str(tmp_path / "shards")]
-    together, codec = str(tmp_path / "together"), ["--codec", "opq-32-8-8", "--workers", "1"]
+    args, codec = ["encode", "shards"], ["--codec", "opq-32-8-8", "--workers", "1"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command = [*torchrun, "--master-port", "0", "-m", "lit_mbldm", *args, together, *codec]
+    command = [*torchrun, "--master-port", "0", "-m", "lit_mbldm", *args, "together", *codec]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "40 images as codes in 10 shards" in ran.stdout
     assert len(re.findall("40 images as codes", ran.stdout)) == 2
@@ -299,12 +281,11 @@ def test_encode_shares_the_work_among_processes(
     monkeypatch.setenv("SLURM_NTASKS", "3")
     for rank in (2, 0):
         monkeypatch.setenv("SLURM_PROCID", str(rank))
-        main([*args, str(tmp_path / "slurm"), *codec])
+        main([*args, "slurm", *codec])
         assert "40 images as codes" in capsys.readouterr().out
     monkeypatch.delenv("SLURM_NTASKS")
-    main([*args, str(tmp_path / "alone"), *codec])
-    assert encoded(tmp_path / "together") == encoded(tmp_path / "slurm")
-    assert encoded(tmp_path / "slurm") == encoded(tmp_path / "alone")
+    main([*args, "alone", *codec])
+    assert encoded(Path("together")) == encoded(Path("slurm")) == encoded(Path("alone"))
 
 
 @pytest.mark.parametrize(
@@ -318,103 +299,71 @@ def test_encode_shares_the_work_among_processes(
     ],
 )
 def test_encode_refuses_what_it_cannot_work_with(
-    variables: dict[str, str],
-    options: list[str],
-    word: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    variables: dict[str, str], options: list[str], word: str,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    args = ["encode", "shards", str(tmp_path / "out"), "--codec", "opq-32-8-8", *options]
-    assert word in fails(args, capsys)
-    assert not (tmp_path / "out").exists()
+    assert word in fails(["encode", "shards", "out", "--codec", "opq-32-8-8", *options], capsys)
+    assert not Path("out").exists()
 
 
-def test_empty_and_foreign_folders_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "text").mkdir()
-    (tmp_path / "text" / "notes.txt").write_text("no image")
-    for name in ("empty", "text", "missing"):
-        out = str(tmp_path / "out")
-        assert name in fails(["shards", str(tmp_path / name), out, "--size", "32"], capsys)
-        assert name in fails(["codec", "fit", "VQ-8-8-8", str(tmp_path / name), out], capsys)
+@pytest.mark.parametrize("name", ["empty", "text", "missing"])
+def test_folders_without_images_are_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty").mkdir()
+    Path("text").mkdir()
+    Path("text/notes.txt").write_text("no image")
+    assert name in fails(["shards", name, "out", "--size", "32"], capsys)
+    assert name in fails(["codec", "fit", "VQ-8-8-8", name, "out"], capsys)
 
 
 @pytest.mark.parametrize(
-    "options",
-    [[], ["--split", "val", "photos"], ["--base-url", "http://x", "photos"],
-     ["--download", "cat", "photos"]],
-    ids=["neither", "split of photos", "mirror of photos", "both"],
+    ("options", "told"),
+    [
+        ("", "Expected"),
+        ("--split val photos", "Expected"),
+        ("--base-url http://x photos", "Expected"),
+        ("--download cat photos", "Expected"),
+        *((f"--max-skipped={share} photos", f"expected a number from 0 to 1, got '{share}'")
+          for share in ("-0.1", "1.1", "nan", "inf", "much")),
+    ],
 )  # fmt: skip
-def test_shards_take_a_source_or_a_download(
-    options: list[str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_shards_refuse_bad_options_at_once(
+    options: str, told: str, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    make_photos(tmp_path / "photos", 1)
-    message = fails(["shards", "--size", "32", *options, "out"], capsys)
-    assert "Expected" in message
-    assert "--download" in message
-    assert not (tmp_path / "out").exists()
+    message = fails(f"shards --size 32 {options} out".split(), capsys)
+    assert told in message
+    assert told != "Expected" or "--download" in message
+    assert not Path("out").exists()
 
 
-@pytest.mark.parametrize("order", ["SOURCE -- OUT", "-- SOURCE OUT", "SOURCE OUT --"])
-def test_shards_take_their_paths_anywhere(order: str, tmp_path: Path) -> None:
-    paths = {"SOURCE": str(make_photos(tmp_path / "photos", 2)), "OUT": str(tmp_path / "out")}
-    options = ["--size", "32", "--max-skipped", "0.1"]
-    given = [options if word == "--" else [paths[word]] for word in order.split()]
-    main(["shards", *(text for part in given for text in part)])
-    assert (tmp_path / "out" / "manifest.json").exists()
-
-
-@pytest.mark.parametrize("share", ["-0.1", "1.1", "nan", "inf", "much"])
-def test_a_share_that_is_none_is_refused_at_once(
-    share: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("order", ["photos {} out", "{} photos out", "photos out {}"])
+def test_shards_take_their_paths_anywhere_and_tell_what_they_enlarged(
+    order: str, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photos = str(make_photos(tmp_path / "photos", 1))
-    command = ["shards", photos, str(tmp_path / "out"), "--size", "32", f"--max-skipped={share}"]
-    assert f"expected a number from 0 to 1, got '{share}'" in fails(command, capsys)
-    assert not (tmp_path / "out").exists()
-
-
-def test_shards_tell_that_images_were_enlarged(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    photos = make_photos(tmp_path / "photos", 2)
-    side = min(Image.open(photos / "000.png").size)
-    main(["shards", str(photos), str(tmp_path / "small"), "--size", str(side)])
+    run("shards " + order.format("--size 128 --max-skipped 0.1"))
+    told = "12 of them were enlarged to 128×128: the shortest side was 64 pix"
+    assert told in capsys.readouterr().out
+    run("shards --size 64 photos small")
     assert "enlarged" not in capsys.readouterr().out
-    main(["shards", "--size", str(2 * side), str(photos), str(tmp_path / "large")])
-    printed = capsys.readouterr().out
-    assert (
-        f"2 of them were enlarged to {2 * side}×{2 * side}: the shortest side was {side} pix"
-        in printed
-    )
+    assert Path("out/manifest.json").exists()
 
 
 def test_bad_images_among_good_ones_are_skipped_counted_and_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photos = make_photos(tmp_path / "photos", 5)
     Image.new("RGB", (1, 1)).save(photos / "tiny.png")
     Image.new("1", (10_000, 10_001)).save(photos / "bomb.png")
     whole = (photos / "000.png").read_bytes()
     (photos / "half.png").write_bytes(whole[: len(whole) // 2])
-    message = fails(["shards", str(photos), str(tmp_path / "strict"), "--size", "32"], capsys)
-    for name in ("tiny.png", "bomb.png", "half.png", "3 of 8"):
+    message = fails(["shards", "photos", "strict", "--size", "32"], capsys)
+    for name in ("tiny.png", "bomb.png", "half.png", "3 of 15"):
         assert name in message
-    main(["shards", str(photos), str(tmp_path / "out"), "--size", "32", "--max-skipped", "0.5"])
-    shown = capsys.readouterr()
-    assert "Skipped 3 images" in shown.err
+    run("shards photos out --size 32 --max-skipped 0.5")
+    assert "Skipped 3 images" in capsys.readouterr().err
     for out in ("strict", "out"):
-        with tarfile.open(tmp_path / out / "images-000000.tar") as archive:
-            assert len(archive.getnames()) == 5
+        with tarfile.open(f"{out}/images-000000.tar") as archive:
+            assert len(archive.getnames()) == 12
 
 
 def test_sample_refuses_what_is_no_model(
@@ -492,12 +441,11 @@ def sheet(path: Path) -> torch.Tensor:
 @pytest.mark.parametrize("options", [{"sampler": "dpm++"}, {"sampler": "ddim", "eta": 0.5},
                                      {"temperature": 0.0}])  # fmt: skip
 def test_sample_draws_as_its_options_say(
-    options: dict[str, Any], categorical: CategoricalDiffusion, entry: str, tmp_path: Path
+    options: dict[str, Any], categorical: CategoricalDiffusion, entry: str
 ) -> None:
-    out = tmp_path / "grid.png"
-    given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    main(["sample", entry, "-n", "2", "--steps", "3", "--seed", "7", "--out", str(out), *given])
-    assert torch.equal(sheet(out), grid(categorical.sample(2, 3, 7, **options)))
+    given = " ".join(f"--{name} {value}" for name, value in options.items())
+    run(f"sample {entry} -n 2 --steps 3 --seed 7 --out grid.png {given}")
+    assert torch.equal(sheet(Path("grid.png")), grid(categorical.sample(2, 3, 7, **options)))
 
 
 def test_sample_refines_where_it_is_told(
@@ -507,37 +455,26 @@ def test_sample_refines_where_it_is_told(
     torch.nn.init.normal_(network.head.weight, std=0.1)
     refiner = Refiner("opq-32-8-8", network)
     save_entry(refiner, tmp_path / "refiner")
-    out = tmp_path / "grid.png"
-    main(["sample", entry, "-n", "2", "--steps", "3", "--refiner", str(tmp_path / "refiner"),
-          "--out", str(out)])  # fmt: skip
-    assert torch.equal(sheet(out), grid(categorical.sample(2, 3, refiner=refiner)))
-    assert not torch.equal(sheet(out), grid(categorical.sample(2, 3)))
+    run(f"sample {entry} -n 2 --steps 3 --refiner refiner --out grid.png")
+    refined = grid(categorical.sample(2, 3, refiner=refiner))
+    assert torch.equal(sheet(Path("grid.png")), refined)
+    assert not torch.equal(refined, grid(categorical.sample(2, 3)))
 
 
 def test_sample_shows_temperatures_as_rows_of_the_same_seeds(
-    categorical: CategoricalDiffusion,
-    entry: str,
-    tmp_path: Path,
+    categorical: CategoricalDiffusion, entry: str
 ) -> None:
-    out = tmp_path / "rows.png"
-    main(["sample", entry, "-n", "3", "--steps", "3", "--temperature", "argmax", "0.1", "2",
-          "--out", str(out)])  # fmt: skip
+    run(f"sample {entry} -n 3 --steps 3 --temperature argmax 0.1 2 --out rows.png")
     rows = [categorical.sample(3, 3, temperature=t) for t in (0, 0.1, 2)]
     expected = grid(torch.cat(rows), columns=3)
-    assert torch.equal(sheet(out)[:, :, -expected.shape[2] :], expected)
+    assert torch.equal(sheet(Path("rows.png"))[:, :, -expected.shape[2] :], expected)
 
 
-def test_sample_shows_the_way_from_noise(
-    categorical: CategoricalDiffusion,
-    entry: str,
-    tmp_path: Path,
-) -> None:
-    out = tmp_path / "path.png"
-    main(["sample", entry, "-n", "2", "--steps", "4", "--temperature", "0.5", "--path", "3",
-          "--out", str(out)])  # fmt: skip
+def test_sample_shows_the_way_from_noise(categorical: CategoricalDiffusion, entry: str) -> None:
+    run(f"sample {entry} -n 2 --steps 4 --temperature 0.5 --path 3 --out path.png")
     paths = categorical.sample_paths(2, SampleOptions(steps=4, temperature=0.5), 3)
     expected = grid(paths.flatten(0, 1), columns=3)
-    assert torch.equal(sheet(out)[:, -expected.shape[1] :], expected)
+    assert torch.equal(sheet(Path("path.png"))[:, -expected.shape[1] :], expected)
 
 
 @pytest.mark.slow
@@ -569,45 +506,32 @@ def test_sample_writes_a_file_an_image(
     assert "Choose one of a folder" in fails([*command, f"{tmp_path}/paths/", "--path"], capsys)
 
 
-def test_a_path_has_the_frames_that_its_steps_allow(entry: str, tmp_path: Path) -> None:
-    for name, options in {"default": [], "six": ["6"]}.items():
-        main(["sample", entry, "-n", "1", "--steps", "5", "--out", str(tmp_path / f"{name}.png"),
-              "--path", *options])  # fmt: skip
-    assert torch.equal(sheet(tmp_path / "default.png"), sheet(tmp_path / "six.png"))
+def test_a_path_has_the_frames_that_its_steps_allow(entry: str) -> None:
+    for frames in ("", "6"):
+        run(f"sample {entry} -n 1 --steps 5 --out path{frames}.png --path {frames}")
+    assert torch.equal(sheet(Path("path.png")), sheet(Path("path6.png")))
 
 
-def test_a_random_seed_is_told(entry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_random_seed_is_told(entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr("lit_mbldm.training.options.rank_zero_info", told.append)
-    command = ["sample", entry, "-n", "1", "--steps", "2", "--out"]
-    main([*command, str(tmp_path / "random.png"), "--seed", "random"])
+    run(f"sample {entry} -n 1 --steps 2 --out random.png --seed random")
     seed = told[0].removeprefix("Fresh seed: ")
-    main([*command, str(tmp_path / "same.png"), "--seed", seed])
-    assert torch.equal(sheet(tmp_path / "random.png"), sheet(tmp_path / "same.png"))
+    run(f"sample {entry} -n 1 --steps 2 --out same.png --seed {seed}")
+    assert torch.equal(sheet(Path("random.png")), sheet(Path("same.png")))
 
 
 def test_sample_takes_a_run_s_folder_and_names_a_missing_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, out = tmp_path / "version_0", ["-n", "1", "--steps", "2", "--out", str(tmp_path / "a.png")]
-    (run / "checkpoints").mkdir(parents=True)
-    config = write_config(run / "checkpoints", "continuous")
-    main(["fit", "--config", str(config), "--trainer.max_steps", "1"])
-    main(["sample", str(run), *out])
-    expected = load_pretrained(run / "checkpoints" / "last.ckpt").sample(1, 2)
-    assert torch.equal(sheet(tmp_path / "a.png"), grid(expected))
-    for missing in (run / "none.ckpt", "last.ckpt", tmp_path / "version_1"):
-        assert "no such file or folder" in fails(["sample", str(missing), *out], capsys)
-
-
-def test_a_report_without_a_picture_writes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    photos = make_photos(tmp_path / "photos", 1)
-    monkeypatch.chdir(tmp_path)
-    main(["codec", "report", "opq-32-8-8", str(photos)])
-    assert "PSNR" in capsys.readouterr().out
-    assert list(tmp_path.iterdir()) == [photos]
+    checkpoints = tmp_path / "version_0" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    run(f"fit --config {write_config(checkpoints, 'continuous')} --trainer.max_steps 1")
+    run("sample version_0 -n 1 --steps 2 --out a.png")
+    expected = load_pretrained(checkpoints / "last.ckpt").sample(1, 2)
+    assert torch.equal(sheet(Path("a.png")), grid(expected))
+    for missing in ("version_0/none.ckpt", "last.ckpt", f"{tmp_path}/version_1"):
+        assert "no such file or folder" in fails(["sample", missing], capsys)
 
 
 @pytest.mark.parametrize(("verb", "goes_on"), [("sample", False), ("codec", False),
@@ -629,15 +553,8 @@ def test_the_package_has_a_version_and_loads_models() -> None:
         _ = lit_mbldm.nothing
 
 
-def test_a_model_is_no_codec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = ContinuousDiffusion("opq-32-8-8", UNet(6, 6, 8, (1,), 1), GaussianProcess(), 16)
-    save_entry(model, tmp_path / "model")
-    photos = make_photos(tmp_path / "photos", 1)
-    picture = str(tmp_path / "p.png")
-    message = fails(
-        ["codec", "report", str(tmp_path / "model"), str(photos), "--picture", picture], capsys
-    )
-    assert "expected a codec" in message
+def test_a_model_is_no_codec(entry: str, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "expected a codec" in fails(["codec", "report", entry, "photos"], capsys)
 
 
 @pytest.mark.parametrize(
@@ -648,51 +565,47 @@ def test_a_model_is_no_codec(tmp_path: Path, capsys: pytest.CaptureFixture[str])
      "sample nowhere --out /proc/out/"],
 )  # fmt: skip
 def test_a_place_where_nothing_can_be_written_is_found_first(
-    command: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    command: str, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    make_photos(tmp_path / "photos", 1)
     message = fails(command.split(), capsys)
     assert "/proc" in message
     assert "shards:" not in message  # nothing was converted
 
 
 def test_a_missing_checkpoint_and_an_occupied_name_are_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = str(write_config(tmp_path, "continuous"))
-    logger = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir"]
-    logger += [str(tmp_path / "runs"), "--trainer.logger.name", "first"]
-    message = fails(["fit", "--config", config, "--ckpt_path", "none.ckpt", *logger], capsys)
-    assert "none.ckpt" in message
-    assert not (tmp_path / "runs" / "first").exists()
-    photos = make_photos(tmp_path / "photos", 1)
-    assert "job.yaml" in fails(["shards", str(photos), config, "--size", "32"], capsys)
+    config = write_config(tmp_path, "continuous")
+    logger = "--trainer.logger TensorBoardLogger --trainer.logger.save_dir runs"
+    logger += " --trainer.logger.name first"
+    assert "none.ckpt" in fails(
+        f"fit --config {config} --ckpt_path none.ckpt {logger}".split(), capsys
+    )
+    assert not Path("runs/first").exists()
+    assert "job.yaml" in fails(["shards", "photos", "job.yaml", "--size", "32"], capsys)
 
 
 @pytest.mark.slow
 def test_train_goes_from_a_folder_to_a_model_and_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    make_photos(tmp_path / "photos", 12, side=64)
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     # what kills leave while a codec is written, and before the first checkpoint of a run
     (tmp_path / "data" / "photos_64_codec" / ".unfinished").mkdir(parents=True)
     (tmp_path / "runs" / "photos_64" / "version_0").mkdir(parents=True)
-    main(["train", "photos", "--steps", "1"])
+    run("train photos --steps 1")
     told = capsys.readouterr().out
     assert [line.split()[2] for line in told.splitlines() if line.startswith("$ lit-mbldm")] == [
         "shards", "codec", "encode", "fit",
     ]  # fmt: skip
-    run = tmp_path / "runs" / "photos_64" / "version_1"
-    assert (run / "samples.png").exists()
+    made = tmp_path / "runs" / "photos_64" / "version_1"
+    assert (made / "samples.png").exists()
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*.*")}
-    main(["train", "photos", "--steps", "2"])
+    run("train photos --steps 2")
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert {path.name for path in run.parent.iterdir()} == {"version_0", run.name}
-    model = load_pretrained(run / "checkpoints" / "last.ckpt")
+    assert {path.name for path in made.parent.iterdir()} == {"version_0", made.name}
+    model = load_pretrained(made / "checkpoints" / "last.ckpt")
     assert model.codec.fingerprint == load_pretrained("data/photos_64_codec").fingerprint

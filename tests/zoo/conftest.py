@@ -1,4 +1,5 @@
 import importlib.metadata
+import os
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))  # pytest's import mode puts no folder there
+# pytest's import mode puts no folder there
+sys.path.extend(str(Path(__file__).parents[1] / name) for name in ("zoo", "loopback"))
 
 from entries import KINDS, make
 from loopback_hub import Hub
@@ -68,12 +70,13 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def install(command: list[str], seconds: float) -> None:
-    """Run an installer; the test is skipped where it fails."""
+    """Run an installer; where it fails the test is skipped, or fails where everything must run."""
+    give_up = pytest.fail if os.environ.get("CI") else pytest.skip
     try:
         subprocess.run(command, check=True, timeout=seconds, capture_output=True)
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", b"") or b""
-        pytest.skip(f"not installed: {error} {said.decode(errors='replace')[-500:]}")
+        give_up(f"not installed: {error} {said.decode(errors='replace')[-500:]}")
 
 
 @pytest.fixture(scope="session")
@@ -82,15 +85,8 @@ def previous_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     major = int(importlib.metadata.version("huggingface_hub").split(".")[0])
     folder = tmp_path_factory.mktemp("previous-client")
     wanted = f"huggingface_hub>={major - 1},<{major}"
-    quick = [
-        "--quiet",
-        "--no-input",
-        "--no-compile",
-        "--disable-pip-version-check",
-        "--retries=1",
-        "--timeout=10",
-    ]
-    command = [sys.executable, "-m", "pip", "install", *quick, f"--target={folder}", wanted]
+    quick = "--quiet --no-input --no-compile --disable-pip-version-check --retries=1 --timeout=10"
+    command = [sys.executable, "-m", "pip", "install", *quick.split(), f"--target={folder}", wanted]
     install(command, seconds=120)
     return folder
 
@@ -101,15 +97,7 @@ def npm_hub_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not (shutil.which("node") and shutil.which("npm")):
         pytest.skip("node and npm are not installed")
     folder = tmp_path_factory.mktemp("npm-client")
-    command = [
-        "npm",
-        "install",
-        "--no-audit",
-        "--no-fund",
-        "--fetch-retries=0",
-        "--fetch-timeout=10000",
-        f"--cache={folder / 'cache'}",
-        f"--prefix={folder}",
-    ]
-    install([*command, "@huggingface/hub"], seconds=60)
+    quick = "--no-audit --no-fund --fetch-retries=0 --fetch-timeout=10000"
+    places = [f"--cache={folder / 'cache'}", f"--prefix={folder}"]
+    install(["npm", "install", *quick.split(), *places, "@huggingface/hub"], seconds=60)
     return folder

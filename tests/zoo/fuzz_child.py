@@ -2,22 +2,24 @@
 
     python fuzz_child.py FOLDER SEED NUM_CASES
 
-FOLDER holds whole entries. Every case leaves a line in FOLDER/log, and ends in a folder that is
-whole again.
+FOLDER holds whole entries. A case that ends the process leaves its damage there.
 """
 
+import copy
 import faulthandler
 import json
-import random
 import resource
+import struct
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tiny
-from mutations import damage_bytes, damage_header, damage_values
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load
 from torch import nn
 
@@ -26,13 +28,100 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.zoo import load_pretrained
 
 SECONDS, MORE_BYTES = 20, 1 << 30
+CLASSES = [
+    "lit_mbldm.codecs.PatchCodec",
+    "lit_mbldm.codecs.codebooks.ProductCodebook",
+    "lit_mbldm.denoisers.UNet",
+    "lit_mbldm.denoisers.layers.Attention",
+    "lit_mbldm.processes.CategoricalProcess",
+    "lit_mbldm.training.ContinuousDiffusion",
+    "lit_mbldm.training.Refiner",
+    "lit_mbldm.metrics.inception.InceptionFeatures",
+    "torch.nn.Linear",
+    "os.system",
+]
+NAMES = ["PQ-4-2-2", "OPQ-8-2-2", "cosine", "v", "org/codec", "opq-32-8-8", "F64", "BF16", "U8"]
+WORDS = st.sampled_from([*CLASSES, *NAMES, "../x", "", "a" * 5000]) | st.text(max_size=5)
+NUMBERS = st.integers() | st.floats() | st.sampled_from([2**24, 2**31, 2**40, 10**12, 10**40])
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | WORDS | st.just([1] * 5000),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=2),
+    max_leaves=4,
+) | st.builds(lambda name: {"class_path": name, "init_args": {}}, st.sampled_from(CLASSES))
 
 
 def limit_memory() -> None:
     """Allow a gigabyte beyond what the imports took."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + MORE_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + MORE_BYTES, taken + MORE_BYTES))
+
+
+def damage_bytes(draw: Any, data: bytes) -> bytes:
+    """Put other bytes in the place of some: flips, cuts, insertions."""
+    start = draw(st.integers(0, len(data) - 1))
+    length = draw(st.sampled_from([0, 1, 1, 8, 64, len(data)]))
+    if draw(st.booleans()):
+        return (
+            data[:start] + bytes([data[start] ^ 1 << draw(st.integers(0, 7))]) + data[start + 1 :]
+        )
+    return data[:start] + draw(st.binary(max_size=64)) + data[start + length :]
+
+
+def places(tree: Any) -> Iterator[tuple[Any, Any]]:
+    """Each container in a JSON tree, with each of its keys."""
+    keys = list(tree) if isinstance(tree, dict) else range(len(tree) if type(tree) is list else 0)
+    for key in keys:
+        yield tree, key
+        yield from places(tree[key])
+
+
+def damage_tree(draw: Any, tree: Any) -> Any:
+    """Set, drop, add, swap, rename or shift a value somewhere in a JSON tree."""
+    tree = copy.deepcopy(tree)
+    pick = st.sampled_from(range(len(list(places(tree)))))
+    (container, key), (other, where) = (list(places(tree))[draw(pick)] for _ in range(2))
+    old = container[key]
+    match draw(st.sampled_from(["set", "drop", "add", "swap", "rename", "shift", "shift"])):
+        case "drop":
+            del container[key]
+        case "add" if isinstance(container, dict):
+            container[draw(st.sampled_from(["x", "codec", "denoiser", "dropout"]))] = draw(VALUES)
+        case "swap":
+            container[key], other[where] = copy.deepcopy(other[where]), copy.deepcopy(old)
+        case "rename" if isinstance(container, dict):
+            container[f"{key}x"] = container.pop(key)
+        case "shift" if isinstance(old, int | float):
+            container[key] = draw(st.sampled_from([old + 1, old - 1, 2 * old, -old, not old]))
+        case _:
+            container[key] = draw(VALUES)
+    return tree
+
+
+def damage_header(draw: Any, data: bytes) -> bytes:
+    """Change what a safetensors file says of its tensors."""
+    (size,) = struct.unpack("<Q", data[:8])
+    text = json.dumps(damage_tree(draw, json.loads(data[8 : 8 + size]))).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data[8 + size :]
+
+
+def damage(draw: Any, folder: Path) -> bool:
+    """Damage one file; tells whether the sha256 were set right again, as half of the times."""
+    path = folder / draw(st.sampled_from(tiny.names(folder)))
+    data = path.read_bytes()
+    if draw(st.integers(0, 2)) == 0:
+        path.write_bytes(damage_bytes(draw, data))
+    elif path.name == tiny.CONFIG:
+        path.write_text(json.dumps(damage_tree(draw, json.loads(data))))
+    else:
+        path.write_bytes(damage_header(draw, data))
+    if draw(st.booleans()):
+        try:
+            tiny.rehash(folder)
+            return True
+        except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError):
+            pass  # no config is left that could hold them
+    return False
 
 
 def says(given: Any, built: Any) -> bool:
@@ -44,94 +133,67 @@ def says(given: Any, built: Any) -> bool:
     return bool(given == json.loads(json.dumps(built)))
 
 
-def check_weights(module: nn.Module, path: Path) -> None:
-    """Compare with the file as another reader reads it."""
-    expected = load(path.read_bytes())
-    found = {name: value.numpy() for name, value in module.state_dict().items()}
-    assert found.keys() == expected.keys(), "other tensors"
-    for name, value in found.items():
-        other = expected[name]
-        assert (value.dtype, value.shape) == (other.dtype, other.shape), f"another form of {name}"
-        assert value.tobytes() == other.tobytes(), f"other numbers in {name}"
-
-
 def check(module: Any, folder: Path) -> None:
-    """Fail unless this is the module that lies in the folder."""
-    config = tiny.read(folder)
-    tree = describe(module)
+    """Fail unless this is the module that lies in the folder, as another reader reads it."""
+    config, tree = tiny.read(folder), describe(module)
     assert says(config["model"], tree), f"another tree: {tree}"
-    assert getattr(module, "codec", module).fingerprint == config["fingerprint"], "fingerprint"
-    check_weights(module, folder / tiny.WEIGHTS)
-    assert not any(part.training for part in module.modules()), "in training"
-    refiner = getattr(module, "refiner", None)
+    assert getattr(module, "codec", module).fingerprint == config["fingerprint"]
+    expected = load((folder / tiny.WEIGHTS).read_bytes())
+    found = {name: value.numpy() for name, value in module.state_dict().items()}
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        assert (value.dtype, value.shape) == (expected[name].dtype, expected[name].shape), name
+        assert value.tobytes() == expected[name].tobytes(), name
+    assert not any(part.training for part in module.modules())
+    refiner: nn.Module | None = getattr(module, "refiner", None)
     assert (refiner is not None) == any(name.startswith("refiner/") for name in config["sha256"])
     if refiner is not None:
         check(refiner, folder / "refiner")
 
 
-def damage(draw: random.Random, folder: Path) -> bool:
-    """Damage one file; tells whether that was hidden from the checksums, as half of the times."""
-    name = draw.choice(tiny.names(folder))
-    path = folder / name
-    data, hide = path.read_bytes(), draw.random() < 0.5
-    is_config = path.name == tiny.CONFIG
-    kind = draw.choice(["bytes", "structure", "structure"] if hide else ["bytes", "structure"])
-    if kind == "bytes":
-        path.write_bytes(damage_bytes(draw, data))
-    elif is_config:
-        path.write_text(json.dumps(damage_values(draw, json.loads(data))))
-    else:
-        path.write_bytes(damage_header(draw, data))
-    if hide:
-        try:
-            tiny.rehash(folder)
-        except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError):
-            hide = False  # no config is left that could hold them
-    return hide
-
-
-def one_case(draw: random.Random, folder: Path, whole: dict[str, bytes]) -> str:
-    """Damage, load, judge and mend; tells the outcome."""
+def one_case(draw: Any, folder: Path, whole: dict[str, bytes]) -> str:
+    """Damage, load and judge; tells the outcome."""
+    for name, data in whole.items():
+        (folder / name).write_bytes(data)
     hidden = damage(draw, folder)
-    changed = {name: data for name, data in tiny.contents(folder).items() if whole[name] != data}
     try:
         module = load_pretrained(folder)
     except InputError as error:
-        text = str(error)
-        assert str(folder) in text, f"an error that names no file: {text}"
-        assert len(text) < 2000, "an error without end"
-        outcome = "refused"
-    else:
-        check(module, folder)
-        if not hidden:  # then nothing has changed that counts
-            assert tiny.meaning(tiny.contents(folder)) == tiny.meaning(whole), "damage unnoticed"
-        outcome = "loaded"
-    for name in changed:
-        (folder / name).write_bytes(whole[name])
-    return f"{'hidden' if hidden else 'plain'} {outcome}"
+        told = str(error)
+        module = None
+    if module is None:
+        assert str(folder) in told, f"an error that names no file: {told}"
+        assert len(told) < 2000, "an error without end"
+        return f"{'hidden' if hidden else 'plain'} refused"
+    check(module, folder)
+    if not hidden:  # then nothing has changed that counts
+        assert tiny.meaning(tiny.contents(folder)) == tiny.meaning(whole), "damage unnoticed"
+    return f"{'hidden' if hidden else 'plain'} loaded"
 
 
-def main(root: Path, seed: int, num_cases: int) -> None:
-    """Go through all cases; the last line of the log tells which one failed."""
-    faulthandler.enable()
-    warnings.simplefilter("ignore")
-    folders = sorted(path for path in root.iterdir() if path.is_dir())
-    wholes = {folder: tiny.contents(folder) for folder in folders}
-    for folder in folders:
+def main(root: Path, number: int, num_cases: int) -> None:
+    """Go through all cases and print how many ended in which way."""
+    wholes = {folder: tiny.contents(folder) for folder in sorted(root.iterdir())}
+    for folder in wholes:
         check(load_pretrained(folder), folder)
     limit_memory()
     outcomes: Counter[str] = Counter()
-    with (root / "log").open("w") as log:
-        for case in range(num_cases):
-            draw = random.Random(f"{seed}/{case}")
-            folder = draw.choice(folders)
-            log.write(f"case {case} of seed {seed}: {folder.name}\n")
-            log.flush()
-            faulthandler.dump_traceback_later(SECONDS, exit=True)
-            outcomes[one_case(draw, folder, wholes[folder])] += 1
+
+    @seed(number)
+    @settings(max_examples=num_cases, phases=[Phase.generate, Phase.shrink], deadline=None,
+              database=None, suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(st.data())
+    def cases(data: Any) -> None:
+        faulthandler.dump_traceback_later(SECONDS, exit=True)
+        folder = data.draw(st.sampled_from(list(wholes)))
+        outcomes[one_case(data.draw, folder, wholes[folder])] += 1
+
+    cases()
     faulthandler.cancel_dump_traceback_later()
     print(json.dumps(outcomes))
 
 
 if __name__ == "__main__":
+    faulthandler.enable()
+    warnings.simplefilter("ignore")
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

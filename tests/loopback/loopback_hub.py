@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from loopback_api import Api
 from loopback_faults import Faults
-from loopback_http import Exchange, Listener, Request, Response
+from loopback_http import Listener, Request
 from loopback_storage import File, Repository
 
 TOKEN = "hf_loopbackTokenOfTheTests"
@@ -17,10 +17,10 @@ USER = "tester"
 
 
 class Hub:
-    """A Hub of three origins: `url` (127.0.0.1), `storage_url` for LFS objects, `elsewhere_url`.
+    """A Hub of two origins: `url` (127.0.0.1), and `storage_url` (localhost) for LFS objects.
 
-    The last two are reached as `localhost`. `elsewhere_url` plays a stranger to whom a fault may
-    redirect: it serves any file to anybody, and never needs a token.
+    The second also plays a stranger, `elsewhere_url`, to whom a fault may redirect: it serves any
+    file to anybody, and never needs a token.
 
     Attributes:
         requests: All that was asked of any origin, as (method, path, headers); `headers["host"]`
@@ -30,36 +30,18 @@ class Hub:
     """
 
     def __init__(self) -> None:
-        self.api = Api()
+        self.api, self.token = Api(), TOKEN
         self.requests: list[Request] = []
-        self.token = TOKEN
         self.tokens = self.api.tokens
         self.tokens[TOKEN] = USER
         self.faults = Faults(lambda: self.elsewhere_url)
         self.listeners = [
-            Listener(host, self.requests, self.faults.take, answer)
-            for host, answer in [
-                ("127.0.0.1", self.api.answer),
-                ("localhost", self.api.storage),
-                ("localhost", self.elsewhere),
-            ]
+            Listener(host, self.requests, self.faults.take, self.api.answer)
+            for host in ("127.0.0.1", "localhost")
         ]
-        self.url, self.storage_url, self.elsewhere_url = (one.origin for one in self.listeners)
-        self.api.url, self.api.storage_url = self.url, self.storage_url
-
-    def elsewhere(self, exchange: Exchange) -> Response:
-        """The stranger's answer: the bytes that the true Hub has for this path."""
-        if exchange.path.startswith("/objects/"):
-            return self.api.storage(exchange)
-        headers = exchange.request.headers | {"authorization": f"Bearer {self.token}"}
-        request = exchange.request._replace(headers=headers)
-        answer = self.api.answer(Exchange(request, self.url, exchange.body, self.api.answer))
-        if "Location" in answer.headers:
-            request = request._replace(
-                path=answer.headers["Location"].removeprefix(self.storage_url)
-            )
-            answer = self.api.storage(Exchange(request, self.url, b"", self.api.storage))
-        return answer
+        self.url, self.storage_url = (one.origin for one in self.listeners)
+        self.api.url = self.url
+        self.api.storage_url = self.elsewhere_url = self.storage_url
 
     def close(self) -> None:
         for listener in self.listeners:
@@ -97,17 +79,12 @@ class Hub:
     ) -> str:
         """Somebody else's commit (None removes a file); its sha."""
         repo = self.repository(name)
-        files = {path: self.file(repo, branch, path, content) for path, content in changes.items()}
+        files: dict[str, File | None] = dict.fromkeys(changes)
+        for path, content in changes.items():
+            if content is not None:
+                file = files[path] = File(content, repo.at(branch).kept_by_lfs(path, len(content)))
+                self.api.objects |= {file.sha256: content} if file.lfs else {}
         return repo.commit(branch, files, title).oid
-
-    def file(self, repo: Repository, branch: str, path: str, content: bytes | None) -> File | None:
-        if content is None:
-            return None
-        lfs = repo.at(branch).kept_by_lfs(path, len(content), content[:512])
-        file = File(content, lfs)
-        if lfs:
-            self.api.objects[file.sha256] = content
-        return file
 
     def asked(self, pattern: str) -> list[Request]:
         """The requests whose `METHOD http://host:port/path` holds the pattern."""
@@ -151,9 +128,6 @@ class Hub:
             "HF_URL_HOSTS": constants.HF_URL_HOSTS | {"127.0.0.1"},
             "HF_HOME": str(home),
             "HF_HUB_CACHE": str(home / "hub"),
-            "HUGGINGFACE_HUB_CACHE": str(home / "hub"),
-            "HF_ASSETS_CACHE": str(home / "assets"),
-            "HUGGINGFACE_ASSETS_CACHE": str(home / "assets"),
             "HF_XET_CACHE": str(home / "xet"),
             "HF_TOKEN_PATH": str(home / "token"),
             "HF_STORED_TOKENS_PATH": str(home / "stored_tokens"),

@@ -25,8 +25,7 @@ class Faults(list[Fault]):
 
     def __init__(self, elsewhere: Callable[[], str]) -> None:
         super().__init__()
-        self.elsewhere = elsewhere
-        self.lock = Lock()
+        self.elsewhere, self.lock = elsewhere, Lock()
 
     def take(self, exchange: Exchange) -> Action | None:
         with self.lock:
@@ -37,26 +36,26 @@ class Faults(list[Fault]):
         return None
 
     def add(self, match: str, action: Action, times: int | None = 1) -> Fault:
-        fault = Fault(match, action, times)
-        self.append(fault)
-        return fault
+        self.append(Fault(match, action, times))
+        return self[-1]
+
+    def change(self, match: str, times: int | None, change: Callable[[Response], object]) -> Fault:
+        """The request takes effect, and `change` sees its answer."""
+
+        def action(exchange: Exchange) -> Response:
+            answer = exchange.respond()
+            change(answer)
+            return answer
+
+        return self.add(match, action, times)
 
     def drop_before(self, match: str, times: int | None = 1) -> Fault:
         """The connection is closed; nothing took effect."""
-
-        def action(_: Exchange) -> Response:
-            raise DroppedError
-
-        return self.add(match, action, times)
+        return self.add(match, lambda _: drop(), times)
 
     def drop_after(self, match: str, times: int | None = 1) -> Fault:
         """The request takes effect and the connection is closed without an answer."""
-
-        def action(exchange: Exchange) -> Response:
-            exchange.respond()
-            raise DroppedError
-
-        return self.add(match, action, times)
+        return self.change(match, times, lambda _: drop())
 
     def status(
         self, match: str, status: int, times: int | None = 1, after: bool = False, **headers: str
@@ -73,48 +72,31 @@ class Faults(list[Fault]):
     def corrupt(self, match: str, times: int | None = 1) -> Fault:
         """A body of the right size with its middle byte changed."""
 
-        def action(exchange: Exchange) -> Response:
-            answer = exchange.respond()
-            body = bytearray(answer.body)
-            if body:
-                body[len(body) // 2] ^= 1
+        def change(answer: Response) -> None:
+            middle, body = len(answer.body) // 2, bytearray(answer.body)
+            body[middle : middle + 1] = bytes(byte ^ 1 for byte in body[middle : middle + 1])
             answer.body = bytes(body)
-            return answer
 
-        return self.add(match, action, times)
+        return self.change(match, times, change)
 
     def truncate(self, match: str, times: int | None = 1) -> Fault:
         """The right Content-Length, half of the body, and the connection is closed."""
-
-        def action(exchange: Exchange) -> Response:
-            answer = exchange.respond()
-            answer.sent = len(answer.body) // 2
-            return answer
-
-        return self.add(match, action, times)
+        return self.change(match, times, lambda one: setattr(one, "sent", len(one.body) // 2))
 
     def slow(self, match: str, seconds: float, times: int | None = 1) -> Fault:
         """The body comes in small parts over `seconds`."""
-
-        def action(exchange: Exchange) -> Response:
-            answer = exchange.respond()
-            answer.seconds = seconds
-            return answer
-
-        return self.add(match, action, times)
+        return self.change(match, times, lambda answer: setattr(answer, "seconds", seconds))
 
     def redirect(self, match: str, times: int | None = 1) -> Fault:
-        """302 to the same path of the third listener, all metadata of the true answer kept."""
+        """302 to the same path of the other listener, all metadata of the true answer kept."""
 
         def action(exchange: Exchange) -> Response:
-            answer = exchange.respond()
-            target = self.elsewhere()
+            answer, target = exchange.respond(), self.elsewhere()
             if exchange.origin == target:
                 return answer
-            size = answer.headers.get("Content-Length", str(len(answer.body)))
-            linked = {"X-Linked-Size": size, "X-Linked-Etag": answer.headers.get("ETag", '""')}
-            headers = linked | answer.headers | {"Location": target + exchange.request.path}
-            headers.pop("Content-Length", None)
+            size, etag = str(len(answer.body)), answer.headers.get("ETag", '""')
+            headers = {"X-Linked-Size": size, "X-Linked-Etag": etag} | answer.headers
+            headers["Location"] = target + exchange.request.path
             return Response(302, b"", headers)
 
         return self.add(match, action, times)
@@ -127,3 +109,7 @@ class Faults(list[Fault]):
             return exchange.respond()
 
         return self.add(match, action, times)
+
+
+def drop() -> Response:
+    raise DroppedError

@@ -1,0 +1,77 @@
+"""The report: findings part by part as they come, then what is wrong and what to do."""
+
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+INSTALL = (
+    "Install lit-mbldm with all that it needs: `pip install lit-mbldm`, or `pip install -e .` in"
+    " its source folder."
+)
+_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fact, and what is wrong with it.
+
+    Attributes:
+        name: what was looked at; "Note" for a consequence that is no fault.
+        value: what was found.
+        problem: the fault in plain words, empty where there is none.
+        remedy: what to do about it.
+    """
+
+    name: str
+    value: str
+    problem: str = ""
+    remedy: str = ""
+
+
+Examine = Callable[[], Iterator[Finding]]
+
+
+def print_report(parts: Mapping[str, Examine]) -> int:
+    """Print the findings under the parts' titles, a wrong one behind an exclamation mark.
+
+    Returns:
+        0, or 1 where something is wrong.
+    """
+    wrong = []
+    for title, examine in parts.items():
+        print(title, flush=True)  # before the work, which may take long
+        for finding in _examined(title, examine):
+            start = f"{'!' if finding.problem else ' '} {finding.name:<20} "
+            print(_wrapped(finding.value, start), flush=True)
+            wrong += [finding] if finding.problem else []
+        print()
+    print("What is wrong" if wrong else "Nothing is wrong.")
+    for number, finding in enumerate(wrong, 1):
+        print(_wrapped(finding.problem, f"{number:>3}. "))
+        print(_wrapped(finding.remedy, "     Remedy: "))
+    return 1 if wrong else 0
+
+
+def _examined(title: str, examine: Examine) -> Iterator[Finding]:
+    try:
+        yield from examine()
+    except Exception as error:  # a broken installation raises nearly anything
+        problem = f"{title} cannot be examined: {type(error).__name__}: {error}."
+        yield Finding(title, "cannot be examined", problem, INSTALL)
+
+
+def gigabytes(number: float) -> str:
+    """A number of bytes for people, in MB below 1 GB (10⁹ bytes)."""
+    return f"{number / 1e6:.1f} MB" if number < 1e9 else f"{number / 1e9:.1f} GB"
+
+
+def _wrapped(text: str, start: str) -> str:
+    # a path or a command must stay in one piece to be copied
+    whole = re.sub("`[^`]*`", lambda command: command[0].replace(" ", "\0"), text)
+    indent = " " * len(start)
+    filled = textwrap.fill(
+        whole, _WIDTH, initial_indent=start, subsequent_indent=indent, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+    return filled.replace("\0", " ")
