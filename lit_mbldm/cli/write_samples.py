@@ -11,8 +11,8 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.pictures import check_path, grid, save
 from lit_mbldm.storage.atomic import check_writable
 from lit_mbldm.training import SampleOptions
-from lit_mbldm.training.callbacks.drawing import diffusion_model
-from lit_mbldm.training.callbacks.figures import draw_paths, draw_temperatures
+from lit_mbldm.training.callbacks.grids import path_grid, temperature_grid
+from lit_mbldm.training.callbacks.samples import diffusion_model
 from lit_mbldm.training.diffusion import DiffusionModule, frame_steps
 from lit_mbldm.training.options import fresh_seed
 from lit_mbldm.zoo import load_pretrained
@@ -90,9 +90,9 @@ def _write_picture(
 ) -> None:
     temperatures, size = arguments.temperature or [], arguments.batch_size
     if arguments.path is not None:
-        save(draw_paths(model, arguments.n or _PATHS, options, arguments.path or None), out)
+        save(path_grid(model, arguments.n or _PATHS, options, arguments.path or None), out)
     elif len(temperatures) > 1:
-        rows = draw_temperatures(model, arguments.n or 6, temperatures, options, size, True)
+        rows = temperature_grid(model, arguments.n or 6, temperatures, options, size, True)
         save(rows, out)
     else:
         batches = list(model.batches(arguments.n or 16, options, size, progress=True))
