@@ -4,7 +4,7 @@ import lightning as L
 import pytest
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from lit_mbldm.training import time_left
+from lit_mbldm.training.callbacks import time_left
 
 
 class Shown(L.Callback):
