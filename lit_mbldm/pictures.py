@@ -14,7 +14,7 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import check_writable, replacing
 
 _GAP = 2
-_MARK = "lit_mbldm"
+_KEY = "lit_mbldm"
 
 
 def grid(images: Tensor, columns: int | None = None) -> Tensor:
@@ -88,27 +88,27 @@ def check_path(path: Path) -> None:
     check_writable(path.absolute().parent)
 
 
-def save(image: Tensor | Image.Image, path: Path, mark: str | None = None) -> None:
+def save(image: Tensor | Image.Image, path: Path, fingerprint: str | None = None) -> None:
     """Write (3, H, W) uint8 or a Pillow image as a PNG, whole or not at all; folders are made.
 
     Args:
         image: the picture.
         path: of the file.
-        mark: text to keep in it, for `mark_of`.
+        fingerprint: text to keep in it, for `read_fingerprint`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     texts = PngInfo()
-    if mark is not None:
-        texts.add_text(_MARK, mark)
+    if fingerprint is not None:
+        texts.add_text(_KEY, fingerprint)
     with replacing(path) as temporary:
         pillow = to_pil(image) if isinstance(image, Tensor) else image
         pillow.save(temporary, "PNG", pnginfo=texts)
 
 
-def mark_of(path: Path) -> str | None:
+def read_fingerprint(path: Path) -> str | None:
     """The text that `save` kept in a PNG; None if there is none, or no PNG."""
     try:
         with Image.open(path) as image:
-            return image.info.get(_MARK)
+            return image.info.get(_KEY)
     except OSError:
         return None

@@ -9,7 +9,7 @@ import lightning as L
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.inception import features_identity
-from lit_mbldm.pictures import mark_of, save
+from lit_mbldm.pictures import read_fingerprint, save
 from lit_mbldm.training.callbacks.samples import DrawSamples, SampleNumbers
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.options import SampleOptions
@@ -66,7 +66,7 @@ class WriteSamples(DrawSamples):
         """
         self._fingerprint = self._settings(pl_module)
         pictures = sorted(self.out.glob("*.png"))
-        if any(mark_of(path) != self._fingerprint for path in pictures):
+        if any(read_fingerprint(path) != self._fingerprint for path in pictures):
             raise InputError(
                 f"{self.out} already holds pictures that this model and these options did not make."
                 " Name another folder with --samples.out."
