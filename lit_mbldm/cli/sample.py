@@ -66,8 +66,8 @@ def _sample(arguments: argparse.Namespace) -> None:
     from lit_mbldm.pictures import check_path, grid, save
     from lit_mbldm.processes.samplers import read_temperature
     from lit_mbldm.storage.atomic import check_writable
-    from lit_mbldm.training.callbacks.drawing import diffusion_model
-    from lit_mbldm.training.callbacks.figures import draw_paths, draw_temperatures
+    from lit_mbldm.training.callbacks.grids import path_grid, temperature_grid
+    from lit_mbldm.training.callbacks.samples import diffusion_model
     from lit_mbldm.training.options import SampleOptions, fresh_seed
     from lit_mbldm.zoo import load_pretrained
 
@@ -84,9 +84,9 @@ def _sample(arguments: argparse.Namespace) -> None:
     model = diffusion_model(load_pretrained(arguments.model, device=arguments.device))
     options = model.settle(SampleOptions(**given))
     if arguments.path is not None:
-        save(draw_paths(model, arguments.n or 4, options, arguments.path or None), out)
+        save(path_grid(model, arguments.n or 4, options, arguments.path or None), out)
     elif len(temperatures) > 1:
-        save(draw_temperatures(model, arguments.n or 6, temperatures, options, size, True), out)
+        save(temperature_grid(model, arguments.n or 6, temperatures, options, size, True), out)
     else:
         batches = model.batches(arguments.n or 16, options, size, progress=True)
         if to_folder:

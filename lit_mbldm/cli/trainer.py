@@ -21,7 +21,7 @@ from lit_mbldm.entries.shared_config import shared_config
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import leave
 from lit_mbldm.training import ScoreSamples, WriteSamples
-from lit_mbldm.training.callbacks.intervals import INTERVALS, set_intervals
+from lit_mbldm.training.callbacks.pictures import INTERVALS, set_intervals
 from lit_mbldm.training.callbacks.time_left import TimeLeft
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.module import CodecModule
@@ -33,7 +33,6 @@ from lit_mbldm.training.resume.last_checkpoint import (
     find_last,
     keep_last,
 )
-from lit_mbldm.training.resume.new_run import NewRun
 from lit_mbldm.training.resume.preemption import Preemption
 from lit_mbldm.training.resume.step_seeds import StepSeeds
 
@@ -159,8 +158,7 @@ class _TrainerCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """See that there is a last checkpoint, and find the one of earlier runs if asked for."""
-        self._new_run = NewRun(self.trainer)
-        self._preemption.watch(self.trainer, self._new_run.remove_if_nothing_was_done)
+        self._preemption.watch(self.trainer)
         if self.subcommand == "fit":
             if isinstance(self.model, CodecModule):
                 self.model.training_config = shared_config(self.config[self.subcommand].as_dict())
@@ -189,14 +187,6 @@ class _TrainerCLI(LightningCLI):
         elif self.subcommand == "validate":
             known = [x for x in self.trainer.loggers if getattr(x, "_version", "") is not None]
             self.trainer.loggers = known
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Run, and leave no folder of a run that did not start."""
-        try:
-            super()._run_subcommand(subcommand)
-        except BaseException:
-            self._new_run.remove_if_nothing_was_done()
-            raise
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Give the verbs that draw samples their numbers in place of data."""

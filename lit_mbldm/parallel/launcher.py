@@ -8,9 +8,9 @@ import torch
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.cores import cores
 
-# rank, number of processes, rank on this machine
-_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-_SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
+# what tells rank, number of processes and rank on this machine, with defaults
+_TORCHRUN = {"RANK": "", "WORLD_SIZE": "", "LOCAL_RANK": "0"}
+_SLURM = {"SLURM_PROCID": "", "SLURM_NTASKS": "", "SLURM_LOCALID": "0"}
 
 
 class Place(NamedTuple):
@@ -27,21 +27,21 @@ def read_place() -> Place:
     Raises:
         InputError: variables that are no numbers, contradict each other or are incomplete.
     """
-    if any(name in os.environ for name in _TORCHRUN[:2]):
+    if "RANK" in os.environ or "WORLD_SIZE" in os.environ:
         names = _TORCHRUN
-    elif all(name in os.environ for name in _SLURM[:2]):  # a shell of salloc has no rank
+    elif "SLURM_PROCID" in os.environ and "SLURM_NTASKS" in os.environ:  # a salloc shell: no rank
         names = _SLURM
     else:
         return Place(0, 1, 0)
-    texts = [os.environ.get(names[0], ""), os.environ.get(names[1], "")]
-    texts.append(os.environ.get(names[2], "0"))
-    if all(text.isdecimal() for text in texts):
-        place = Place(*map(int, texts))
+    found = {name: os.environ.get(name, default) for name, default in names.items()}
+    if all(text.isdecimal() for text in found.values()):
+        place = Place(*map(int, found.values()))
         if place.rank < place.world_size:
             return place
-    given = ", ".join(f"{name}={text!r}" for name, text in zip(names, texts, strict=True))
+    rank, world_size, _ = names
+    given = ", ".join(f"{name}={text!r}" for name, text in found.items())
     raise InputError(
-        f"Expected {names[0]} from 0 to {names[1]} - 1, got {given}. Start the processes with"
+        f"Expected {rank} from 0 to {world_size} - 1, got {given}. Start the processes with"
         " torchrun or srun, or unset these variables to work alone."
     )
 
@@ -55,7 +55,7 @@ def own_cores() -> int:
 
 
 def own_device(name: str, local_rank: int) -> torch.device:
-    """The device of this name; of several GPUs number `local_rank`, counted round.
+    """The device of this name; of several GPUs, process i takes number i modulo their number.
 
     Raises:
         InputError: the device cannot be used.

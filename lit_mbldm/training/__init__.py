@@ -1,9 +1,8 @@
 """LightningModules and their callbacks: wiring only."""
 
 from lit_mbldm.training.callbacks.annealing import AnnealGumbelTemperature
-from lit_mbldm.training.callbacks.pictures import SampleImages
+from lit_mbldm.training.callbacks.pictures import RefineImages, SampleImages
 from lit_mbldm.training.callbacks.predict import WriteSamples
-from lit_mbldm.training.callbacks.refined_pictures import RefineImages
 from lit_mbldm.training.callbacks.scores import ScoreSamples
 from lit_mbldm.training.diffusion import (
     CategoricalDiffusion,

@@ -1,3 +1,4 @@
+import functools
 import importlib
 import math
 import multiprocessing
@@ -71,12 +72,19 @@ trainer:
 """
 
 
+def free_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
 @dataclass
 class Fit:
     """`lightning fit` of a tiny model in a folder of its own."""
 
     folder: Path
     options: tuple[str, ...] = ()
+    port = staticmethod(free_port)
 
     @property
     def version(self) -> Path:
@@ -100,26 +108,33 @@ class Fit:
 
     def run(self, *options: str, code: int = 0, **environment: str) -> str:
         """What it printed; fails unless it exits with this code."""
-        if "--trainer.devices=2" in (*self.options, *options):  # Lightning starts the other one
+        if self.pair and {"PROBE_SIGNAL", "PROBE_RECORD"} & {*environment}:  # as a user starts it
             process = self.start(self.command(*options), **environment)
             printed, _ = process.communicate(timeout=240)
             found: int | None = process.returncode
         else:
             found = self.fork(*options, **environment)
-            printed = (self.folder / "log.txt").read_text()
+            printed = self.printed()
         assert found == code, printed[-4000:]
         return printed
+
+    @property
+    def pair(self) -> bool:
+        return "--trainer.devices=2" in self.options
+
+    def printed(self) -> str:
+        """What the processes of the last fork printed."""
+        return "".join(path.read_text() for path in sorted(self.folder.glob("log*.txt")))
 
     def fork(self, *options: str, **environment: str) -> int | None:
         """The exit code of the same command in a fork, which has imported all already.
 
         Of two processes, the first's; that one may be killed, and takes the other along.
         """
-        pair = "--trainer.devices=2" in self.options
         ranks = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
         forks = []
-        for rank in range(2 if pair else 1):
-            own = {**environment, **ranks, "LOCAL_RANK": str(rank)} if pair else environment
+        for rank in range(2 if self.pair else 1):
+            own = {**environment, **ranks, "LOCAL_RANK": str(rank)} if self.pair else environment
             arguments = self.command(*options)[len(PYTHON) :], clean_environment(**own)
             forks.append(FORKS.Process(target=forked.run, args=(self.folder, *arguments)))
             forks[-1].start()
@@ -156,12 +171,6 @@ class Fit:
         return self.saved("last.ckpt")["last.ckpt"]
 
 
-def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
-
-
 def clean_environment(**added: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "PROBE_", "PL_"))}
     probe = str(Path(__file__).parent)
@@ -178,7 +187,7 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def assert_same(found: Fit, expected: Fit) -> None:
-    """Checkpoint and logged figures are those of the other run, bit for bit."""
+    """Checkpoint and logged values are those of the other run, bit for bit."""
     assert differences(found.last(), expected.last()) == []
     assert found.scalars() == expected.scalars()
 
@@ -234,24 +243,27 @@ TWO_PROCESSES = ("--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_
 
 
 @pytest.fixture(scope="session")
-def unbroken(new_fit: Callable[..., Fit]) -> Fit:
-    """A run that nothing disturbed."""
-    fit = new_fit()
-    fit.run()
-    return fit
+def whole(new_fit: Callable[..., Fit]) -> Callable[..., Fit]:
+    """A run with these options that nothing disturbed."""
+
+    @functools.cache
+    def make(*options: str) -> Fit:
+        fit = new_fit(*options)
+        fit.run(**({"PROBE_RECORD": str(fit.folder)} if options == TWO_PROCESSES else {}))
+        return fit
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def unbroken_pair(new_fit: Callable[..., Fit]) -> Fit:
+def unbroken(whole: Callable[..., Fit]) -> Fit:
+    return whole()
+
+
+@pytest.fixture(scope="session")
+def unbroken_pair(whole: Callable[..., Fit]) -> Fit:
     """A run of two processes that nothing disturbed."""
-    fit = new_fit(*TWO_PROCESSES)
-    fit.run(PROBE_RECORD=str(fit.folder))
-    return fit
-
-
-@pytest.fixture
-def new_pair(new_fit: Callable[..., Fit]) -> Callable[[], Fit]:
-    return lambda: new_fit(*TWO_PROCESSES)
+    return whole(*TWO_PROCESSES)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,12 +47,6 @@ def script(name: str) -> str:
     return found[1]
 
 
-def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
-
-
 def write_program(path: Path, text: str) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
@@ -76,23 +69,13 @@ def run_nodes(fit: Any, path: str, **environment: str) -> tuple[list[int], str]:
         "NNODES": "2",
         "DEVICES": "1",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": free_port(),
+        "MASTER_PORT": fit.port(),
         "PATH": path,
         **environment,
     }
     nodes = [fit.start(["bash", "train.sh", *CPU], **variables) for _ in range(2)]
     printed = [node.communicate(timeout=240)[0] for node in nodes]
     return [node.returncode for node in nodes], "".join(printed)
-
-
-@pytest.mark.slow
-def test_torchrun_on_two_nodes(
-    new_fit: Callable[..., Any], unbroken_pair: Any, same: Callable[..., None], own_path: str
-) -> None:
-    fit = new_fit()
-    codes, printed = run_nodes(fit, own_path)
-    assert codes == [0, 0], printed
-    same(fit, unbroken_pair)
 
 
 @pytest.mark.slow
@@ -132,7 +115,7 @@ def test_slurm_job_is_preempted_requeued_and_finishes(
         "SLURM_NTASKS_PER_NODE": "1",
         "SLURM_NODELIST": "127.0.0.1",
         "SLURM_CPUS_PER_TASK": "3",
-        "MASTER_PORT": free_port(),
+        "MASTER_PORT": fit.port(),
     }
     job = ["bash", "train.sbatch", *CPU]
     first = fit.start(job, PROBE_SIGNAL="SIGUSR1 step 12 1 group", **variables)

@@ -3,11 +3,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+
 from lit_mbldm.zoo import load_pretrained
 
+PAIR = ("--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=2")
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 
@@ -61,6 +66,37 @@ def test_two_processes_share_out_the_data_and_learn_the_same(unbroken_pair: Any)
         "epoch=2-step=24.ckpt",
         "last.ckpt",
     ]
+
+
+@pytest.mark.slow
+def test_the_number_of_processes_changes_neither_loss_nor_weights(
+    new_fit: Callable[..., Any],
+) -> None:
+    """One with a batch of eight, two with four each, and from two to one within an epoch."""
+    alike = [
+        "--data.in_memory=true",
+        "--trainer.log_every_n_steps=1",
+        "--model.init_args.denoiser.init_args.dropout=0",
+    ]
+    one, changed = (new_fit(*alike, "--data.batch_size=8") for _ in range(2))
+    two = new_fit(*alike, *PAIR[:2], "--data.batch_size=4")
+    one.run("--trainer.max_steps=6")
+    two.run(code=75, PROBE_SIGNAL="SIGTERM step 1 0 self")
+    last = two.version / "checkpoints" / "last.ckpt"
+    changed.run("--trainer.max_steps=6", f"--ckpt_path={last}")
+    alone = losses(one)
+    assert [*alone] == [*losses(two), *losses(changed)] == list(range(6))
+    assert losses(two) | losses(changed) == pytest.approx(alone, abs=1e-5)
+    torch.testing.assert_close(weights(changed), weights(one), rtol=1e-3, atol=1e-5)
+
+
+def losses(fit: Any) -> dict[int, float]:
+    return {step: min(v) for (tag, step), v in fit.scalars().items() if tag == "train/loss"}
+
+
+def weights(fit: Any) -> torch.Tensor:
+    state = {k: v for k, v in fit.last().items() if k.startswith("/current_model_state/")}
+    return torch.cat([value.flatten().float() for value in state.values()])
 
 
 def read_indices(path: Path) -> dict[int, list[list[int]]]:

@@ -1,7 +1,5 @@
-import os
 import shutil
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,84 +32,57 @@ def trainer(*callbacks: ModelCheckpoint, logger: Any = False, **options: Any) ->
     )
 
 
-def touch(path: Path, age: int) -> Path:
+def touch(folder: Path, name: str, version: int | None = None) -> Path:
+    path = folder if version is None else folder / f"version_{version}"
+    path = path / "checkpoints" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
-    os.utime(path, (10_000 - age, 10_000 - age))
     return path
 
 
 def test_newest_of_all_versions_whatever_the_clock_said(tmp_path: Path) -> None:
-    runs = tmp_path / "church"
-    touch(runs / "version_9" / "checkpoints" / "last.ckpt", age=3)
-    newest = touch(runs / "version_10" / "checkpoints" / "last-v1.ckpt", age=5)
-    touch(runs / "version_10" / "checkpoints" / "last.ckpt", age=4)
-    touch(runs / "version_10" / "checkpoints" / "epoch=1-step=9.ckpt", age=0)
-    touch(runs / "version_11" / "checkpoints" / ".last.ckpt.1.tmp", age=0)
-    touch(tmp_path / "cat" / "version_12" / "checkpoints" / "last.ckpt", age=0)
-    logger = TensorBoardLogger(tmp_path, "church")
+    runs = tmp_path / "[a]"
+    newest = touch(runs, "last-v1.ckpt", 10)
+    for version, name in ((10, "last.ckpt"), (10, "epoch=1-step=9.ckpt"), (9, "last.ckpt")):
+        touch(runs, name, version)
+    touch(runs, ".last.ckpt.1.tmp", 11)
+    touch(tmp_path / "cat", "last.ckpt", 12)
+    logger = TensorBoardLogger(tmp_path, "[a]")
     one = trainer(logger=logger)
     assert find_last(one) == str(newest)
     continue_version(one, str(newest))
-    assert logger.version == 10
+    assert logger.log_dir == str(newest.parents[1])
 
 
-def test_newer_run_without_a_checkpoint_is_named(tmp_path: Path) -> None:
-    runs = tmp_path / "church"
-    for number in (2, 9):
-        touch(runs / f"version_{number}" / "checkpoints" / "last.ckpt", age=number)
-        touch(runs / f"version_{number}" / CONFIG_NAME, age=number)
-    one = trainer(logger=TensorBoardLogger(tmp_path, "church"))
-    (runs / "version_11").mkdir()  # such as of a score
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        find_last(one)
-    touch(runs / "version_10" / CONFIG_NAME, age=0)
-    with pytest.warns(UserWarning, match=r"version_10 is newer than .*church/version_9,"):
-        find_last(one)
-
-
-def test_run_whose_config_is_given(tmp_path: Path) -> None:
-    named, _ = (
-        touch(tmp_path / "[a]" / f"version_{n}" / "checkpoints" / "last.ckpt", 0) for n in (0, 1)
-    )
-    logger = TensorBoardLogger(tmp_path, "[a]")
-    one = trainer(logger=logger)
-    run = named.parents[1]
-    assert find_last(one, str(run)) == str(named)
+@pytest.mark.parametrize("by", ["config", "logger"])
+def test_only_the_version_that_the_config_or_the_logger_names(tmp_path: Path, by: str) -> None:
+    named, _ = (touch(tmp_path / "[a]", "last.ckpt", version) for version in (0, 1))
+    logger = TensorBoardLogger(tmp_path, "[a]", version=None if by == "config" else 0)
+    one, run = trainer(logger=logger), named.parents[1]
+    assert find_last(one, str(run) if by == "config" else None) == str(named)
     continue_version(one, str(named))
-    assert logger.version == 0
+    assert logger.log_dir == str(run)
     with pytest.raises(InputError, match=r"There is no last.ckpt in .*version_7/checkpoints"):
         find_last(one, str(run.with_name("version_7")))
 
 
-def test_only_the_version_that_the_logger_names(tmp_path: Path) -> None:
-    touch(tmp_path / "church" / "version_0" / "checkpoints" / "last.ckpt", age=0)
-    older = touch(tmp_path / "church" / "version_4711" / "checkpoints" / "last.ckpt", age=1)
-    logger = TensorBoardLogger(tmp_path, "church", version=4711)
-    one = trainer(logger=logger)
-    assert find_last(one) == str(older)
-    continue_version(one, str(older))
-    assert logger.version == 4711
-
-
 def test_explicit_folder_wins_and_logs_go_on_in_the_newest_version(tmp_path: Path) -> None:
-    touch(tmp_path / "church" / "version_5" / "checkpoints" / "last.ckpt", age=0)
-    kept = touch(tmp_path / "kept" / "last.ckpt", age=1)
+    touch(tmp_path / "church", "last.ckpt", 5)
+    kept = touch(tmp_path, "last.ckpt")
     logger = TensorBoardLogger(tmp_path, "church")
-    one = trainer(ModelCheckpoint(tmp_path / "kept"), logger=logger)
+    one = trainer(ModelCheckpoint(kept.parent), logger=logger)
     assert find_last(one) == str(kept)
     continue_version(one, str(kept))
     assert logger.version == 5
 
 
 def test_without_a_logger_it_is_in_the_root_folder(tmp_path: Path) -> None:
-    path = touch(tmp_path / "checkpoints" / "last.ckpt", age=0)
+    path = touch(tmp_path, "last.ckpt")
     assert find_last(trainer(default_root_dir=tmp_path)) == str(path)
 
 
-def test_logger_that_would_delete_its_figures_starts_a_new_version(tmp_path: Path) -> None:
-    path = touch(tmp_path / "church" / "version_0" / "checkpoints" / "last.ckpt", age=0)
+def test_logger_that_would_delete_its_logs_starts_a_new_version(tmp_path: Path) -> None:
+    path = touch(tmp_path / "church", "last.ckpt", 0)
     logger = CSVLogger(tmp_path, "church")
     one = trainer(logger=logger)
     assert find_last(one) == str(path)
@@ -125,13 +96,6 @@ def test_on_another_file_system() -> None:
     found = find_last(trainer(ModelCheckpoint("memory://runs")))
     with fsspec.open(found) as file:
         assert file.read() == b"x"
-
-
-def test_dangling_link_is_none(tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "last.ckpt").symlink_to(tmp_path / "gone.ckpt")
-    with pytest.raises(InputError, match="There is no last"):
-        find_last(trainer(default_root_dir=tmp_path))
 
 
 def test_unset_save_last_is_set_and_false_is_kept() -> None:
@@ -158,71 +122,54 @@ def test_link_is_refused() -> None:
         keep_last(trainer(ModelCheckpoint(save_last="link")))
 
 
-def test_missing_one_is_an_error_of_every_verb(
-    new_fit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def fit(new_fit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A fit that has not run, in whose folder commands run here."""
     fit = new_fit()
     monkeypatch.chdir(fit.folder)
-    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr(sys, "argv", ["lightning"])
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    for verb in ("fit", "validate", "test", "predict"):
-        monkeypatch.setattr(sys, "argv", ["lightning"])
-        with pytest.raises(SystemExit) as left:
-            main([verb, "--config", "tiny.yaml", "--ckpt_path", "last"])
-        assert "no last.ckpt in runs/tiny/*/checkpoints" in str(left.value)
-        assert "Start without --ckpt_path" in str(left.value)
+    return fit
+
+
+def run(verb: str, *options: str, config: str = "tiny.yaml") -> None:
+    del sys.argv[1:]
+    main([verb, "--config", config, "--ckpt_path", "last", *options])
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+def test_missing_one_is_an_error_of_every_verb(fit: Any, verb: str) -> None:
+    with pytest.raises(SystemExit) as left:
+        run(verb)
+    assert "no last.ckpt in runs/tiny/*/checkpoints" in str(left.value)
+    assert "Start without --ckpt_path" in str(left.value)
     assert not (fit.folder / "runs").exists()
 
 
 def test_validate_finds_it_and_a_damaged_one_is_named(
-    unbroken: Any,
-    new_fit: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    unbroken: Any, fit: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fit = new_fit()
-    monkeypatch.chdir(fit.folder)
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
     whole = (unbroken.version / "checkpoints" / "last.ckpt").read_bytes()
-    path = fit.version / "checkpoints" / "last.ckpt"
-    path.parent.mkdir(parents=True)
+    path = touch(fit.version, "last.ckpt")
     path.write_bytes(whole)
-    command = ["validate", "--config", "tiny.yaml", "--ckpt_path", "last"]
-    monkeypatch.setattr(sys, "argv", ["lightning"])
-    main(command)
+    run("validate")
     assert "val/loss" in capsys.readouterr().out
     path.write_bytes(whole[: len(whole) // 2])
-    monkeypatch.setattr(sys, "argv", ["lightning"])
     with pytest.raises(SystemExit, match=r"version_0/checkpoints/last.ckpt is damaged"):
-        main(command)
+        run("validate")
 
 
-def test_no_folder_without_training_and_the_run_of_the_config_goes_on(
-    unbroken: Any,
-    new_fit: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+def test_the_run_of_the_config_goes_on_and_no_other_is_touched(
+    unbroken: Any, fit: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fit = new_fit()
-    monkeypatch.chdir(fit.folder)
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
     runs = fit.version.parent
     for name in ("version_0", "version_1"):
         shutil.copytree(unbroken.version, runs / name)
     untouched = sorted((runs / "version_1").rglob("*"))
-
-    def run(verb: str, *options: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["lightning"])
+    samples = ("--samples.num_images=1", "--samples.options.steps=1")
+    for verb, *options in (("fit",), ("validate",), ("predict", *samples)):  # all is trained
         caplog.clear()
-        main([verb, "--config", f"runs/tiny/version_0/{CONFIG_NAME}", *options])
-        return caplog.text
-
-    assert "version_0/checkpoints/last.ckpt" in run("fit", "--ckpt_path=last")  # already complete
-    assert "version_0/checkpoints/last.ckpt" in run("validate", "--ckpt_path=last")
-    samples = ["--samples.num_images=1", "--samples.options.steps=1"]
-    assert "version_0/checkpoints/last.ckpt" in run("predict", "--ckpt_path=last", *samples)
-    for failing in (["--data.train=nowhere"], ["--ckpt_path=nowhere.ckpt"]):
-        with pytest.raises(SystemExit):
-            run("fit", *failing)
+        run(verb, *options, config=f"runs/tiny/version_0/{CONFIG_NAME}")
+        assert "version_0/checkpoints/last.ckpt" in caplog.text
     assert sorted(path.name for path in runs.iterdir()) == ["version_0", "version_1"]
     assert sorted((runs / "version_1").rglob("*")) == untouched

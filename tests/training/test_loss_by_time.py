@@ -21,7 +21,7 @@ def test_ten_ranges_share_the_times_evenly(num_timesteps: int) -> None:
     t = torch.arange(1, num_timesteps + 1)
     by_time.update(t.float(), t / num_timesteps)
     share = num_timesteps // 10
-    for number, mean in enumerate(by_time.means):
+    for number, mean in enumerate(by_time):
         low, high = number * share + 1, (number + 1) * share
         assert mean.compute().item() == pytest.approx((low + high) / 2)
 
@@ -29,4 +29,4 @@ def test_ten_ranges_share_the_times_evenly(num_timesteps: int) -> None:
 def test_losses_keep_no_graph() -> None:
     by_time = LossByTime()
     by_time.update(torch.ones(2, requires_grad=True), torch.tensor([0.5, 0.5]))
-    assert not by_time.means[4].compute().requires_grad
+    assert not by_time[4].compute().requires_grad

@@ -13,38 +13,66 @@ from typing import Any
 import pytest
 
 RESUME = "--ckpt_path=last"
-AGAIN = os.EX_TEMPFAIL
+AGAIN, KILLED = 75, -signal.SIGKILL
+READERS = "--data.num_workers=2"
+PAIR = ("--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=2")
 
 
 @pytest.mark.parametrize(
-    ("sent", "saved"),
+    ("options", "signals"),
     [
-        ("SIGINT step 12 0 burst", 13),  # as `timeout -s INT` does
-        pytest.param("SIGUSR1 step 12 0 self", 13, marks=pytest.mark.slow),
-        pytest.param("SIGTERM step 12 0 self", 13, marks=pytest.mark.slow),
-        pytest.param("SIGTERM validation 18 0 self", 18, marks=pytest.mark.slow),
-        pytest.param("SIGUSR1 save 16 0 self", 16, marks=pytest.mark.slow),
-        pytest.param("SIGUSR1 step 19 0 self", 20, marks=pytest.mark.slow),  # ends the epoch
+        (
+            (),
+            [
+                ("SIGINT step 4 0 burst", 5),  # as `timeout -s INT` does
+                ("SIGTERM step 8 0 self", 9),
+                ("SIGTERM validation 12 0 self", 12),
+                ("SIGKILL step 13 0 self", 12),  # what was saved in validation serves twice
+                ("SIGUSR1 save 16 0 self", 16),
+                ("SIGUSR1 step 19 0 self", 20),  # ends the epoch
+            ],
+        ),
+        pytest.param(  # as SLURM sends it: to the reading processes too
+            (READERS,),
+            [(f"{name} step {step} 0 group", step + 1) for name, step in
+             (("SIGTERM", 4), ("SIGUSR1", 12), ("SIGINT", 17))],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            PAIR,
+            [
+                ("SIGUSR1 step 4 1 group", 5),  # both get it, one of them in the middle of a step
+                ("SIGTERM step 8 0 self", None),
+                ("SIGTERM validating 12 1 self", 12),
+            ],
+            marks=pytest.mark.slow,
+        ),
     ],
-)
-def test_signal_saves_the_step_and_exits(
-    new_fit: Callable[..., Any], unbroken: Any, same: Callable[..., None], sent: str, saved: int
+)  # fmt: skip
+def test_signals_save_the_step_and_exit(
+    new_fit: Callable[..., Any],
+    whole: Callable[..., Any],
+    same: Callable[..., None],
+    options: tuple[str, ...],
+    signals: list[tuple[str, int | None]],
 ) -> None:
-    fit = new_fit()
-    printed = fit.run(code=AGAIN, PROBE_SIGNAL=sent)
-    name = sent.split()[0]
-    assert f"{name}: step {saved} is in " in printed
-    assert "Traceback" not in printed
-    assert fit.last()["/global_step"] == saved
+    fit, resume = new_fit(*options), []
+    for sent, saved in signals:
+        name = sent.split()[0]
+        code = KILLED if name == "SIGKILL" else AGAIN
+        printed = fit.run(*resume, code=code, PROBE_SIGNAL=sent)
+        assert "Traceback" not in printed
+        assert printed.count(" is in ") == (code == AGAIN)
+        assert saved in (None, fit.last()["/global_step"])
+        assert f"{name}: step {saved} is in " in printed or options == PAIR or code == KILLED
+        resume = [RESUME]
     # a kill may leave what was saved after last.ckpt
     (fit.version / "checkpoints" / "epoch=1-step=20.ckpt").touch()
     fit.run(RESUME)
-    same(fit, unbroken)
-    saved_files = [
-        sorted(path.name for path in (one.version / "checkpoints").iterdir())
-        for one in (fit, unbroken)
-    ]
-    assert saved_files[0] == saved_files[1]
+    expected = whole(*options)
+    same(fit, expected)
+    files = [sorted(os.listdir(one.version / "checkpoints")) for one in (fit, expected)]
+    assert files[0] == files[1]
 
 
 def test_second_ctrl_c_leaves_at_once(new_fit: Callable[..., Any]) -> None:
@@ -56,56 +84,13 @@ def test_second_ctrl_c_leaves_at_once(new_fit: Callable[..., Any]) -> None:
 
 
 @pytest.mark.slow
-def test_signals_to_both_of_two_processes(
-    new_pair: Callable[[], Any], unbroken_pair: Any, same: Callable[..., None]
-) -> None:
-    fit = new_pair()
-    # both processes get it, one of them in the middle of a step
-    printed = fit.run(code=AGAIN, PROBE_SIGNAL="SIGUSR1 step 12 1 group")
-    assert printed.count("step 13 is in ") == 1
-    assert "Traceback" not in printed
-    fit.run(RESUME)
-    same(fit, unbroken_pair)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sent", ["SIGTERM step 12 0 self", "SIGTERM validating 12 1 self"])
-def test_signal_to_one_of_two_processes_is_agreed_on(
-    new_pair: Callable[[], Any], unbroken_pair: Any, same: Callable[..., None], sent: str
-) -> None:
-    fit = new_pair()
-    printed = fit.run(code=AGAIN, PROBE_SIGNAL=sent)
-    assert "Traceback" not in printed
-    fit.run(RESUME)
-    same(fit, unbroken_pair)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
-def test_signal_to_the_reading_processes_too(
-    new_fit: Callable[..., Any], same: Callable[..., None], name: str
-) -> None:
-    """As SLURM sends it: to every process of the job."""
-    options = ["--data.num_workers=2"]
-    whole, fit = new_fit(*options), new_fit(*options)
-    whole.run()
-    printed = fit.run(code=AGAIN, PROBE_SIGNAL=f"{name} step 12 0 group")
-    assert "Traceback" not in printed
-    fit.run(RESUME)
-    same(fit, whole)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
 def test_signals_again_and_again_while_it_saves(
     new_fit: Callable[..., Any],
+    whole: Callable[..., Any],
     same: Callable[..., None],
     wait_for: Callable[..., None],
-    workers: int,
 ) -> None:
-    options = [f"--data.num_workers={workers}"]
-    whole, fit = new_fit(*options), new_fit(*options)
-    whole.run()
+    fit = new_fit(READERS)
     process = fit.start()
     wait_for(process, (fit.version / "checkpoints").exists)
     deadline = time.monotonic() + 60
@@ -115,7 +100,7 @@ def test_signals_again_and_again_while_it_saves(
     printed, _ = process.communicate(timeout=1)
     assert process.returncode == AGAIN, printed
     fit.run(RESUME)
-    same(fit, whole)
+    same(fit, whole(READERS))
 
 
 @pytest.mark.slow
@@ -129,21 +114,18 @@ def test_checkpoint_due_at_the_step_is_written(new_fit: Callable[..., Any]) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
 def test_processes_with_unequal_validation_batches(
-    new_pair: Callable[[], Any], codes: Path, tmp_path: Path, workers: int
+    new_fit: Callable[..., Any], codes: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(codes, tmp_path / "val")
     last = sorted((tmp_path / "val").glob("*.tar"))[-1]
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 3])
-    fit = new_pair()
     options = [
         f"--data.val={tmp_path / 'val' / 'codes-{000000..000003}.tar'}",
         "--data.max_skipped=0.5",
-        f"--data.num_workers={workers}",
         "--trainer.limit_val_batches=1.0",
     ]
-    assert "Skipped" in fit.run(*options)
+    assert "Skipped" in new_fit(*PAIR).run(*options, READERS)
 
 
 def test_signal_while_it_encodes(
@@ -163,13 +145,13 @@ def test_signal_while_it_encodes(
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["first", "second", "both"])
 def test_signal_while_two_processes_encode(
-    new_pair: Callable[[], Any],
+    new_fit: Callable[..., Any],
     wait_for: Callable[..., None],
     codes: Path,
     tmp_path: Path,
     target: str,
 ) -> None:
-    fit = new_pair()
+    fit = new_fit(*PAIR)
     images = [f"--data.{name}={codes.parent / 'images'}" for name in ("train", "val")]
     command = fit.command(*images, f"--data.cache_dir={tmp_path / 'cache'}")
     process = fit.start(command, PROBE_SLOW="1")
@@ -187,13 +169,12 @@ def test_signal_while_two_processes_encode(
 @pytest.mark.slow
 def test_systems_without_such_signals() -> None:
     code = """
-import os, signal
-del signal.sigwaitinfo, signal.SIGUSR1, os.EX_TEMPFAIL
-from lit_mbldm.training.resume.preemption import EXIT_CODE, Preemption
+import signal
+del signal.sigwaitinfo, signal.SIGUSR1
+from lit_mbldm.training.resume.preemption import Preemption
 from lit_mbldm.parallel.worker_signals import leave_signals_to_parent
 Preemption().take_signals()
 leave_signals_to_parent(0)
-assert EXIT_CODE == 75
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 

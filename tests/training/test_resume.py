@@ -13,18 +13,14 @@ import pytest
 
 RESUME = "--ckpt_path=last"
 KILLED = -signal.SIGKILL
-POINTS = [(hook, step) for step in range(5, 24) for hook in ("step", "batch_end")]
-# where Lightning leaves most undone: saves, with validation or the end of an epoch still to come
-POINTS += [("save", 8), ("save", 20), ("validation", 12), ("validated", 12), ("epoch_end", 20)]
-
 SAVED_AT = "--trainer.callbacks.init_args.every_n_train_steps"
+ACCUMULATED = "--trainer.accumulate_grad_batches"
 DATA = {
     "streaming": (),
     "two readers": ("--data.num_workers=2",),
     "in memory": ("--data.in_memory=true",),
     "images": ("--data.train={images}",),
 }
-ACCUMULATED = "--trainer.accumulate_grad_batches"
 KINDS = {
     **DATA,
     "accumulating": (f"{ACCUMULATED}=3",),
@@ -36,31 +32,33 @@ KINDS = {
     ),
     "two processes": ("--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=2"),
 }
+AT_EPOCH_ENDS = (
+    "--trainer.check_val_every_n_epoch=1",
+    "--trainer.val_check_interval=1.0",
+    f"{SAVED_AT}=null",
+)
 
 
 @pytest.fixture
-def new_run(new_fit: Callable[..., Any], codes: Path) -> Callable[..., Any]:
-    def make(*options: str) -> Any:
-        return new_fit(*(option.format(images=codes.parent / "images") for option in options))
-
-    return make
+def of_kind(codes: Path) -> Callable[[str], list[str]]:
+    """The options of a kind of run."""
+    return lambda kind: [one.format(images=codes.parent / "images") for one in KINDS[kind]]
 
 
-SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in DATA if kind != "streaming"]
-
-
-@pytest.mark.parametrize("kind", ["streaming", *SLOW])
 @pytest.mark.parametrize(
-    ("accumulated", "every", "steps"),
+    ("kind", "accumulated", "every", "steps"),
     [
-        pytest.param(1, 5, 12, marks=pytest.mark.slow),
-        pytest.param(2, 3, 11, marks=pytest.mark.slow),
-        (3, 2, 9),
-        pytest.param(3, None, 9, marks=pytest.mark.slow),
+        ("streaming", 3, 2, 9),
+        pytest.param("streaming", 1, 5, 12, marks=pytest.mark.slow),
+        pytest.param("streaming", 3, None, 9, marks=pytest.mark.slow),
+        pytest.param("two readers", 3, None, 9, marks=pytest.mark.slow),
+        pytest.param("in memory", 2, 3, 11, marks=pytest.mark.slow),
+        pytest.param("images", 3, 2, 9, marks=pytest.mark.slow),
     ],
 )
 def test_every_checkpoint_goes_on_as_the_run_did(
-    new_run: Callable[..., Any],
+    new_fit: Callable[..., Any],
+    of_kind: Callable[[str], list[str]],
     differing: Callable[..., list[str]],
     kind: str,
     accumulated: int,
@@ -69,14 +67,14 @@ def test_every_checkpoint_goes_on_as_the_run_did(
 ) -> None:
     """And writes the same checkpoints, so that any number of kills changes nothing."""
     options = [
-        *DATA[kind],
+        *of_kind(kind),
         f"{ACCUMULATED}={accumulated}",
         f"{SAVED_AT}={every or 'null'}",
         f"--trainer.max_steps={steps}",
         "--trainer.val_check_interval=7",
         "--trainer.callbacks.init_args.save_top_k=-1",
     ]
-    whole = new_run(*options)
+    whole = new_fit(*options)
     whole.run()
     expected, scalars = whole.saved(), whole.scalars()
     assert len(expected) >= 3
@@ -84,7 +82,7 @@ def test_every_checkpoint_goes_on_as_the_run_did(
         step = start["/global_step"]
         if step == steps:
             continue
-        fit = new_run(*options)
+        fit = new_fit(*options)
         fit.run(f"--ckpt_path={whole.version / 'checkpoints' / name}")
         found = fit.saved()
         assert found.keys() == {n for n, state in expected.items() if state["/global_step"] > step}
@@ -93,101 +91,77 @@ def test_every_checkpoint_goes_on_as_the_run_did(
         assert fit.scalars() == {key: value for key, value in scalars.items() if key[1] >= step}
 
 
-@pytest.mark.parametrize("steps", [4, pytest.param(5, marks=pytest.mark.slow)])
-def test_complete_run_goes_on_where_more_steps_are_asked_for(
-    new_fit: Callable[..., Any], differing: Callable[..., list[str]], steps: int
+@pytest.mark.parametrize(
+    ("kind", "kills"),
+    [("streaming", 2), *(pytest.param(kind, 8, marks=pytest.mark.slow) for kind in KINDS)],
+)
+def test_kills_at_random_hooks_change_nothing(
+    new_fit: Callable[..., Any],
+    whole: Callable[..., Any],
+    same: Callable[..., None],
+    of_kind: Callable[[str], list[str]],
+    kind: str,
+    kills: int,
 ) -> None:
-    """At the end of an epoch of ten batches, and in the middle of one."""
-    options = [f"{ACCUMULATED}=3", f"{SAVED_AT}=100"]
-    whole, fit = new_fit(*options), new_fit(*options)
-    whole.run("--trainer.max_steps=9")
-    fit.run(f"--trainer.max_steps={steps}")
-    fit.run(RESUME, "--trainer.max_steps=9")
-    assert differing(fit.last(), whole.last()) == []
-    found, expected = fit.scalars(), whole.scalars()
-    later = {key for key in {*found, *expected} if key[1] >= steps}
-    assert {key: found[key] for key in later} == {key: expected[key] for key in later}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_twelve_kills(new_run: Callable[..., Any], same: Callable[..., None], kind: str) -> None:
     seed = secrets.randbits(32)
     print(f"{kind}: seed {seed}")
-    draw = random.Random(seed)
-    whole, fit = new_run(*KINDS[kind]), new_run(*KINDS[kind])
-    whole.run()
+    generator = random.Random(seed)
+    expected, fit = whole(*of_kind(kind)), new_fit(*of_kind(kind))
     last = fit.version / "checkpoints" / "last.ckpt"
-    for _ in range(12):
+    for _ in range(kills):
         resume = [RESUME] if last.exists() else []
-        code = fit.fork(*resume, PROBE_KILL=str(draw.randint(1, 40)))
-        assert code in (0, KILLED), (fit.folder / "log.txt").read_text()[-4000:]
+        code = fit.fork(*resume, PROBE_KILL=str(generator.randint(1, 40)))
+        assert code in (0, KILLED), fit.printed()[-4000:]
         if code == 0:
-            same(fit, whole)
+            same(fit, expected)
         if code == 0 or not last.exists():
             shutil.rmtree(fit.folder / "runs", ignore_errors=True)
     fit.run(*[RESUME] if last.exists() else [])
-    same(fit, whole)
+    same(fit, expected)
 
 
-def test_run_killed_at_a_random_point_resumes_bit_for_bit(
-    new_fit: Callable[..., Any], unbroken: Any, same: Callable[..., None]
+@pytest.mark.parametrize(
+    ("options", "kills"),
+    [
+        # saves, with validation or the end of an epoch still to come
+        ((), ["save 8", "validation 12", "validated 12", "save 20", "epoch_end 20"]),
+        pytest.param(AT_EPOCH_ENDS, ["step 13", "epoch_end 20"], marks=pytest.mark.slow),
+    ],
+)
+def test_kills_where_lightning_leaves_most_undone_change_nothing(
+    new_fit: Callable[..., Any],
+    whole: Callable[..., Any],
+    same: Callable[..., None],
+    options: tuple[str, ...],
+    kills: list[str],
 ) -> None:
-    fit = new_fit()
-    hook, step = random.Random(1).choice(POINTS)
-    fit.run(code=KILLED, PROBE_SIGNAL=f"SIGKILL {hook} {step} 0 self")
+    fit, resume = new_fit(*options), []
+    for kill in kills:
+        printed = fit.run(*resume, code=KILLED, PROBE_SIGNAL=f"SIGKILL {kill} 0 self")
+        assert "Traceback" not in printed
+        if (fit.version / "checkpoints" / "last.ckpt").exists():
+            resume = [RESUME]
     printed = fit.run(RESUME)
     assert "version_0/checkpoints/last.ckpt" in printed
-    same(fit, unbroken)
+    same(fit, whole(*options))
     assert os.listdir(fit.version.parent) == ["version_0"]
-    assert sorted(path.name for path in (fit.version / "checkpoints").iterdir()) == [
-        "epoch=2-step=24.ckpt",
-        "last.ckpt",
-    ]
+    saved = sorted(path.name for path in (fit.version / "checkpoints").iterdir())
+    assert saved == ["epoch=2-step=24.ckpt", "last.ckpt"]
+    printed = fit.run(RESUME)  # a complete run stays as it is
+    assert "`max_steps=24` reached" in printed
+    same(fit, whole(*options))
 
 
 @pytest.mark.slow
-def test_run_killed_in_validation_resumes_bit_for_bit(
-    new_fit: Callable[..., Any], unbroken: Any, same: Callable[..., None]
-) -> None:
-    fit = new_fit()
-    # the checkpoint at step 12 is saved before validation, in the middle of which it is killed
-    fit.run(code=KILLED, PROBE_SIGNAL="SIGKILL validation 12 0 self")
-    assert ("val/loss", 11) not in fit.scalars()
-    fit.run(RESUME)
-    same(fit, unbroken)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("seed", range(4))
-def test_run_killed_at_random_points_again_and_again(
-    new_fit: Callable[..., Any], same: Callable[..., None], workers: int, seed: int
-) -> None:
-    options = [f"--data.num_workers={workers}"]
-    whole, fit = new_fit(*options), new_fit(*options)
-    whole.run()
-    points = sorted(random.Random(seed).sample(POINTS, 4), key=lambda point: point[1])
-    resume: list[str] = []
-    for hook, step in points:
-        printed = fit.run(*resume, code=KILLED, PROBE_SIGNAL=f"SIGKILL {hook} {step} 0 self")
-        resume = [RESUME] if (fit.version / "checkpoints" / "last.ckpt").exists() else []
-        assert "Traceback" not in printed
-    fit.run(*resume)
-    same(fit, whole)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", ["streaming", "two readers"])
 def test_run_killed_while_it_writes_a_checkpoint(
     new_fit: Callable[..., Any],
+    whole: Callable[..., Any],
     same: Callable[..., None],
     wait_for: Callable[..., None],
-    workers: int,
+    kind: str,
 ) -> None:
-    options = [f"--data.num_workers={workers}"]
-    whole, fit = new_fit(*options), new_fit(*options)
-    whole.run()
+    fit = new_fit(*KINDS[kind])
     folder = fit.version / "checkpoints"
     process = fit.start()
     for _ in range(4):  # top-k and last of step 4, then of step 8
@@ -198,33 +172,22 @@ def test_run_killed_while_it_writes_a_checkpoint(
     process.stdout.close()
     assert (folder / "last.ckpt").exists()
     fit.run(RESUME)
-    same(fit, whole)
+    same(fit, whole(*KINDS[kind]))
     assert not list(folder.glob(".*"))
 
 
-@pytest.mark.slow
-def test_run_with_checkpoints_at_epoch_ends_resumes_bit_for_bit(
-    new_fit: Callable[..., Any], same: Callable[..., None]
+def test_complete_run_goes_on_where_more_steps_are_asked_for(
+    new_fit: Callable[..., Any], differing: Callable[..., list[str]]
 ) -> None:
-    options = [
-        "--trainer.check_val_every_n_epoch=1",
-        "--trainer.val_check_interval=1.0",
-        "--trainer.callbacks.init_args.every_n_train_steps=null",
-    ]
+    """Bit for bit at the end of an epoch of four steps, with a new epoch in the middle of one."""
+    options = [f"{ACCUMULATED}=3", f"{SAVED_AT}=100"]
     whole, fit = new_fit(*options), new_fit(*options)
-    whole.run()
-    fit.run(code=KILLED, PROBE_SIGNAL="SIGKILL step 13 0 self")
-    fit.run(RESUME, code=KILLED, PROBE_SIGNAL="SIGKILL epoch_end 20 0 self")
-    fit.run(RESUME)
-    same(fit, whole)
-
-
-@pytest.mark.slow
-def test_complete_run_stays_as_it_is(
-    new_fit: Callable[..., Any], unbroken: Any, same: Callable[..., None]
-) -> None:
-    fit = new_fit()
-    shutil.copytree(unbroken.folder / "runs", fit.folder / "runs")
-    printed = fit.run(RESUME)
-    assert "`max_steps=24` reached" in printed
-    same(fit, unbroken)
+    whole.run("--trainer.max_steps=9")
+    fit.run("--trainer.max_steps=4")
+    fit.run(RESUME, "--trainer.max_steps=9")
+    assert differing(fit.last(), whole.last()) == []
+    found, expected = fit.scalars(), whole.scalars()
+    later = {key for key in {*found, *expected} if key[1] >= 4}
+    assert {key: found[key] for key in later} == {key: expected[key] for key in later}
+    fit.run(RESUME, "--trainer.max_steps=10")
+    assert [fit.last()["/global_step"], fit.last()["/epoch"]] == [10, 4]

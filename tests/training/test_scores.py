@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch  # its log handler must hold a stream that outlives a test
 import numpy as np
@@ -32,6 +33,36 @@ class Blocks(torch.nn.Module):
     def forward(self, images):
         return torch.nn.functional.adaptive_avg_pool2d(images.float() / 255, 2).flatten(1)
 """
+CONFIG = """
+seed_everything: 0
+model:
+  class_path: lit_mbldm.training.ContinuousDiffusion
+  init_args:
+    codec: opq-32-8-8
+    image_size: 16
+    learning_rate: 0.1
+    denoiser:
+      class_path: lit_mbldm.denoisers.UNet
+      init_args: {{in_channels: 6, out_channels: 6, base_channels: 8, channel_multipliers: [1],
+                   blocks_per_level: 1}}
+    process: {{class_path: lit_mbldm.processes.GaussianProcess}}
+data:
+  class_path: lit_mbldm.data.ShardDataModule
+  init_args: {{train: {folder}/shards, batch_size: 3}}
+trainer:
+  accelerator: cpu
+  max_epochs: 1
+  logger: false
+  enable_progress_bar: false
+  enable_model_summary: false
+  default_root_dir: {folder}
+  callbacks:
+    - class_path: lightning.pytorch.callbacks.EMAWeightAveraging
+      init_args: {{decay: 0.5, use_buffers: false}}
+    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+      init_args: {{dirpath: {folder}, save_last: true}}
+score: {{num_images: 11, batch_size: 2}}
+"""
 STEPS = ["--score.options.steps=3"]
 
 
@@ -48,12 +79,25 @@ class Run:
         features = ["--score.features=blocks_for_tests.Blocks"] if verb == "test" else []
         return [verb, *files, *features, *more]
 
-    def test(self, out: Path, *more: str) -> dict[str, object]:
+    def test(self, out: Path, *more: str, processes: int = 1) -> dict[str, Any]:
         """Run `lightning test` into a folder and return its scores."""
-        main(self.arguments("test", *STEPS, f"--score.cache={out / 'cache'}",
-                            f"--trainer.default_root_dir={out}", *more))  # fmt: skip
-        found: dict[str, object] = json.loads((out / "scores.json").read_text())
+        places = [f"--score.cache={out / 'cache'}", f"--trainer.default_root_dir={out}"]
+        self.run("test", *STEPS, *places, *more, processes=processes)
+        found: dict[str, Any] = json.loads((out / "scores.json").read_text())
         return found
+
+    def run(self, verb: str, *more: str, processes: int = 1) -> None:
+        arguments = self.arguments(verb, *more)
+        if processes == 1:
+            main(arguments)
+            return
+        ran = subprocess.run(
+            [sys.executable, "-m", "lit_mbldm", *arguments,
+             f"--trainer.devices={processes}", "--trainer.strategy=ddp"],
+            capture_output=True, text=True, timeout=240, check=False,
+            env={**os.environ, "PYTHONPATH": str(self.folder)},
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr[-3000:]
 
 
 @pytest.fixture(autouse=True)
@@ -73,52 +117,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         Image.fromarray(pixels).resize((16, 16)).save(folder / "photos" / f"{i:02d}.png")
     main(["shards", str(folder / "photos"), str(folder / "shards"), "--size", "16"])
     main(["encode", str(folder / "shards"), str(folder / "codes"), "--codec", "opq-32-8-8"])
-    config = {
-        "seed_everything": 0,
-        "model": {
-            "class_path": "lit_mbldm.training.ContinuousDiffusion",
-            "init_args": {
-                "codec": "opq-32-8-8",
-                "image_size": 16,
-                "learning_rate": 0.1,
-                "denoiser": {
-                    "class_path": "lit_mbldm.denoisers.UNet",
-                    "init_args": {
-                        "in_channels": 6,
-                        "out_channels": 6,
-                        "base_channels": 8,
-                        "channel_multipliers": [1],
-                        "blocks_per_level": 1,
-                    },
-                },
-                "process": {"class_path": "lit_mbldm.processes.GaussianProcess"},
-            },
-        },
-        "data": {
-            "class_path": "lit_mbldm.data.ShardDataModule",
-            "init_args": {"train": str(folder / "shards"), "batch_size": 3},
-        },
-        "trainer": {
-            "accelerator": "cpu",
-            "max_epochs": 1,
-            "logger": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "default_root_dir": str(folder),
-            "callbacks": [
-                {
-                    "class_path": "lightning.pytorch.callbacks.EMAWeightAveraging",
-                    "init_args": {"decay": 0.5, "use_buffers": False},
-                },
-                {
-                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
-                    "init_args": {"dirpath": str(folder), "save_last": True},
-                },
-            ],
-        },
-        "score": {"num_images": 11, "batch_size": 2},
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "config.yaml").write_text(CONFIG.format(folder=folder))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["lit-mbldm"])
         main(["fit", "--config", str(folder / "config.yaml")])
@@ -162,98 +161,50 @@ def test_the_scores_are_those_of_the_averaged_model_s_samples(
         assert picture.size == (4 * 18 + 2, 3 * 18 + 2)
 
 
-def test_scores_are_logged(run: Run, tmp_path: Path) -> None:
-    logger = {
-        "class_path": "lightning.pytorch.loggers.CSVLogger",
-        "init_args": {"save_dir": str(tmp_path), "name": "log"},
-    }
-    main(run.arguments("test", *STEPS, f"--score.cache={tmp_path / 'cache'}",
-                       f"--trainer.logger={json.dumps(logger)}"))  # fmt: skip
-    (folder,) = (tmp_path / "log").iterdir()
-    names = (folder / "metrics.csv").read_text().splitlines()[0]
-    for name in ("fid", "kid", "precision", "recall", "rfid"):
-        assert f"test/{name}" in names
-    assert (folder / "scores.json").exists()
-
-
-def test_code_shards_are_decoded_and_have_no_rfid(
+def test_code_shards_are_decoded_unless_image_shards_are_named(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = run.test(tmp_path, f"--data.train={run.folder / 'codes'}")
+    codes = f"--data.train={run.folder / 'codes'}"
+    found = run.test(tmp_path / "codes", codes)
     model = load_pretrained(run.checkpoint)
-    real = training_images(run)
+    real, samples = training_images(run), model.sample(11, steps=3)
     decoded = model.codec.decode(model.codec.encode(real))
-    expected = fidelity(blocks(decoded), blocks(model.sample(11, steps=3)))
+    expected = fidelity(blocks(decoded), blocks(samples))
     assert found["fid"] == pytest.approx(expected.fid, abs=1e-6)
     assert found["rfid"] is None
     printed = capsys.readouterr().out
     assert "against 13 decoded training codes" in printed
     assert "--score.reference" in printed
-
-
-def test_image_shards_can_be_named_as_reference_of_code_shards(run: Run, tmp_path: Path) -> None:
-    whole = run.test(tmp_path / "a")
-    named = run.test(
-        tmp_path / "b",
-        f"--data.train={run.folder / 'codes'}",
-        f"--score.reference={run.folder / 'shards'}",
-    )
-    for score in ("fid", "kid", "rfid"):
-        assert named[score] == pytest.approx(whole[score], abs=1e-6)
-
-
-def test_a_bounded_reference_is_used_and_counted(run: Run, tmp_path: Path) -> None:
-    found = run.test(tmp_path, "--score.max_reference=7")
+    shards = f"--score.reference={run.folder / 'shards'}"
+    found = run.test(tmp_path / "images", codes, shards, "--score.max_reference=7")
     assert found["reference_images"] == 7
-    expected = blocks(training_images(run)[:7])
-    samples = blocks(load_pretrained(run.checkpoint).sample(11, steps=3))
-    assert found["fid"] == pytest.approx(fidelity(expected, samples).fid, abs=1e-6)
-
-
-def two_processes(run: Run, arguments: list[str]) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-m", "lit_mbldm", *arguments,
-         "--trainer.devices=2", "--trainer.strategy=ddp"],
-        capture_output=True, text=True, timeout=240, check=False,
-        env={**os.environ, "PYTHONPATH": str(run.folder)},
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr[-3000:]
+    expected = fidelity(blocks(real[:7]), blocks(samples))
+    assert found["fid"] == pytest.approx(expected.fid, abs=1e-6)
+    assert found["rfid"] is not None
 
 
 def test_two_processes_give_the_same_scores(run: Run, tmp_path: Path) -> None:
     """11 samples and 13 training images: the shares of the ranks differ in size."""
-    two = tmp_path / "two"
-    two_processes(
-        run,
-        run.arguments("test", *STEPS, f"--score.cache={two / 'cache'}",
-                      f"--trainer.default_root_dir={two}"),
-    )  # fmt: skip
-    one = run.test(tmp_path / "one")
-    found = json.loads((two / "scores.json").read_text())
+    folders = [tmp_path / "one", tmp_path / "two"]
+    one, two = (run.test(out, processes=n) for n, out in enumerate(folders, start=1))
     for key in ("fid", "kid", "precision", "recall", "rfid"):
-        assert found[key] == pytest.approx(one[key], abs=1e-6), key
-    pictures = [(tmp_path / name / "test_samples.png").read_bytes() for name in ("one", "two")]
-    assert pictures[0] == pictures[1]
-    kept = [
-        sorted(path.name for path in (tmp_path / n / "cache").iterdir()) for n in ("one", "two")
-    ]
-    assert kept[0] == kept[1]
+        assert two[key] == pytest.approx(one[key], abs=1e-6), key
+    for seen in (
+        lambda out: (out / "test_samples.png").read_bytes(),
+        lambda out: sorted(os.listdir(out / "cache")),
+    ):
+        assert seen(folders[0]) == seen(folders[1])
 
 
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_predict_writes_each_sample_once(run: Run, tmp_path: Path, processes: int) -> None:
-    arguments = run.arguments("predict", "--samples.num_images=7", "--samples.batch_size=2",
-                              f"--samples.out={tmp_path / 'out'}",
-                              "--samples.options={steps: 3, seed: 5}")  # fmt: skip
-    if processes == 1:
-        main(arguments)
-    else:
-        two_processes(run, arguments)
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == [f"{i:06d}.png" for i in range(7)]
+    out = tmp_path / "out"
+    run.run("predict", "--samples.num_images=7", "--samples.batch_size=2", f"--samples.out={out}",
+            "--samples.options={steps: 3, seed: 5}", processes=processes)  # fmt: skip
+    assert sorted(os.listdir(out)) == [f"{i:06d}.png" for i in range(7)]
     expected = load_pretrained(run.checkpoint).sample(7, steps=3, seed=5)
-    for name, image in zip(names, expected, strict=True):
-        found = np.asarray(Image.open(tmp_path / "out" / name))
+    for i, image in enumerate(expected):
+        found = np.asarray(Image.open(out / f"{i:06d}.png"))
         assert np.array_equal(found, image.permute(1, 2, 0).numpy())
 
 
@@ -264,10 +215,19 @@ def test_training_s_resolved_config_is_left_alone_and_serves_both_verbs(
     before = resolved.read_bytes()
     other = Run(run.folder, resolved, run.checkpoint)
     out = [f"--samples.out={tmp_path / 'out'}", "--samples.num_images=1"]
-    main(other.arguments("predict", "--samples.options.steps=1", *out))
-    main(other.arguments("test", *STEPS, "--score.num_images=4",
-                         f"--score.cache={tmp_path / 'cache'}"))  # fmt: skip
+    other.run("predict", "--samples.options.steps=1", *out)
+    logger = {
+        "class_path": "lightning.pytorch.loggers.CSVLogger",
+        "init_args": {"save_dir": str(tmp_path), "name": "log"},
+    }
+    other.run("test", *STEPS, "--score.num_images=4", f"--score.cache={tmp_path / 'cache'}",
+              f"--trainer.logger={json.dumps(logger)}")  # fmt: skip
     assert resolved.read_bytes() == before
+    (folder,) = (tmp_path / "log").iterdir()
+    names = (folder / "metrics.csv").read_text().splitlines()[0]
+    for name in ("fid", "kid", "precision", "recall", "rfid"):
+        assert f"test/{name}" in names
+    assert (folder / "scores.json").exists()
 
 
 def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -289,12 +249,8 @@ def test_a_checkpoint_is_asked_for_and_must_fit(
     (tmp_path / "text.ckpt").write_text("no checkpoint")
     text = f"--ckpt_path={tmp_path / 'text.ckpt'}"
     assert "no checkpoint" in fails([verb, config, text, *features], capsys)
-    message = fails(
-        run.arguments(verb, "--model.denoiser.base_channels=16", f"--samples.out={tmp_path}")
-        if verb == "predict"
-        else run.arguments(verb, "--model.denoiser.base_channels=16"),
-        capsys,
-    )
+    out = [f"--samples.out={tmp_path}"] if verb == "predict" else []
+    message = fails(run.arguments(verb, "--model.denoiser.base_channels=16", *out), capsys)
     assert "does not fit" in message
     assert message.count("\n") < 8
 

@@ -132,7 +132,7 @@ class EpochLoader:
         Where the number of processes, workers or samples a batch changed, continue at the same
         sample if the order allows, else at the start of the epoch.
         """
-        self._resume = {"epoch": state["epoch"], "batch": state["batch"]}
+        self._resume = self._position = {"epoch": state["epoch"], "batch": state["batch"]}
         step, order = self._samples_a_step(), self.stream.order(self.num_workers)
         whole_epoch = state["epoch"] < self.epoch()
         if whole_epoch or [state["order"], state["samples_a_step"]] == [order, step]:

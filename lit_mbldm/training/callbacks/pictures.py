@@ -1,4 +1,4 @@
-"""Sample images during and after training."""
+"""Pictures of samples and of refined images, during and after training, and how often."""
 
 import math
 import shlex
@@ -10,20 +10,53 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from PIL.Image import Image
 from torch import Tensor
 
-from lit_mbldm.pictures import beside, grid, save, to_pil, to_tensor
-from lit_mbldm.training.callbacks.drawing import diffusion_model
-from lit_mbldm.training.callbacks.figures import draw_paths, draw_temperatures
+from lit_mbldm.errors import InputError
+from lit_mbldm.pictures import beside, grid, save, table, to_pil, to_tensor
+from lit_mbldm.training.callbacks.grids import path_grid, temperature_grid
+from lit_mbldm.training.callbacks.samples import diffusion_model
 from lit_mbldm.training.diffusion import CategoricalDiffusion, DiffusionModule
 from lit_mbldm.training.options import SampleOptions
+from lit_mbldm.training.refiner import Refiner
+from lit_mbldm.training.resume.last_checkpoint import last_keeper
 
+# keys of a config, with their help
+INTERVALS = {
+    "checkpoint_every": "Steps from one last.ckpt to the next, in place of what callbacks say.",
+    "sample_every": "Steps from one grid of samples to the next, in place of each validation.",
+}
 _FEW = 4
 _TEMPERATURES = (0.0, 0.1, 1.0, 2.0)
 
 
-class SampleImages(L.Callback):
+class _FitPictures(L.Callback):
+    """Knows the folder of the run and its first real images.
+
+    Args:
+        num_images: in a picture.
+    """
+
+    def __init__(self, num_images: int) -> None:
+        self.num_images = num_images
+        self._folder = Path()
+        self._real: Tensor | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Agree on a folder; every rank must ask, since it is broadcast."""
+        self._folder = Path(_relative(trainer.log_dir or trainer.default_root_dir))
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the first real images, decoded ones where the data has codes only."""
+        if self._real is None:
+            found = batch.get("images")
+            images = pl_module.codec.decode(batch["codes"]) if found is None else found
+            self._real = images[: self.num_images].cpu()
+
+
+class SampleImages(_FitPictures):
     """Draw samples while training and, beside real images, at the end of fit.
 
     Into `<log_dir>/pictures/` and to TensorBoard go a grid, four samples on their way from noise
@@ -43,13 +76,10 @@ class SampleImages(L.Callback):
         options: SampleOptions | None = None,
         every_n_steps: int | None = None,
     ) -> None:
-        self.num_images = num_images
+        super().__init__(num_images)
         self.options = options or SampleOptions()
         self.every_n_steps = every_n_steps
         self._drawn = 0
-        self._real: Tensor | None = None
-        self._folder = Path()
-        self._settled = self.options
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Agree on a folder, and check the options before hours are spent.
@@ -57,29 +87,14 @@ class SampleImages(L.Callback):
         Raises:
             InputError: no diffusion model, or an option that it does not take or out of range.
         """
-        self._folder = log_folder(trainer)
+        super().setup(trainer, pl_module, stage)
         model = diffusion_model(pl_module)
         self._settled = model.settle(self.options)
         model.sampling = self.options.over(model.sampling)
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Keep the first real images to show beside the samples."""
-        if self._real is None:
-            found = batch.get("images")
-            images = pl_module.codec.decode(batch["codes"]) if found is None else found
-            self._real = images[: self.num_images].cpu()
-
     @rank_zero_only
     def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: int
     ) -> None:
         """Sample while averaged weights are in place, which validation sees to."""
         if self.every_n_steps is None and not batch_idx and not trainer.sanity_checking:
@@ -102,19 +117,18 @@ class SampleImages(L.Callback):
         for one in averages:
             one.on_validation_epoch_end(trainer, pl_module)
 
-    def _show(self, trainer: L.Trainer, pl_module: DiffusionModule) -> None:
-        for name, picture in self._draw(pl_module).items():
+    def _show(self, trainer: L.Trainer, model: DiffusionModule) -> None:
+        pictures = {
+            "samples": to_pil(grid(self._sample(model))),
+            "path": path_grid(model, _FEW, self._settled),
+        }
+        if isinstance(model, CategoricalDiffusion):
+            pictures["temperatures"] = temperature_grid(model, _FEW, _TEMPERATURES, self._settled)
+        for name, picture in pictures.items():
             save(picture, self._folder / "pictures" / f"{name}-{trainer.global_step:07d}.png")
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_image(name, to_tensor(picture), trainer.global_step)
-
-    def _draw(self, model: DiffusionModule) -> dict[str, Image]:
-        pictures = {"samples": to_pil(grid(self._sample(model)))}
-        pictures["path"] = draw_paths(model, _FEW, self._settled)
-        if isinstance(model, CategoricalDiffusion):
-            pictures["temperatures"] = draw_temperatures(model, _FEW, _TEMPERATURES, self._settled)
-        return pictures
 
     def _sample(self, model: DiffusionModule, progress: bool = False) -> Tensor:
         return torch.cat(list(model.batches(self.num_images, self._settled, progress=progress)))
@@ -131,19 +145,82 @@ class SampleImages(L.Callback):
         path = self._folder / "samples.png"
         save(beside(grid(samples, columns), grid(blank, columns)), path)
         print(f"\nSamples (left) beside real images (right): {path}")
-        if checkpoint := saved_checkpoint(trainer):
-            print(
-                f"Make more: lit-mbldm sample {checkpoint} -n 16 {self.options.flags(seed=1)}"
-                " --out grid.png"
-            )
+        if checkpoint := _saved_checkpoint(trainer):
+            flags = self.options.flags(seed=1)
+            print(f"Make more: lit-mbldm sample {checkpoint} -n 16 {flags} --out grid.png")
 
 
-def log_folder(trainer: L.Trainer) -> Path:
-    """Where pictures go; every rank must ask, since it is broadcast."""
-    return Path(_relative(trainer.log_dir or trainer.default_root_dir))
+class RefineImages(_FitPictures):
+    """Write images, decoded and refined, to `<log_dir>/refined.png` at the end of fit.
+
+    Args:
+        num_images: rows of the picture, of the first batch at most.
+    """
+
+    def __init__(self, num_images: int = 4) -> None:
+        super().__init__(num_images)
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Agree on a folder.
+
+        Raises:
+            InputError: no refiner.
+        """
+        if not isinstance(pl_module, Refiner):
+            raise InputError(f"RefineImages needs a Refiner, got a {type(pl_module).__name__}.")
+        super().setup(trainer, pl_module, stage)
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Write the picture and print the command that uses the refiner."""
+        if self._real is None:  # resumed where nothing was left to do
+            return
+        real = self._real.to(pl_module.device)
+        with torch.no_grad():
+            decoded = pl_module.codec.decode(pl_module.codec.encode(real))
+        shown = torch.stack([real, decoded, pl_module.refine(decoded)], dim=1)  # (B, 3, 3, H, W)
+        path = self._folder / "refined.png"
+        save(table(shown, columns=("original", "decoded", "refined")), path)
+        print(f"\nOriginal, decoded and refined images: {path}")
+        if checkpoint := _saved_checkpoint(trainer):
+            noisy = pl_module.noise_range[1] > 0
+            sample = f"lit-mbldm sample MODEL -n 16 --refiner {checkpoint} --out grid.png"
+            print("Use it:", sample if noisy else f"lit-mbldm codec decoder {checkpoint} OUT")
 
 
-def saved_checkpoint(trainer: L.Trainer) -> str:
+def set_intervals(
+    trainer: L.Trainer, checkpoint_every: int | None, sample_every: int | None
+) -> None:
+    """Set how often fit saves and draws; None leaves it to the callbacks' own settings.
+
+    Args:
+        trainer: of the run, before it starts.
+        checkpoint_every: steps, of the ModelCheckpoint that writes last.ckpt, which must not
+            wait for a monitored value.
+        sample_every: steps, of SampleImages.
+
+    Raises:
+        InputError: there is no such callback.
+    """
+    keeper: Any = last_keeper(trainer) or trainer.checkpoint_callback
+    savers = [keeper] if getattr(keeper, "monitor", "") is None else []
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    drawers = [one for one in callbacks if isinstance(one, SampleImages)]
+    for every, found, needed in (
+        (checkpoint_every, savers, "checkpoint_every needs a ModelCheckpoint without monitor"),
+        (sample_every, drawers, "sample_every needs a SampleImages"),
+    ):
+        if every is not None and not found:
+            raise InputError(f"{needed} in trainer.callbacks, and there is none.")
+    if checkpoint_every is not None:
+        keeper._every_n_train_steps = checkpoint_every
+        keeper._every_n_epochs, keeper._train_time_interval = 0, None
+    if sample_every is not None:
+        for one in drawers:
+            one.every_n_steps = sample_every
+
+
+def _saved_checkpoint(trainer: L.Trainer) -> str:
     """The last or the best checkpoint of a run as a word of a shell, or nothing."""
     callback = trainer.checkpoint_callback
     path = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")

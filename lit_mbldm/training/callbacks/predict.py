@@ -10,8 +10,7 @@ import lightning as L
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.inception import features_fingerprint
 from lit_mbldm.pictures import fingerprint_of, save
-from lit_mbldm.training.callbacks.drawing import DrawSamples
-from lit_mbldm.training.callbacks.numbers import SampleNumbers
+from lit_mbldm.training.callbacks.samples import DrawSamples, SampleNumbers
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner
@@ -21,7 +20,7 @@ class WriteSamples(DrawSamples):
     """Writes samples to `out/000000.png`, `000001.png`, …; each process its own.
 
     Sample i depends on (seed, i) alone, so that any number of processes writes the same files.
-    Those that a killed run left are kept; each carries a mark of what made it.
+    Those that a killed run left are kept; each carries the fingerprint of what made it.
 
     Args:
         num_images: samples to draw, of all processes together.
@@ -39,10 +38,10 @@ class WriteSamples(DrawSamples):
     ) -> None:
         super().__init__(num_images, batch_size, options)
         self.out = Path(out).expanduser()
-        self._mark = ""
+        self._fingerprint = ""
 
     def numbers(self, training: L.LightningDataModule | None = None) -> SampleNumbers:
-        """The numbers whose pictures are missing, to give to Trainer.predict."""
+        """The numbers whose pictures are still to be drawn, to give to Trainer.predict."""
         return SampleNumbers(
             self.num_images, self.batch_size, training, lambda number: self._path(number).exists()
         )
@@ -65,9 +64,9 @@ class WriteSamples(DrawSamples):
         Raises:
             InputError: pictures in `out` that other weights or options made.
         """
-        self._mark = self._identity(pl_module)
+        self._fingerprint = self._settings(pl_module)
         pictures = sorted(self.out.glob("*.png"))
-        if any(fingerprint_of(path) != self._mark for path in pictures):
+        if any(fingerprint_of(path) != self._fingerprint for path in pictures):
             raise InputError(
                 f"{self.out} already holds pictures that this model and these options did not make."
                 " Name another folder with --samples.out."
@@ -75,32 +74,26 @@ class WriteSamples(DrawSamples):
         if pictures and trainer.is_global_zero:
             print(f"{len(pictures)} samples are in {self.out} already and are kept.")
 
+    def on_predict_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *numbers: int
+    ) -> None:
+        """Write the images (B, 3, H, W) uint8 of the numbers (B,)."""
+        for number, image in zip(batch.tolist(), outputs.cpu(), strict=True):
+            save(image, self._path(number), self._fingerprint)
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Say where the pictures are."""
+        if trainer.is_global_zero:
+            print(f"\n{self.num_images} samples: {self.out}")
+
     def _path(self, number: int) -> Path:
         return self.out / f"{number:06d}.png"
 
-    def _identity(self, model: DiffusionModule) -> str:
-        """sha256 (hex) of what the samples depend on, but for their numbers."""
+    def _settings(self, model: DiffusionModule) -> str:
+        """Fingerprint of what the samples depend on, but for their numbers."""
         settled = model.settle(model.test_options)
         refiner = model.refiner if settled.refiner is None else settled.refiner
         of_refiner = features_fingerprint(refiner) if isinstance(refiner, Refiner) else None
         options = {**settled.given(), "seed": settled.seed, "refiner": of_refiner}
         text = features_fingerprint(model) + json.dumps(options, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-    def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Write the images (B, 3, H, W) uint8 of the numbers (B,)."""
-        for number, image in zip(batch.tolist(), outputs.cpu(), strict=True):
-            save(image, self._path(number), self._mark)
-
-    def on_predict_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Say where the pictures are."""
-        if trainer.is_global_zero:
-            print(f"\n{self.num_images} samples: {self.out}")

@@ -17,15 +17,15 @@ from lit_mbldm.metrics.inception import InceptionFeatures, describe_features
 from lit_mbldm.parallel.ranks import from_first, gather_rows
 from lit_mbldm.pictures import grid, save
 from lit_mbldm.storage.atomic import replacing
-from lit_mbldm.training.callbacks.drawing import DrawSamples, diffusion_model
-from lit_mbldm.training.callbacks.numbers import SampleNumbers
 from lit_mbldm.training.callbacks.reference_features import (
     Reference,
     default_cache,
     measure_reference,
 )
+from lit_mbldm.training.callbacks.samples import DrawSamples, SampleNumbers
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.options import SampleOptions
+from lit_mbldm.training.refiner import Refiner
 
 _SHOWN = 64
 
@@ -76,15 +76,12 @@ class ScoreSamples(DrawSamples):
         self.max_reference = max_reference
         self.cache = Path(cache).expanduser() if cache else default_cache()
         self.reference = reference
-        self._data: ReferenceSet | None = None
-        self._reference: Reference | None = None
-        self._numbers: list[Tensor] = []
-        self._features: list[Tensor] = []
-        self._shown: list[Tensor] = []
+        self._reference: Reference | None = None  # in the first process
+        self._batches: list[tuple[Tensor, Tensor, Tensor]] = []  # numbers, features, first images
 
     def on_test_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Measure the training set, or find it in the cache."""
-        self._numbers, self._features, self._shown = [], [], []
+        self._batches = []
         self.features.to(pl_module.device)
         self._data = self._find_reference(trainer)
         self._reference = measure_reference(
@@ -92,33 +89,25 @@ class ScoreSamples(DrawSamples):
         )
 
     def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *numbers: int
     ) -> None:
         """Keep the features of the images (B, 3, H, W) that the model made of numbers (B,)."""
-        self._numbers.append(batch.cpu())
-        self._features.append(self.features(outputs).float().cpu())
-        self._shown.append(outputs[batch < _SHOWN].cpu())
+        features = self.features(outputs).float().cpu()
+        self._batches.append((batch.cpu(), features, outputs[batch < _SHOWN].cpu()))
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Compare on the first process, and tell everywhere."""
-        device = pl_module.device
-        numbers = gather_rows(torch.cat(self._numbers), device)
-        features = gather_rows(torch.cat(self._features), device)[numbers.argsort()]
-        images = gather_rows(torch.cat(self._shown), device)
-        images = images[numbers[numbers < _SHOWN].argsort()]
+        rows = (torch.cat(column) for column in zip(*self._batches, strict=True))
+        numbers, features, images = (gather_rows(own, pl_module.device) for own in rows)
+        features = features[numbers.argsort()]
         scores = self._compare(features) if self._reference is not None else {}
-        scores = from_first(scores, device)
+        scores = from_first(scores, pl_module.device)
         for name, value in scores.items():
             if value is not None:
                 pl_module.log(f"test/{name}", value, sync_dist=True)
         if self._reference is not None:
             self._report(trainer, scores, len(features))
+            images = images[numbers[numbers < _SHOWN].argsort()]
             save(grid(images), self.folder / "test_samples.png")
 
     def _find_reference(self, trainer: L.Trainer) -> ReferenceSet:
@@ -148,13 +137,14 @@ class ScoreSamples(DrawSamples):
         return {**asdict(compare(real, FeatureSet.of(features))), "rfid": rfid}
 
     def _report(self, trainer: L.Trainer, scores: dict[str, float | None], num_images: int) -> None:
-        assert self._data is not None
         assert self._reference is not None
+        model = trainer.lightning_module
+        assert isinstance(model, DiffusionModule)
         of_images = self._data.kind == "images"
         record = {
             **scores,
             "num_images": num_images,
-            "options": self.drawn_with(diffusion_model(trainer.lightning_module)),
+            "options": self._drawn_with(model),
             "reference": "training images" if of_images else "decoded training codes",
             "reference_images": self._reference.real.count,
             "features": describe_features(self.features),
@@ -165,6 +155,13 @@ class ScoreSamples(DrawSamples):
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(record, indent=1) + "\n")
         print(_table(record), f"\nScores: {path}", sep="\n")
+
+    def _drawn_with(self, model: DiffusionModule) -> dict[str, Any]:
+        """How the samples were drawn, by name, for people."""
+        refiner = self.options.refiner
+        name = type(refiner).__name__ if isinstance(refiner, Refiner) else refiner
+        drawn = model.settle(model.test_options).given()
+        return {"steps": drawn["steps"], "seed": self.options.seed, **drawn, "refiner": name}
 
 
 def _table(record: dict[str, Any]) -> str:

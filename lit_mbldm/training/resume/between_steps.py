@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any
 
 import lightning as L
-from torchmetrics import Metric
 
 from lit_mbldm.errors import InputError
+from lit_mbldm.parallel.ranks import all_equal
 from lit_mbldm.training.resume.last_checkpoint import last_keeper, save_last
 
 _HOOKS = ("on_train_batch_end", "on_validation_end", "on_train_epoch_end")
@@ -17,9 +17,9 @@ _HOOKS = ("on_train_batch_end", "on_validation_end", "on_train_epoch_end")
 class SaveBetweenSteps(L.Callback):
     """Puts off what ModelCheckpoint does at the end of a batch, of validation or of an epoch.
 
-    It is done before the next batch that begins an optimiser step, or when training ends. Lightning
-    saves earlier: before the step's figures are logged, before validation, and while gradients
-    accumulate, which no checkpoint holds.
+    It is done before the next batch that begins an optimiser step, or when all of an epoch is
+    logged. Lightning saves earlier: before the step's losses are logged, before validation, and
+    while gradients accumulate, which no checkpoint holds.
 
     Args:
         then: called after each step when all is saved that is due.
@@ -27,10 +27,7 @@ class SaveBetweenSteps(L.Callback):
 
     def __init__(self, then: Callable[[L.Trainer], None] = lambda trainer: None) -> None:
         self._then = then
-        self._due: dict[Any, dict[str, Callable[[], None]]] = {}
-        self._epoch = 0
-        self._loops: dict[str, Any] | None = None
-        self._means: list[tuple[Metric, dict[str, Any]]] = []
+        self._due: dict[tuple[Any, str], Callable[[], None]] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Take the place of the checkpoints' hooks, and get a turn between steps."""
@@ -39,7 +36,8 @@ class SaveBetweenSteps(L.Callback):
                 setattr(callback, hook, partial(self._put_off, callback, getattr(callback, hook)))
         fit: Any = trainer.fit_loop
         fit.epoch_loop.advance = partial(self._advance, trainer, fit.epoch_loop.advance)
-        fit.on_advance_end = partial(self._end_epoch, trainer, fit.on_advance_end)
+        epochs = fit.epoch_progress  # counts an epoch as completed when all of it is logged
+        epochs.increment_completed = partial(self._end_epoch, trainer, epochs.increment_completed)
         fit.on_run_end = partial(self._end, trainer, fit.on_run_end)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -48,11 +46,10 @@ class SaveBetweenSteps(L.Callback):
         Raises:
             InputError: they do not continue from the same checkpoint.
         """
-        first = trainer.strategy.broadcast(trainer.ckpt_path)
-        if first != trainer.ckpt_path:
+        if not all_equal(str(trainer.ckpt_path)):
             raise InputError(
-                f"Process {trainer.global_rank} continues from {trainer.ckpt_path}, the first one"
-                f" from {first}. Let all nodes see the same folder of runs."
+                f"Process {trainer.global_rank} continues from {trainer.ckpt_path}, another process"
+                " does not. Let all nodes see the same folder of runs."
             )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -60,11 +57,8 @@ class SaveBetweenSteps(L.Callback):
 
         A killed run may have saved a file after its last.ckpt: what is saved again replaces it.
         """
-        fit: Any = trainer.fit_loop
-        epochs, loop = fit.epoch_progress.current, fit.epoch_loop
-        if loop.restarted_on_train_batch_end and loop.batch_progress.is_last_batch:
-            fit.reset_restart_stage()  # earlier versions saved before the end of the epoch
-        elif epochs.ready == epochs.completed:
+        epochs, loop = trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_loop
+        if epochs.ready == epochs.completed:
             loop.restarting = False
         if os.path.basename(trainer.ckpt_path or "") == "last.ckpt":
             for callback in trainer.checkpoint_callbacks:
@@ -73,14 +67,13 @@ class SaveBetweenSteps(L.Callback):
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the counters of the point between steps, not those that ModelCheckpoint reads."""
-        if self._loops is not None:
-            checkpoint["loops"]["fit_loop"] = self._loops
+        """Count an epoch that ends as completed."""
+        for counts in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
+            counts["completed"] = counts["processed"]
 
     def _put_off(self, callback: Any, hook: Callable[..., None], trainer: Any, *rest: Any) -> None:
         if not trainer.sanity_checking:
-            self._due.setdefault(callback, {})[hook.__name__] = partial(hook, trainer, *rest)
-            self._epoch = trainer.current_epoch
+            self._due[callback, hook.__name__] = partial(hook, trainer, *rest)
 
     def _advance(self, trainer: L.Trainer, advance: Callable[..., None], fetcher: Any) -> None:
         """Save, then train on the next batch."""
@@ -90,41 +83,24 @@ class SaveBetweenSteps(L.Callback):
             for callback in trainer.checkpoint_callbacks:
                 callback.on_train_batch_end(trainer, trainer.lightning_module, None, None, 0)
             return  # saved before the step's validation, to which Lightning comes next
-        self._save(trainer, self._then)
+        if not loop._should_accumulate():
+            self._save(trainer)
+            self._then(trainer)
         advance(fetcher)
 
-    def _end_epoch(self, trainer: L.Trainer, on_advance_end: Callable[[], None]) -> None:
-        """Note the state of an epoch that ends in its middle, for a longer run to go on with."""
-        loop = trainer.fit_loop.epoch_loop
-        done = loop._is_training_done or trainer.should_stop
-        if done and not loop._num_ready_batches_reached():
-            self._loops = trainer.fit_loop.state_dict()
-            modules = trainer.lightning_module.modules()
-            self._means = [(m, m.metric_state) for m in modules if isinstance(m, Metric)]
-        on_advance_end()
+    def _end_epoch(self, trainer: L.Trainer, increment_completed: Callable[[], None]) -> None:
+        """Save while it is still this epoch, which names files."""
+        if not trainer.fit_loop._should_accumulate():
+            self._save(trainer)
+        increment_completed()
+
+    def _save(self, trainer: L.Trainer) -> None:
+        for callback in reversed(trainer.checkpoint_callbacks):  # last.ckpt is mostly the first's
+            for hook in _HOOKS:
+                self._due.pop((callback, hook), lambda: None)()
 
     def _end(self, trainer: L.Trainer, on_run_end: Callable[[], None]) -> None:
         """Save before averaged weights take the place of the others."""
-        for metric, state in self._means:
-            vars(metric).update(state)
-        self._save(trainer, _save_last)
+        if last_keeper(trainer) is not None and not trainer.fit_loop._should_accumulate():
+            save_last(trainer)
         on_run_end()
-
-    def _save(self, trainer: L.Trainer, then: Callable[[L.Trainer], None]) -> None:
-        fit: Any = trainer.fit_loop
-        if not self._due or fit._should_accumulate():
-            return
-        self._loops = self._loops or fit.state_dict()
-        # ModelCheckpoint counts and names the epoch that it was called in
-        epochs = fit.epoch_progress.current
-        epochs.completed, completed = self._epoch, epochs.completed
-        for callback in reversed(trainer.checkpoint_callbacks):  # last.ckpt is mostly the first's
-            for hook in self._due.pop(callback, {}).values():
-                hook()
-        then(trainer)
-        epochs.completed, self._loops = completed, None
-
-
-def _save_last(trainer: L.Trainer) -> None:
-    if last_keeper(trainer) is not None:
-        save_last(trainer)

@@ -45,7 +45,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if not isinstance(cause, OSError):
                 raise
             raise OSError(
-                f"Cannot save the checkpoint {path}: {cause.strerror or cause}. {_kept(target)}"
+                f"Cannot save the checkpoint {path}: {cause.strerror or cause}. Former files in its"
+                " folder are kept."
             ) from error
 
     def load_checkpoint(
@@ -67,23 +68,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             OSError: it cannot be reached; FileNotFoundError where there is no such file.
             InputError: the file is damaged, or no checkpoint.
         """
-        fs = get_filesystem(path)
-        local = _is_local_file_protocol(path)
+        fs, local = get_filesystem(path), _is_local_file_protocol(path)
         opened = fs.open(path, "rb") if local else BytesIO(fs.cat_file(path))
         try:
             with opened as file:
-                found: dict[str, Any] = torch.load(file, map_location, weights_only=True)
-                return found
+                return dict(torch.load(file, map_location, weights_only=True))
         except Exception as error:  # torch.load raises nearly anything on a file it cannot read
             raise unreadable(path, error) from error
-
-
-def _kept(target: Path) -> str:
-    if target.exists():
-        return "The former one is kept."
-    if (last := target.with_name("last.ckpt")).exists():
-        return f"{last} is kept, to continue from."
-    return f"There is no last.ckpt in {target.parent} to continue from."
 
 
 def unreadable(path: _PATH, error: Exception) -> InputError:

@@ -3,17 +3,17 @@
 import glob
 import os
 import re
+from pathlib import Path
 
 import lightning as L
 from lightning.fabric.utilities.cloud_io import _is_local_file_protocol, get_filesystem
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_mbldm.errors import InputError
 
 CONFIG_NAME = "resolved_config.yaml"  # of a run, in its folder
-_LAST = re.compile(r"/last(?:-v(\d+))?\.ckpt$")
+_LAST = re.compile(r"(?:/version_(\d+)/.*)?/last(?:-v(\d+))?\.ckpt$")
 
 
 def keep_last(trainer: L.Trainer) -> None:
@@ -31,38 +31,29 @@ def keep_last(trainer: L.Trainer) -> None:
             "save_last: link of a ModelCheckpoint can leave a run that is killed without a last"
             " checkpoint. Expected save_last: true."
         )
-    if last_keeper(trainer) is None:
-        for callback in callbacks:
-            if callback.save_last is None and not callback.save_weights_only:
-                callback.save_last = True
-                break
+    unset = [x for x in callbacks if x.save_last is None and not x.save_weights_only]
+    if unset and last_keeper(trainer) is None:
+        unset[0].save_last = True
     keeper = last_keeper(trainer)
     for callback in callbacks:
-        beside = keeper is not None and callback.dirpath == keeper.dirpath
-        if callback.save_last and beside and callback is not keeper:
-            callback.save_last = False  # it would be a last-v1.ckpt
+        if callback.save_last and callback is not keeper is not None:
+            beside = callback.dirpath == keeper.dirpath
+            callback.save_last = not beside  # it would be a last-v1.ckpt
 
 
 def last_keeper(trainer: L.Trainer) -> ModelCheckpoint | None:
     """The callback that writes a last.ckpt from which training can continue, if any does."""
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return None
-    for callback in _model_checkpoints(trainer):
-        if callback.save_last and not callback.save_weights_only:
-            return callback
-    return None
+    callbacks = _model_checkpoints(trainer)
+    return next((x for x in callbacks if x.save_last and not x.save_weights_only), None)
 
 
 def save_last(trainer: L.Trainer) -> str:
-    """Write last.ckpt now, on every process; the path.
-
-    To be called where a ModelCheckpoint could save, and not keeping it from doing so.
-    """
+    """Write last.ckpt now, on every process; the path."""
     keeper = last_keeper(trainer)
     assert keeper is not None
-    saved = keeper._last_global_step_saved
     keeper._save_last_checkpoint(trainer, keeper._monitor_candidates(trainer))
-    keeper._last_global_step_saved = saved
     return keeper.last_model_path
 
 
@@ -81,25 +72,19 @@ def find_last(trainer: L.Trainer, run: str | None = None) -> str:
         InputError: there is none.
     """
     folder = _checkpoint_folder(trainer, run)
-    found = [
-        (_number(path), int(match[1] or 0), get_filesystem(path).modified(path), path)
-        for path in _glob(f"{folder}/last*.ckpt")
+    fs = get_filesystem(folder)
+    found = {
+        tuple(int(number or -1) for number in match.groups()): path
+        for path in map(str, fs.glob(f"{folder}/last*.ckpt"))
         if (match := _LAST.search(path))
-    ]
+    }
     if not found:
         raise InputError(
             f"There is no last.ckpt in {folder}, where --ckpt_path last looks. Start without"
             " --ckpt_path, or name a file."
         )
-    number, *_, last = max(found)
-    newest = max(map(_number, _glob(f"{os.path.dirname(folder)}/{CONFIG_NAME}")), default=-1)
-    if 0 <= number < newest:
-        rank_zero_warn(
-            f"version_{newest} is newer than {os.path.dirname(os.path.dirname(last))}, but holds no"
-            " last.ckpt: it ended before it saved one. The older run continues. Start without"
-            " --ckpt_path if you do not want that."
-        )
-    return last
+    last = found[max(found)]
+    return last if _is_local_file_protocol(folder) else str(fs.unstrip_protocol(last))
 
 
 def continue_version(trainer: L.Trainer, path: str) -> None:
@@ -111,9 +96,9 @@ def continue_version(trainer: L.Trainer, path: str) -> None:
     logger = trainer.loggers[0] if trainer.loggers else None
     if not isinstance(logger, TensorBoardLogger) or logger._version is not None:
         return
-    folder = os.path.dirname(os.path.dirname(path))
-    if os.path.abspath(os.path.dirname(folder)) == os.path.abspath(logger.root_dir):
-        logger._version = _number(path) if _number(path) >= 0 else os.path.basename(folder)
+    run = Path(path).parent.parent
+    if run.parent.absolute() == Path(logger.root_dir).absolute():
+        logger._version = run.name
     elif any(callback.dirpath for callback in _model_checkpoints(trainer)):
         logger._version = (logger._get_next_version() or 1) - 1
 
@@ -127,27 +112,11 @@ def _checkpoint_folder(trainer: L.Trainer, run: str | None) -> str:
     for callback in _model_checkpoints(trainer):
         if callback.dirpath is not None:
             return glob.escape(str(callback.dirpath))
-    if run is None and not trainer.loggers:
-        run = str(trainer.default_root_dir)
-    if run is not None:
-        return os.path.join(glob.escape(run), "checkpoints")
-    logger = trainer.loggers[0]
-    version = getattr(logger, "_version", None)
-    name = version if isinstance(version, str) else f"version_{version}"
-    root = os.path.join(logger.save_dir or trainer.default_root_dir, str(logger.name))
-    return os.path.join(
-        glob.escape(root), glob.escape(name) if version is not None else "*", "checkpoints"
-    )
-
-
-def _glob(pattern: str) -> list[str]:
-    """Existing files as full paths or URLs."""
-    fs = get_filesystem(pattern)
-    found = [str(path) for path in fs.glob(pattern) if fs.exists(path)]
-    return found if _is_local_file_protocol(pattern) else [fs.unstrip_protocol(p) for p in found]
-
-
-def _number(path: str) -> int:
-    """The number of the run that a file is in, -1 where it has none."""
-    found = re.search(r"/version_(\d+)/", path)
-    return int(found[1]) if found else -1
+    if run is None and trainer.loggers:
+        logger = trainer.loggers[0]
+        root = os.path.join(logger.save_dir or trainer.default_root_dir, str(logger.name))
+        version = getattr(logger, "_version", None)
+        if version is None:
+            return os.path.join(glob.escape(root), "*", "checkpoints")
+        run = os.path.join(root, version if isinstance(version, str) else f"version_{version}")
+    return os.path.join(glob.escape(run or str(trainer.default_root_dir)), "checkpoints")

@@ -5,7 +5,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -16,10 +15,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lit_mbldm.training.resume.last_checkpoint import last_keeper, save_last
 
-EXIT_CODE = getattr(os, "EX_TEMPFAIL", 75)
-# those that the system has
+EXIT_CODE = 75  # EX_TEMPFAIL
 _NAMES = ("SIGUSR1", "SIGTERM", "SIGINT")
-SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]  # not on every system
 _PATIENCE = 1.0  # seconds; `timeout` and torchrun send a signal twice
 
 
@@ -39,7 +37,6 @@ class Preemption(L.Callback):
 
     def __init__(self) -> None:
         self._trainer: L.Trainer | None = None
-        self._tidy: Callable[[], None] = lambda: None
         self._parent = os.getppid()
         self._received: signal.Signals | None = None
         self._received_at = 0.0
@@ -50,9 +47,9 @@ class Preemption(L.Callback):
         if threading.current_thread() == threading.main_thread():
             self._former = {number: signal.signal(number, self._leave) for number in SIGNALS}
 
-    def watch(self, trainer: L.Trainer, tidy: Callable[[], None]) -> None:
-        """End the processes too that this trainer starts, and tidy up when leaving at once."""
-        self._trainer, self._tidy = trainer, tidy
+    def watch(self, trainer: L.Trainer) -> None:
+        """End the processes too that this trainer starts."""
+        self._trainer = trainer
         if self._former:
             connector = trainer._signal_connector
             connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
@@ -72,47 +69,60 @@ class Preemption(L.Callback):
 
     def between_steps(self, trainer: L.Trainer) -> None:
         """Save and leave if any process got a signal."""
-        if self._former and self._agreed(trainer):
-            raise self._exit(trainer, save_last(trainer))
+        if self._agreed(trainer):
+            raise self._exit(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Save the step before and leave, if any process got a signal.
 
-        Not at the end of an epoch, whose figures are not logged yet. Nothing is saved before
+        Not at the end of an epoch, whose means are not logged yet. Nothing is saved before
         training.
         """
-        if self._to_leave(trainer):
-            raise self._exit_before_validation(trainer)
+        if self._may_leave_validation(trainer):
+            raise self._exit(trainer)
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *numbers: int
     ) -> None:
         """The same; not with several processes, of which one may have lost batches."""
-        if trainer.world_size == 1 and self._to_leave(trainer):
+        if trainer.world_size == 1 and self._may_leave_validation(trainer):
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, WeightAveraging):
                     callback.on_validation_epoch_end(trainer, pl_module)  # the weights in training
-            raise self._exit_before_validation(trainer)
-
-    def _to_leave(self, trainer: L.Trainer) -> bool:
-        loop = trainer.fit_loop.epoch_loop
-        in_step = loop._should_accumulate() or loop._is_training_done
-        possible = trainer.sanity_checking or not in_step
-        return bool(self._former) and possible and self._agreed(trainer)
-
-    def _exit_before_validation(self, trainer: L.Trainer) -> SystemExit:
-        if trainer.sanity_checking:
-            return self._exit(trainer, None)
-        trainer.training = True
-        return self._exit(trainer, save_last(trainer))
+            raise self._exit(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Give the signals back: nothing is left to save."""
         self.give_back()
 
-    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Give the signals back, unless leaving because of one: another changes nothing."""
-        self.give_back()
+    def _may_leave_validation(self, trainer: L.Trainer) -> bool:
+        loop = trainer.fit_loop.epoch_loop
+        in_step = loop._should_accumulate() or loop._is_training_done
+        return (trainer.sanity_checking or not in_step) and self._agreed(trainer)
+
+    def _agreed(self, trainer: L.Trainer) -> bool:
+        received = self._received is not None
+        return bool(self._former) and trainer.strategy.reduce_boolean_decision(received, all=False)
+
+    def _exit(self, trainer: L.Trainer) -> SystemExit:
+        what = "no step since the start, nothing to save"
+        if not trainer.sanity_checking:
+            trainer.training = True
+            what = f"step {trainer.global_step} is in {save_last(trainer)}"
+        trainer.strategy.barrier()
+        self._ignore()
+        name = self._received.name if self._received else "Another process's signal"
+        _write(f"{name}: {what}. Continue with --ckpt_path last.")
+        return SystemExit(_exit_code())
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        waited = time.monotonic() - self._received_at
+        if number == self._received == signal.SIGINT and waited > _PATIENCE:
+            self._leave(number, frame)
+        if self._received is None:
+            self._received, self._received_at = signal.Signals(number), time.monotonic()
+            if number == signal.SIGINT:
+                _write("SIGINT: saving after this step. Press Ctrl-C again to leave at once.")
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
         """End now: what is finished stays, and threads at work hold nothing up."""
@@ -129,27 +139,8 @@ class Preemption(L.Callback):
             if self._received
             else "at once. Give the same command again to go on."
         )
-        self._tidy()
         _write(f"{signal.Signals(number).name}: left {how}")
         os._exit(_exit_code())
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        waited = time.monotonic() - self._received_at
-        if number == self._received == signal.SIGINT and waited > _PATIENCE:
-            self._leave(number, frame)
-        if self._received is None:
-            self._received, self._received_at = signal.Signals(number), time.monotonic()
-            if number == signal.SIGINT:
-                _write("SIGINT: saving after this step. Press Ctrl-C again to leave at once.")
-
-    def _agreed(self, trainer: L.Trainer) -> bool:
-        return trainer.strategy.reduce_boolean_decision(self._received is not None, all=False)
-
-    def _exit(self, trainer: L.Trainer, saved: str | None) -> SystemExit:
-        trainer.strategy.barrier()
-        self._ignore()
-        _tell(self._received, trainer.global_step, saved)
-        return SystemExit(_exit_code())
 
     def _ignore(self) -> None:
         for number in self._former:
@@ -169,10 +160,3 @@ def _exit_code() -> int:
 @rank_zero_only
 def _write(text: str) -> None:
     os.write(1, f"\n{text}\n".encode())  # print may be what the signal interrupted
-
-
-@rank_zero_only
-def _tell(received: signal.Signals | None, step: int, saved: str | None) -> None:
-    name = received.name if received else "Another process's signal"
-    what = f"step {step} is in {saved}" if saved else "no step since the start, nothing to save"
-    print(f"\n{name}: {what}. Continue with --ckpt_path last.", flush=True)

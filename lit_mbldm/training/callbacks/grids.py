@@ -1,4 +1,4 @@
-"""The paper's figures of a model: its samples at several temperatures, and on their way."""
+"""Grids of samples, as in the paper: at several temperatures, and on their way from noise."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.sampling import frame_steps
 
 
-def draw_temperatures(
+def temperature_grid(
     model: DiffusionModule,
     columns: int,
     temperatures: Sequence[float],
@@ -27,7 +27,7 @@ def draw_temperatures(
     Args:
         model: a categorical model.
         columns: samples a row.
-        temperatures: γ of each row.
+        temperatures: of each row; 0 takes the most probable codeword.
         options: how they are drawn, but for the temperature.
         batch_size: images made at once.
         progress: show progress bars.
@@ -41,7 +41,7 @@ def draw_temperatures(
     return table(torch.stack(rows), [f"{t:g}" if t else "argmax" for t in temperatures])
 
 
-def draw_paths(
+def path_grid(
     model: DiffusionModule, rows: int, options: SampleOptions, frames: int | None = None
 ) -> Image:
     """Samples on their way from noise to image, a row each.

@@ -1,0 +1,119 @@
+"""What Lightning's test and predict share: which samples are drawn where, and how."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from lit_mbldm.errors import InputError
+from lit_mbldm.training.diffusion import DiffusionModule
+from lit_mbldm.training.options import SampleOptions
+
+
+class DrawSamples(L.Callback):
+    """Tells the model how to draw; the base of what scores samples and what writes them.
+
+    Args:
+        num_images: samples to draw, of all processes together.
+        batch_size: drawn at once in each process.
+        options: how they are drawn.
+    """
+
+    def __init__(
+        self, num_images: int, batch_size: int = 64, options: SampleOptions | None = None
+    ) -> None:
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.options = options or SampleOptions()
+        self.folder = Path()
+
+    def numbers(self, training: L.LightningDataModule | None = None) -> "SampleNumbers":
+        """The data module to give to Trainer.test or Trainer.predict with this callback."""
+        return SampleNumbers(self.num_images, self.batch_size, training)
+
+    def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
+        """Agree on a folder, and check model and options before hours are spent.
+
+        Raises:
+            InputError: no diffusion model, or an option that it does not take or out of range.
+        """
+        # every rank must ask for log_dir, which is broadcast
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir)
+        model = diffusion_model(pl_module)
+        model.test_options = replace(self.options, refiner=model.settle(self.options).refiner)
+
+
+class SampleNumbers(L.LightningDataModule):
+    """The numbers of samples to draw, as batches (B,) int64.
+
+    Of R processes, process r draws r, r + R, r + 2R and so on.
+
+    Args:
+        num_images: N.
+        batch_size: samples a batch and process.
+        training: the data module of the images that scores compare with.
+        done: tells which numbers to leave out.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        training: L.LightningDataModule | None = None,
+        done: Callable[[int], bool] = lambda number: False,
+    ) -> None:
+        super().__init__()
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.training = training
+        self.done = done
+
+    def test_dataloader(self) -> "NumberLoader":
+        """This process's numbers.
+
+        Raises:
+            InputError: fewer images than processes, or an empty batch.
+        """
+        assert self.trainer is not None
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        if self.num_images < world_size or self.batch_size < 1:
+            raise InputError(
+                f"Expected num_images of at least {world_size}, the number of processes, and a"
+                f" batch_size of at least 1, got {self.num_images} and {self.batch_size}."
+            )
+        numbers = [n for n in range(rank, self.num_images, world_size) if not self.done(n)]
+        return NumberLoader(torch.tensor(numbers).split(self.batch_size) if numbers else ())
+
+    predict_dataloader = test_dataloader
+
+
+class NumberLoader:
+    """Batches of numbers, (B,) int64.
+
+    No DataLoader, into which Lightning would put a sampler that repeats numbers to even out ranks.
+    """
+
+    def __init__(self, batches: tuple[Tensor, ...]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        """Batches; at least 1, as Lightning leaves out the hooks of an empty loader."""
+        return max(len(self.batches), 1)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.batches)
+
+
+def diffusion_model(module: Any) -> DiffusionModule:
+    """The module itself.
+
+    Raises:
+        InputError: it is no diffusion model.
+    """
+    if not isinstance(module, DiffusionModule):
+        raise InputError(f"Samples need a diffusion model, got a {type(module).__name__}.")
+    return module
