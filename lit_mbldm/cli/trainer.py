@@ -26,7 +26,7 @@ from lit_mbldm.training.callbacks.time_left import TimeLeft
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.module import CodecModule
 from lit_mbldm.training.resume.between_steps import SaveBetweenSteps
-from lit_mbldm.training.resume.checkpoints import AtomicCheckpointIO, unreadable
+from lit_mbldm.training.resume.checkpoints import AtomicCheckpointIO, check_exists, unreadable
 from lit_mbldm.training.resume.last_checkpoint import (
     CONFIG_NAME,
     continue_version,
@@ -121,7 +121,8 @@ class _TrainerCLI(LightningCLI):
         return parser
 
     def _parse_ckpt_path(self) -> None:
-        """Refuse a file that is no checkpoint before anything is built."""
+        """Refuse a file that is no checkpoint, or is not there, before anything is built."""
+        check_exists(self.config[self.config.subcommand].ckpt_path)
         try:
             super()._parse_ckpt_path()
         except ArgumentError:

@@ -77,6 +77,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise unreadable(path, error) from error
 
 
+def check_exists(path: _PATH | None) -> None:
+    """Raise InputError where a checkpoint is named and there is no such file."""
+    if path not in (None, "last", "best", "hpc") and not get_filesystem(path).exists(str(path)):
+        raise InputError(
+            f"There is no checkpoint {public(str(path))}. Name a file with --ckpt_path."
+        )
+
+
 def unreadable(path: _PATH, error: Exception) -> InputError:
     """What to tell the user of a file that torch cannot load."""
     return InputError(
