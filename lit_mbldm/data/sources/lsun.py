@@ -5,12 +5,12 @@ import shutil
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, NamedTuple
+from typing import IO
 from weakref import WeakValueDictionary
 
 import lmdb
@@ -18,23 +18,14 @@ from tqdm import tqdm
 
 from lit_mbldm.data.sources.raw_image import RawImage, check_bytes
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.atomic import check_room, full_disk_explained, replacing
+from lit_mbldm.storage.atomic import check_room, replacing
 
 DATA_FILE = "data.mdb"
 HEAD_BYTES = 1 << 17
 COPY_BYTES = 1 << 20
-PER_MAPPING = 1000  # images, after which the file is mapped anew: its pages count as memory
 
 # of each file by device and inode: LMDB opens a file only once in a process
 _opened: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
-
-
-class Head(NamedTuple):
-    """What an LMDB says of itself: entries, bytes it needs, number of its last transaction."""
-
-    entries: int
-    size: int
-    transaction: int
 
 
 class LmdbSource:
@@ -55,35 +46,25 @@ class LmdbSource:
         self.ignored = Counter[str]()
         self._data = data
         stat = data.stat()
-        self._head = _read_head(data, str(data), stat.st_size)
-        facts = f"{tuple(self._head)} {stat.st_size} {stat.st_mtime_ns}"
+        head = _read_head(data, str(data), stat.st_size)
+        facts = f"{head} {stat.st_size} {stat.st_mtime_ns}"
         self.fingerprint = hashlib.sha256(facts.encode()).hexdigest()
+        self._count = head[0]
 
     def __len__(self) -> int:
-        return self._head.entries
+        return self._count
 
     def __iter__(self) -> Iterator[RawImage]:
-        start: bytes | None = b""
         try:
-            while start is not None:
-                start = yield from self._mapped(start)
+            with _open(self._data).begin(buffers=True) as transaction:
+                for key, value in transaction.cursor():
+                    name = bytes(key).decode(errors="backslashreplace")
+                    yield RawImage(name, partial(_copy, value))
         except lmdb.Error as error:
             raise InputError(
                 f"The LMDB {self._data} is damaged ({error}). Download or copy it again; what is"
                 " finished stays."
             ) from error
-
-    def _mapped(self, start: bytes) -> Generator[RawImage, None, bytes | None]:
-        """Map the file, give images from the key `start` on, and return the key that follows."""
-        with _open(self._data).begin(buffers=True) as transaction:
-            cursor = transaction.cursor()
-            cursor.set_range(start)
-            for count, (key, value) in enumerate(cursor):
-                if count == PER_MAPPING:
-                    return bytes(key)
-                name = bytes(key).decode(errors="backslashreplace")
-                yield RawImage(name, partial(_copy, value))
-        return None
 
 
 class ZippedLmdbSource:
@@ -101,18 +82,17 @@ class ZippedLmdbSource:
     def __init__(self, archive: Path, member: zipfile.ZipInfo, scratch: Path | None) -> None:
         self.name = str(archive)
         self.ignored = Counter[str]()
-        self._archive = archive
+        self.fingerprint = hashlib.sha256(f"{member.file_size} {member.CRC}".encode()).hexdigest()
         self._member = member
         self._scratch = scratch
         with TemporaryDirectory() as folder, self._member_stream() as stream:
             first_pages = Path(folder) / DATA_FILE
             first_pages.write_bytes(stream.read(HEAD_BYTES))
             name = f"{member.filename} in {archive}"
-            self._head = _read_head(first_pages, name, member.file_size)
-        self.fingerprint = hashlib.sha256(f"{member.file_size} {member.CRC}".encode()).hexdigest()
+            self._count = _read_head(first_pages, name, member.file_size)[0]
 
     def __len__(self) -> int:
-        return self._head.entries
+        return self._count
 
     def __iter__(self) -> Iterator[RawImage]:
         with ExitStack() as stack:
@@ -125,9 +105,8 @@ class ZippedLmdbSource:
             return data
         for left_over in scratch.glob(f".{DATA_FILE}.*.tmp"):
             left_over.unlink()
-        check_room(scratch, size, f"Unpacking {self._archive}")
+        check_room(scratch, size, f"Unpacking {self.name}")
         with (
-            full_disk_explained(data),
             replacing(data) as temporary,
             temporary.open("wb") as out,
             self._member_stream() as stream,
@@ -139,11 +118,11 @@ class ZippedLmdbSource:
     @contextmanager
     def _member_stream(self) -> Iterator[IO[bytes]]:
         try:
-            with zipfile.ZipFile(self._archive) as zipped, zipped.open(self._member) as stream:
+            with zipfile.ZipFile(self.name) as zipped, zipped.open(self._member) as stream:
                 yield stream
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             raise InputError(
-                f"{self._member.filename} in {self._archive} cannot be unpacked ({error})."
+                f"{self._member.filename} in {self.name} cannot be unpacked ({error})."
                 " Download or copy the zip again."
             ) from error
 
@@ -158,8 +137,12 @@ def _open(data: Path) -> lmdb.Environment:
     return environment
 
 
-def _read_head(data: Path, name: str, size: int) -> Head:
-    """Read what the first pages of `data` say of an LMDB that should have `size` bytes."""
+def _read_head(data: Path, name: str, size: int) -> tuple[int, int, int]:
+    """Entries, bytes and last transaction that `data`, an LMDB or its beginning, tells of.
+
+    Raises:
+        InputError: it cannot be opened, or needs more than the `size` bytes there are.
+    """
     try:
         environment = _open(data)
         info, stat = environment.info(), environment.stat()
@@ -168,13 +151,13 @@ def _read_head(data: Path, name: str, size: int) -> Head:
             f"Expected an LMDB in {name} of {size:,} bytes, which cannot be opened ({error})."
             " Download or copy it again."
         ) from error
-    head = Head(stat["entries"], (info["last_pgno"] + 1) * stat["psize"], info["last_txnid"])
-    if size < head.size:
+    needed = (info["last_pgno"] + 1) * stat["psize"]
+    if size < needed:
         raise InputError(
-            f"The LMDB {name} is truncated: {size:,} of {head.size:,} bytes. Download or copy it"
+            f"The LMDB {name} is truncated: {size:,} of {needed:,} bytes. Download or copy it"
             " again."
         )
-    return head
+    return stat["entries"], needed, info["last_txnid"]
 
 
 def _copy(value: memoryview) -> bytes:
