@@ -8,9 +8,11 @@ import torch
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.cores import cores
 
-# rank, number of processes, rank on this machine
-_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-_SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
+# rank, number of processes, rank on this machine: of torchrun, of SLURM
+_LAUNCHERS = (
+    ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+)
 
 
 class Place(NamedTuple):
@@ -25,25 +27,20 @@ def read_place() -> Place:
     """This process's place by torchrun's variables, else by SLURM's, else alone.
 
     Raises:
-        InputError: variables that are no numbers, contradict each other or are incomplete.
+        InputError: variables that are no numbers or contradict each other.
     """
-    if any(name in os.environ for name in _TORCHRUN[:2]):
-        names = _TORCHRUN
-    elif all(name in os.environ for name in _SLURM[:2]):  # a shell of salloc has no rank
-        names = _SLURM
-    else:
-        return Place(0, 1, 0)
-    texts = [os.environ.get(names[0], ""), os.environ.get(names[1], "")]
-    texts.append(os.environ.get(names[2], "0"))
-    if all(text.isdecimal() for text in texts):
-        place = Place(*map(int, texts))
-        if place.rank < place.world_size:
-            return place
-    given = ", ".join(f"{name}={text!r}" for name, text in zip(names, texts, strict=True))
-    raise InputError(
-        f"Expected {names[0]} from 0 to {names[1]} - 1, got {given}. Start the processes with"
-        " torchrun or srun, or unset these variables to work alone."
-    )
+    for names in _LAUNCHERS:
+        if not all(name in os.environ for name in names[:2]):  # a shell of salloc has no rank
+            continue
+        texts = [os.environ.get(name, "0") for name in names]
+        if all(text.isdecimal() for text in texts) and int(texts[0]) < int(texts[1]):
+            return Place(*map(int, texts))
+        given = ", ".join(f"{name}={text!r}" for name, text in zip(names, texts, strict=True))
+        raise InputError(
+            f"Expected {names[0]} from 0 to {names[1]} - 1, got {given}. Start the processes with"
+            " torchrun or srun, or unset these variables to work alone."
+        )
+    return Place(0, 1, 0)
 
 
 def own_cores() -> int:

@@ -56,9 +56,7 @@ def open_binary(url: str | Path) -> io.BufferedReader:
 def listing(pattern: str) -> list[str]:
     """URLs that match a glob pattern, sorted; not for web servers, which cannot list.
 
-    Raises:
-        InputError: as `open_binary`.
-        OSError: the file system cannot be asked.
+    Raises as `open_binary` does.
     """
     fs, path = _file_system(pattern)
     return sorted(fs.unstrip_protocol(name) for name in _patiently(pattern, lambda: fs.glob(path)))
@@ -67,9 +65,7 @@ def listing(pattern: str) -> list[str]:
 def version(url: str) -> tuple[str, int | None]:
     """What changes when a URL's file does, as far as its server tells; and its size in bytes.
 
-    Raises:
-        InputError: as `open_binary`.
-        OSError: it cannot be asked for.
+    Raises as `open_binary` does.
     """
     if is_http(url):
         with _patiently(url, lambda: _ask(url)) as answer:
@@ -98,9 +94,6 @@ class _RemoteFile(io.RawIOBase):
 
     def seekable(self) -> bool:
         return True
-
-    def tell(self) -> int:
-        return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move forwards: by reading, or for nothing before the first read."""
