@@ -147,6 +147,8 @@ class _RemoteFile(io.RawIOBase):
         begin = self._position if answer.status == PART else 0
         self._left = answer.length
         facts = _facts(answer)
+        if answer.length is not None:
+            facts["size"] = str(begin + answer.length)
         if any(facts[name] != self._facts[name] for name in facts.keys() & self._facts.keys()):
             raise ValueError("the file was changed on the server while it was read")
         self._facts |= facts

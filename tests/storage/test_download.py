@@ -63,11 +63,11 @@ def test_dropped_connections_are_taken_up_where_they_broke(
     assert server.asked_for("/x") == asked
 
 
-@pytest.mark.parametrize("etags", [True, False])
+@pytest.mark.parametrize(("etags", "ranges"), [(True, True), (True, False), (False, True)])
 def test_a_file_that_changed_is_not_glued_to_the_old_one(
-    etags: bool, url: str, server: Any, path: Path
+    etags: bool, ranges: bool, url: str, server: Any, path: Path
 ) -> None:
-    server.etags = etags
+    server.etags, server.ranges = etags, ranges
     changed = CONTENT[::-1]
 
     def fail_and_change() -> Any:
