@@ -12,14 +12,14 @@ from lit_mbldm.data.prepare.shard_folder import UNFINISHED
 from lit_mbldm.data.shards.patterns import Manifests, find_shards
 from lit_mbldm.data.shards.tar_reader import Member, read_member, tar_members
 from lit_mbldm.data.sources.images import IMAGE_SUFFIXES, ImageError
-from lit_mbldm.data.sources.lsun import DATA_FILE, LmdbSource, ZippedLmdbSource
+from lit_mbldm.data.sources.lsun import DATA_FILE, open_lmdb, open_zipped_lmdb
 from lit_mbldm.data.sources.raw_image import (
     ImageSource,
-    ListedImages,
     RawImage,
     check_bytes,
     describe_ignored,
     is_image,
+    listed,
 )
 from lit_mbldm.errors import InputError
 
@@ -47,13 +47,13 @@ def open_source(
             )
     name = ", ".join(map(str, paths))
     if not isinstance(source, str | Path):
-        found: ImageSource = _tar_images(paths, name)
+        found = _tar_images(paths, name)
     elif path.is_dir():
         found = _open_folder(path)
     elif path.suffix.lower() == ".tar":
         found = _tar_images(paths, name)
     elif path.name == DATA_FILE:
-        found = LmdbSource(path)
+        found = open_lmdb(path)
     elif path.suffix.lower() == ".zip":
         found = _open_zip(path, scratch)
     else:
@@ -68,7 +68,7 @@ def open_source(
 
 def _open_folder(folder: Path) -> ImageSource:
     if (folder / DATA_FILE).is_file():
-        return LmdbSource(folder / DATA_FILE)
+        return open_lmdb(folder / DATA_FILE)
     images, tars = _folder_images(folder), sorted(folder.glob("*.tar"))
     if tars and len(images):
         raise InputError(
@@ -81,7 +81,7 @@ def _open_folder(folder: Path) -> ImageSource:
     return _tar_images([Path(path) for path in find_shards(folder)], str(folder))
 
 
-def _folder_images(folder: Path) -> ListedImages:
+def _folder_images(folder: Path) -> ImageSource:
     """The images below a folder, sorted by relative path.
 
     Links to folders are followed, but no folder is read twice.
@@ -97,7 +97,7 @@ def _folder_images(folder: Path) -> ListedImages:
         below = os.path.relpath(place, folder)
         files += [os.path.normpath(os.path.join(below, name)) for name in names]
     images = [name for name in sorted(files) if is_image(name)]
-    return ListedImages(
+    return listed(
         str(folder),
         [RawImage(name, partial(_read_file, folder, name)) for name in images],
         (name for name in files if not is_image(name)),
@@ -126,7 +126,7 @@ def _facts(name: str, path: Path) -> str:
     return f"{name!r} {status.st_size} {status.st_mtime_ns}"
 
 
-def _tar_images(archives: list[Path], name: str) -> ListedImages:
+def _tar_images(archives: list[Path], name: str) -> ImageSource:
     """The images in uncompressed tars, in their order.
 
     What an archive that ends early lacks counts as images that cannot be read: as many as the
@@ -152,7 +152,7 @@ def _tar_images(archives: list[Path], name: str) -> ListedImages:
             lost, reason = max(lost, 1), str(error)
         images += [RawImage(path.name, partial(_lost, reason))] * lost
     facts = [*(_facts(path.name, path) for path in archives), str(len(images))]
-    return ListedImages(name, images, others, facts)
+    return listed(name, images, others, facts)
 
 
 def _lost(reason: str) -> bytes:
@@ -179,9 +179,9 @@ def _open_zip(archive: Path, scratch: Path | None) -> ImageSource:
         names = ", ".join(info.filename for info in databases)
         raise InputError(f"{archive} holds several LMDBs, {names}. Unpack it and name one folder.")
     if databases:
-        return ZippedLmdbSource(archive, databases[0], scratch)
+        return open_zipped_lmdb(archive, databases[0], scratch)
     images = [info for info in files if is_image(info.filename)]
-    return ListedImages(
+    return listed(
         str(archive),
         [RawImage(info.filename, partial(_read_zipped, zipped, info)) for info in images],
         (info.filename for info in files if not is_image(info.filename)),

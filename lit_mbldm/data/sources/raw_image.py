@@ -3,8 +3,10 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from lit_mbldm.data.sources.images import HEIF_SUFFIXES, IMAGE_SUFFIXES, ImageError
 from lit_mbldm.errors import InputError
@@ -24,28 +26,36 @@ class RawImage(NamedTuple):
     read: Callable[[], bytes]
 
 
-class ImageSource(Protocol):
+@dataclass(frozen=True)
+class ImageSource:
     """A collection of raw images in a fixed order.
 
     Attributes:
         name: where they come from, for the manifest.
-        ignored: number of files of each ending that are passed over, because they are no images.
+        count: number of images.
         fingerprint: sha256 that changes where the images or their order do.
+        start: gives the images from the first on, the same each time; those whose `read` is not
+            called cost little.
+        ignored: number of files of each ending that are passed over, because they are no images.
     """
 
     name: str
-    ignored: Counter[str]
+    count: int
     fingerprint: str
+    start: Callable[[], Iterator[RawImage]]
+    ignored: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
-        """Number of images."""
+        return self.count
 
     def __iter__(self) -> Iterator[RawImage]:
-        """The images, the same order each time; those whose `read` is not called cost little."""
+        return self.start()
 
 
-class ListedImages:
-    """The images that were listed when they were opened; what is added later is not seen.
+def listed(
+    name: str, images: list[RawImage], others: Iterable[str], facts: Iterable[str]
+) -> ImageSource:
+    """A source of images that are listed already; what is added later is not seen.
 
     Args:
         name: where they come from.
@@ -53,23 +63,11 @@ class ListedImages:
         others: names of the files that are passed over.
         facts: lines that change where the images do.
     """
-
-    def __init__(
-        self, name: str, images: list[RawImage], others: Iterable[str], facts: Iterable[str]
-    ) -> None:
-        self.name = name
-        self.ignored = Counter(map(_ending, others))
-        digest = hashlib.sha256()
-        for fact in facts:
-            digest.update(f"{fact}\n".encode())
-        self.fingerprint = digest.hexdigest()
-        self._images = images
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __iter__(self) -> Iterator[RawImage]:
-        return iter(self._images)
+    digest = hashlib.sha256()
+    for fact in facts:
+        digest.update(f"{fact}\n".encode())
+    ignored = Counter(map(_ending, others))
+    return ImageSource(name, len(images), digest.hexdigest(), partial(iter, images), ignored)
 
 
 def is_image(name: str) -> bool:
