@@ -129,9 +129,11 @@ def test_the_published_zip_gives_the_same_shards(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*tars(shards), "manifest.json"}
 
 
+@pytest.mark.parametrize("per_mapping", [1, 7, COUNT - 1, COUNT, COUNT + 1])
 def test_an_lmdb_is_read_in_order_and_several_times_at_once(
-    lsun: Path, items: dict[bytes, bytes]
+    per_mapping: int, lsun: Path, items: dict[bytes, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("lit_mbldm.data.sources.lsun.PER_MAPPING", per_mapping)
     first, second = iter(open_source(lsun)), iter(open_source(lsun / "data.mdb"))
     for raw, same in zip(islice(first, 3), islice(second, 3), strict=True):
         assert (raw.name, raw.read()) == (same.name, same.read())

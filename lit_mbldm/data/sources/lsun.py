@@ -4,7 +4,7 @@ import hashlib
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from lit_mbldm.storage.atomic import check_room, replacing
 DATA_FILE = "data.mdb"
 HEAD_BYTES = 1 << 17
 COPY_BYTES = 1 << 20
+PER_MAPPING = 1000  # images, after which the file is mapped anew: its pages count as memory
 
 # of each file by device and inode: LMDB opens a file only once in a process
 _opened: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
@@ -67,16 +68,27 @@ def open_zipped_lmdb(archive: Path, member: zipfile.ZipInfo, scratch: Path | Non
 
 
 def _values(data: Path) -> Iterator[RawImage]:
+    start: bytes | None = b""
     try:
-        with _open(data).begin(buffers=True) as transaction:
-            for key, value in transaction.cursor():
-                name = bytes(key).decode(errors="backslashreplace")
-                yield RawImage(name, partial(_copy, value))
+        while start is not None:
+            start = yield from _mapped(data, start)
     except lmdb.Error as error:
         raise InputError(
             f"The LMDB {data} is damaged ({error}). Download or copy it again; what is finished"
             " stays."
         ) from error
+
+
+def _mapped(data: Path, start: bytes) -> Generator[RawImage, None, bytes | None]:
+    """Map the file, give images from the key `start` on, and return the key that follows."""
+    with _open(data).begin(buffers=True) as transaction:
+        cursor = transaction.cursor()
+        cursor.set_range(start)
+        for count, (key, value) in enumerate(cursor):
+            if count == PER_MAPPING:
+                return bytes(key)
+            yield RawImage(bytes(key).decode(errors="backslashreplace"), partial(_copy, value))
+    return None
 
 
 def _zipped_values(
