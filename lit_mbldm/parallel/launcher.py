@@ -8,9 +8,11 @@ import torch
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.cores import cores
 
-# what tells rank, number of processes and rank on this machine, with defaults
-_TORCHRUN = {"RANK": "", "WORLD_SIZE": "", "LOCAL_RANK": "0"}
-_SLURM = {"SLURM_PROCID": "", "SLURM_NTASKS": "", "SLURM_LOCALID": "0"}
+# rank, number of processes, rank on this machine: of torchrun, of SLURM
+_LAUNCHERS = (
+    ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+)
 
 
 class Place(NamedTuple):
@@ -25,25 +27,20 @@ def read_place() -> Place:
     """This process's place by torchrun's variables, else by SLURM's, else alone.
 
     Raises:
-        InputError: variables that are no numbers, contradict each other or are incomplete.
+        InputError: variables that are no numbers or contradict each other.
     """
-    if "RANK" in os.environ or "WORLD_SIZE" in os.environ:
-        names = _TORCHRUN
-    elif "SLURM_PROCID" in os.environ and "SLURM_NTASKS" in os.environ:  # a salloc shell: no rank
-        names = _SLURM
-    else:
-        return Place(0, 1, 0)
-    found = {name: os.environ.get(name, default) for name, default in names.items()}
-    if all(text.isdecimal() for text in found.values()):
-        place = Place(*map(int, found.values()))
-        if place.rank < place.world_size:
-            return place
-    rank, world_size, _ = names
-    given = ", ".join(f"{name}={text!r}" for name, text in found.items())
-    raise InputError(
-        f"Expected {rank} from 0 to {world_size} - 1, got {given}. Start the processes with"
-        " torchrun or srun, or unset these variables to work alone."
-    )
+    for names in _LAUNCHERS:
+        if not all(name in os.environ for name in names[:2]):  # a shell of salloc has no rank
+            continue
+        texts = [os.environ.get(name, "0") for name in names]
+        if all(text.isdecimal() for text in texts) and int(texts[0]) < int(texts[1]):
+            return Place(*map(int, texts))
+        given = ", ".join(f"{name}={text!r}" for name, text in zip(names, texts, strict=True))
+        raise InputError(
+            f"Expected {names[0]} from 0 to {names[1]} - 1, got {given}. Start the processes with"
+            " torchrun or srun, or unset these variables to work alone."
+        )
+    return Place(0, 1, 0)
 
 
 def own_cores() -> int:

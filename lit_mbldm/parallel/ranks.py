@@ -24,12 +24,7 @@ def is_first() -> bool:
 def gather_rows(rows: Tensor, device: torch.device) -> Tensor:
     """Join the rows (n, …) of every process, in order of rank; n may differ and be 0.
 
-    Args:
-        rows: on any device.
-        device: that the processes communicate by.
-
-    Returns:
-        (Σn, …) on the CPU.
+    They go through `device`, by which the processes communicate; the result is on the CPU.
     """
     if _alone():
         return rows.cpu()

@@ -14,19 +14,15 @@ from lit_mbldm.errors import InputError
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-class FullDiskError(OSError):
-    """There is no room to write a file; the message says that the same command can go on."""
-
-
 @contextmanager
 def full_disk_explained(path: Path) -> Iterator[None]:
-    """Raise FullDiskError where writing `path` fails for want of room."""
+    """Say, where writing `path` fails for want of room, that the same command can go on."""
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL or isinstance(error, FullDiskError):
+        if error.errno not in FULL:
             raise
-        raise FullDiskError(
+        raise OSError(
             error.errno,
             f"{error.strerror}. What is finished stays; make room and run the same command again",
             str(path),

@@ -3,8 +3,6 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -16,10 +14,6 @@ from lit_mbldm.storage.opening import open_binary, version
 from lit_mbldm.storage.urls import public
 
 BLOCK_BYTES = 1 << 20
-
-
-class RefusedError(InputError):
-    """The server does not have the file, or does not give it."""
 
 
 def download(url: str, path: Path, sha256: str, size: int | None = None) -> None:
@@ -35,10 +29,10 @@ def download(url: str, path: Path, sha256: str, size: int | None = None) -> None
         size: of the file in bytes, where it is known.
 
     Raises:
-        RefusedError: the server does not have it, or does not give it.
         InputError: another file is at `path`, the one that came is not the one expected, it does
-            not fit on the disk, the server fails again and again, or another process is at it.
-        OSError: it cannot be written.
+            not fit on the disk, or another process is at it.
+        OSError: the server does not have it (FileNotFoundError) or does not give it
+            (PermissionError), fails again and again, or it cannot be written.
     """
     if path.exists():
         _check(path, sha256, f"{path} is another file; remove or rename it")
@@ -52,7 +46,7 @@ def download(url: str, path: Path, sha256: str, size: int | None = None) -> None
             try:
                 _check(data, sha256, f"What {public(url)} sent is not the file and was removed")
             except InputError:
-                shutil.rmtree(part)
+                data.unlink()
                 raise
             os.replace(data, path)
             shutil.rmtree(part)
@@ -64,36 +58,27 @@ def download(url: str, path: Path, sha256: str, size: int | None = None) -> None
 
 def _fetch(url: str, data: Path, size: int | None) -> None:
     """Append to `data` what it lacks."""
-    with _faults_explained():
-        total = version(url)[1]
+    total = version(url)[1]
     if size and total and size != total:
         raise InputError(f"{public(url)} has {total} bytes, expected {size}: it is another file.")
     have = data.stat().st_size if data.exists() else 0
+    if total is not None and have >= total:
+        return
     check_room(data.parent, (total or have) - have, f"The rest of {public(url)}")
     progress = tqdm(total=total, initial=have, desc="download", unit="B", unit_scale=True)
     with open_binary(url) as stream, data.open("ab") as out, progress:
         stream.seek(have)
         while True:
-            with _faults_explained():
+            try:
                 block = stream.read1(BLOCK_BYTES)
+            except OSError as error:
+                raise OSError(
+                    f"{error}. What has come stays: run the same command again later."
+                ) from error
             if not block:
-                break
+                return
             out.write(block)
             progress.update(len(block))
-        out.flush()
-        os.fsync(out.fileno())
-
-
-@contextmanager
-def _faults_explained() -> Iterator[None]:
-    try:
-        yield
-    except (FileNotFoundError, PermissionError) as error:
-        raise RefusedError(f"{error}.") from error
-    except OSError as error:
-        raise InputError(
-            f"{error}. What has come stays: run the same command again later."
-        ) from error
 
 
 def _check(path: Path, sha256: str, otherwise: str) -> None:

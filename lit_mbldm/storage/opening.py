@@ -1,28 +1,34 @@
 """Opening local files and URLs for reading in order, through passing faults of the network.
 
-A web server's files come as streamed answers, those of all other URLs by fsspec.
+urllib asks web servers, so that environment variables such as `https_proxy` hold; fsspec opens all
+other URLs.
 """
 
+import base64
 import io
+import string
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import closing, suppress
-from functools import partial
+from contextlib import suppress
+from http.client import HTTPResponse, InvalidURL
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.error import URLError
+from urllib.parse import quote, unquote, urlsplit
+from urllib.request import Request, urlopen
 
 import fsspec
 from fsspec.core import url_to_fs
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.http_stream import HttpStream
 from lit_mbldm.storage.urls import is_http, is_url, public, without_secrets
 
 BUFFER_BYTES = 1 << 18
+TIMEOUT = 30.0  # in seconds, of silence
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # in seconds, between attempts
 PASSING = {408, 425, 429}  # of HTTP's statuses below 500
+PART = 206  # HTTP's status of an answer that begins where it was asked to
 
 T = TypeVar("T")
 
@@ -50,9 +56,7 @@ def open_binary(url: str | Path) -> io.BufferedReader:
 def listing(pattern: str) -> list[str]:
     """URLs that match a glob pattern, sorted; not for web servers, which cannot list.
 
-    Raises:
-        InputError: as `open_binary`.
-        OSError: the file system cannot be asked.
+    Raises as `open_binary` does.
     """
     fs, path = _file_system(pattern)
     return sorted(fs.unstrip_protocol(name) for name in _patiently(pattern, lambda: fs.glob(path)))
@@ -61,14 +65,11 @@ def listing(pattern: str) -> list[str]:
 def version(url: str) -> tuple[str, int | None]:
     """What changes when a URL's file does, as far as its server tells; and its size in bytes.
 
-    Raises:
-        InputError: as `open_binary`.
-        OSError: it cannot be asked for.
+    Raises as `open_binary` does.
     """
-    facts: dict[str, Any]
     if is_http(url):
-        with closing(_patiently(url, lambda: HttpStream(url))) as stream:
-            facts = stream.facts
+        with _patiently(url, lambda: _ask(url)) as answer:
+            facts: dict[str, Any] = {**_facts(answer), "size": answer.length}
     else:
         fs, path = _file_system(url)
         facts = _patiently(url, lambda: fs.info(path))
@@ -85,6 +86,7 @@ class _RemoteFile(io.RawIOBase):
         self._url = url
         self._stream: Any = None
         self._position = 0
+        self._left: int | None = None  # of a web server's answer, where it told its length
         self._facts: dict[str, str] = {}
 
     def readable(self) -> bool:
@@ -92,9 +94,6 @@ class _RemoteFile(io.RawIOBase):
 
     def seekable(self) -> bool:
         return True
-
-    def tell(self) -> int:
-        return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move forwards: by reading, or for nothing before the first read."""
@@ -108,7 +107,7 @@ class _RemoteFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        data = _patiently(self._url, partial(self._read, len(buffer)))
+        data = _patiently(self._url, lambda: self._read(len(buffer)))
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
@@ -120,35 +119,70 @@ class _RemoteFile(io.RawIOBase):
     def _read(self, size: int) -> bytes:
         try:
             if self._stream is None:
-                self._stream, begin = self._open()
-                while begin < self._position:
-                    passed = len(self._stream.read(min(BUFFER_BYTES, self._position - begin)))
-                    begin = begin + passed if passed else self._position
-            data: bytes = self._stream.read(size)
+                behind = self._position - self._open()
+                while behind and (passed := len(self._read_some(min(BUFFER_BYTES, behind)))):
+                    behind -= passed
+            return self._read_some(size)
         except Exception:
             self._drop()
             raise
+
+    def _read_some(self, size: int) -> bytes:
+        if self._left is None:
+            data: bytes = self._stream.read(size)
+            return data
+        data = self._stream.read1(size)
+        self._left -= len(data)
+        if not data and self._left > 0:
+            raise ConnectionError(f"the connection closed {self._left} bytes before the end")
         return data
 
-    def _open(self) -> tuple[Any, int]:
+    def _open(self) -> int:
         """Open at the position, or before it where the server or file system knows no parts."""
-        if is_http(self._url):
-            answer = HttpStream(self._url, self._position)
-            now, before = answer.facts, self._facts
-            if any(now[name] != before[name] for name in now.keys() & before.keys()):
-                answer.close()
-                raise ValueError("the file was changed on the server while it was read")
-            self._facts = before | now
-            return answer, answer.position
-        fs, path = _file_system(self._url)
-        stream = fs.open(path, "rb")
-        return stream, stream.seek(self._position) if stream.seekable() else 0
+        if not is_http(self._url):
+            fs, path = _file_system(self._url)
+            self._stream = fs.open(path, "rb")
+            return self._stream.seek(self._position) if self._stream.seekable() else 0
+        answer = self._stream = _ask(self._url, self._position)
+        begin = self._position if answer.status == PART else 0
+        self._left = answer.length
+        facts = _facts(answer)
+        if answer.length is not None:
+            facts["size"] = str(begin + answer.length)
+        if any(facts[name] != self._facts[name] for name in facts.keys() & self._facts.keys()):
+            raise ValueError("the file was changed on the server while it was read")
+        self._facts |= facts
+        return begin
 
     def _drop(self) -> None:
         if self._stream is not None:
             with suppress(Exception):
                 self._stream.close()
-        self._stream = None
+        self._stream = self._left = None
+
+
+def _ask(url: str, position: int = 0) -> HTTPResponse:
+    """A web server's answer; it begins at `position` where its status is PART."""
+    parts = urlsplit(url)
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
+    # Compressed answers have other positions than the file.
+    headers = {"Accept-Encoding": "identity", "User-Agent": "lit-mbldm"}
+    request = Request(quote(bare, safe=string.punctuation), headers=headers)
+    if position:
+        request.add_header("Range", f"bytes={position}-")
+    if parts.username is not None:  # which go to this host alone
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        token = base64.b64encode(user.encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {token}")
+    answer: HTTPResponse = urlopen(request, timeout=TIMEOUT)
+    return answer
+
+
+def _facts(answer: HTTPResponse) -> dict[str, str]:
+    """What changes when the file does, as far as the server tells."""
+    return {
+        name: answer.headers[name] for name in ("ETag", "Last-Modified") if name in answer.headers
+    }
 
 
 def _file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -194,5 +228,5 @@ def _explained(error: Exception, url: str) -> tuple[OSError, bool]:
         return OSError(f"{public(url)}: HTTP {status}"), passes
     cause = error.reason if isinstance(error, URLError) else error
     reason = without_secrets(str(cause) or type(cause).__name__, url)
-    passes = not isinstance(cause, ValueError | TypeError | IsADirectoryError)
+    passes = not isinstance(cause, ValueError | TypeError | IsADirectoryError | InvalidURL)
     return OSError(f"{public(url)}: {reason}"), passes

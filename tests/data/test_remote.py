@@ -10,7 +10,6 @@ import threading
 import time
 import tracemalloc
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from lit_mbldm.data.shards.members import dump_codes
 from lit_mbldm.data.shards.reading import Sample, read_span, spans
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage import http_stream
+from lit_mbldm.storage import opening
 from lit_mbldm.storage.opening import open_binary
 
 SHARD = "codes-000001.tar"
@@ -148,7 +147,7 @@ def test_a_passing_fault_loses_nothing(code_shards, server, monkeypatch, ranges,
     expected = epoch_of(str(code_shards))
     server.ranges = ranges
     server.faults[SHARD] = iter(passing)
-    monkeypatch.setattr(http_stream, "TIMEOUT", 0.3)
+    monkeypatch.setattr(opening, "TIMEOUT", 0.3)
     assert same(epoch_of(f"{server.url}/codes"), expected)
     assert next(server.faults[SHARD], None) is None
     resumed = [wanted for path, wanted, _ in server.asked if SHARD in path and wanted]
@@ -170,30 +169,6 @@ def test_a_connection_that_always_drops_loses_the_rest_of_the_shard(
     assert [entry["name"] for entry in skips.entries] == ["images-000000.tar"]
     assert f"ends after {good} samples" in skips.entries[0]["reason"]
     assert " bytes before the end, 4 times)" in skips.entries[0]["reason"]
-
-
-@pytest.mark.parametrize("ranges", [True, False])
-def test_a_file_that_changes_while_it_is_read_is_not_mixed(
-    code_shards, server, tmp_path, ranges
-) -> None:
-    expected, _ = read_all(str(code_shards))
-    server.ranges = ranges
-    path = code_shards / SHARD
-    changed = bytearray(path.read_bytes())
-    with tarfile.open(path) as archive:
-        for member in archive:
-            changed[member.offset_data + member.size - 1] ^= member.name.endswith(".npy")
-
-    def change() -> Iterator[Any]:
-        yield ("cut", 5000)
-        path.write_bytes(changed)
-        yield None
-
-    server.faults[SHARD] = change()
-    samples, skips = read_all(f"{server.url}/codes")
-    assert samples == [sample for sample in expected if sample in samples]
-    assert skips.count == 40 - len(samples) > 5
-    assert "changed on the server" in skips.entries[0]["reason"]
 
 
 def test_a_missing_shard_is_skipped_counted_and_asked_for_once(code_shards, server) -> None:

@@ -8,7 +8,7 @@ from lit_mbldm.data.sources.raw_image import ImageSource, RawImage
 from lit_mbldm.errors import InputError
 
 
-def split(images: ImageSource, fraction: float) -> tuple["Part", "Part"]:
+def split(images: ImageSource, fraction: float) -> tuple[ImageSource, ImageSource]:
     """A training part, and a validation part of about `fraction` of the images, at least one.
 
     The sha256 of an image's name decides, so it stays in its part when others come or go.
@@ -24,28 +24,18 @@ def split(images: ImageSource, fraction: float) -> tuple["Part", "Part"]:
             f"All {count} images of {images.name} would be in the validation part. Choose a smaller"
             " fraction, or give more images."
         )
-    return Part(images, limit, False, len(shares) - count), Part(images, limit, True, count)
+    train = _part(images, limit, False, len(shares) - count)
+    return train, _part(images, limit, True, count)
 
 
-class Part:
-    """The images of a source whose names' hashes are up to `limit`, or above it."""
+def _part(images: ImageSource, limit: float, up_to: bool, count: int) -> ImageSource:
+    """The images whose names' shares are up to `limit`, or above it."""
 
-    def __init__(self, images: ImageSource, limit: float, up_to: bool, count: int) -> None:
-        self.name = images.name
-        self.ignored = images.ignored
-        self.fingerprint = f"{images.fingerprint} {'up to' if up_to else 'above'} {limit}"
-        self._images = images
-        self._limit = limit
-        self._up_to = up_to
-        self._count = count
+    def start() -> Iterator[RawImage]:
+        return (image for image in images if (_share(image.name) <= limit) == up_to)
 
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[RawImage]:
-        for image in self._images:
-            if (_share(image.name) <= self._limit) == self._up_to:
-                yield image
+    fingerprint = f"{images.fingerprint} {'up to' if up_to else 'above'} {limit}"
+    return ImageSource(images.name, count, fingerprint, start, images.ignored)
 
 
 def _share(name: str) -> float:

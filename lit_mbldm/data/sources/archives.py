@@ -4,7 +4,7 @@ import os
 import stat
 import tarfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,13 +12,14 @@ from lit_mbldm.data.prepare.shard_folder import UNFINISHED
 from lit_mbldm.data.shards.patterns import Manifests, find_shards
 from lit_mbldm.data.shards.tar import Member, read_member, tar_members
 from lit_mbldm.data.sources.images import IMAGE_SUFFIXES, ImageError
-from lit_mbldm.data.sources.lsun import DATA_FILE, LmdbSource, ZippedLmdbSource
+from lit_mbldm.data.sources.lsun import DATA_FILE, open_lmdb, open_zipped_lmdb
 from lit_mbldm.data.sources.raw_image import (
     ImageSource,
-    ListedImages,
+    RawImage,
     check_bytes,
     describe_ignored,
     is_image,
+    listed,
 )
 from lit_mbldm.errors import InputError
 
@@ -38,21 +39,25 @@ def open_source(
         InputError: a missing path, a file of another kind or damaged, no image in it, shards that
             are still being written, or images beside tars in one folder.
     """
+    paths = [Path(path) for path in ([source] if isinstance(source, str | Path) else source)]
+    for path in paths:
+        if not path.exists():
+            raise InputError(
+                f"No such file or folder: {path}. Expected a folder or archive of images."
+            )
+    name = ", ".join(map(str, paths))
     if not isinstance(source, str | Path):
-        archives = [_existing(path) for path in source]
-        found: ImageSource = _tar_images(archives, ", ".join(map(str, archives)))
+        found = _tar_images(paths, name)
+    elif path.is_dir():
+        found = _open_folder(path)
+    elif path.suffix.lower() == ".tar":
+        found = _tar_images(paths, name)
+    elif path.name == DATA_FILE:
+        found = open_lmdb(path)
+    elif path.suffix.lower() == ".zip":
+        found = _open_zip(path, scratch)
     else:
-        path = _existing(source)
-        if path.is_dir():
-            found = _open_folder(path)
-        elif path.name == DATA_FILE:
-            found = LmdbSource(path)
-        elif path.suffix.lower() == ".tar":
-            found = _tar_images([path], str(path))
-        elif path.suffix.lower() == ".zip":
-            found = _open_zip(path, scratch)
-        else:
-            raise InputError(f"Expected a folder, a .tar or a .zip of images, got the file {path}.")
+        raise InputError(f"Expected a folder, a .tar or a .zip of images, got the file {path}.")
     if len(found) == 0:
         raise InputError(
             f"Expected images ({' '.join(sorted(IMAGE_SUFFIXES))}) in {found.name}, found none."
@@ -61,16 +66,9 @@ def open_source(
     return found
 
 
-def _existing(source: str | Path) -> Path:
-    path = Path(source)
-    if not path.exists():
-        raise InputError(f"No such file or folder: {path}. Expected a folder or archive of images.")
-    return path
-
-
 def _open_folder(folder: Path) -> ImageSource:
     if (folder / DATA_FILE).is_file():
-        return LmdbSource(folder / DATA_FILE)
+        return open_lmdb(folder / DATA_FILE)
     images, tars = _folder_images(folder), sorted(folder.glob("*.tar"))
     if tars and len(images):
         raise InputError(
@@ -83,32 +81,32 @@ def _open_folder(folder: Path) -> ImageSource:
     return _tar_images([Path(path) for path in find_shards(folder)], str(folder))
 
 
-def _folder_images(folder: Path) -> ListedImages[str]:
-    """The images below a folder, sorted by relative path."""
-    files = _files(folder)
-    names = [name for name in files if is_image(name)]
-    return ListedImages(
-        str(folder),
-        [(name, name) for name in names],
-        partial(_read_file, folder),
-        (name for name in files if not is_image(name)),
-        (_facts(name, folder / name) for name in names),
-    )
+def _folder_images(folder: Path) -> ImageSource:
+    """The images below a folder, sorted by relative path.
 
-
-def _files(folder: Path) -> list[str]:
-    """Relative paths, sorted. Links to folders are followed, but no folder is read twice."""
-    found: list[str] = []
+    Links to folders are followed, but no folder is read twice.
+    """
+    files: list[str] = []
     read: set[str] = set()
-    for place, folders, files in os.walk(folder, onerror=_fail, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=_fail, followlinks=True):
         folders.sort()
         if (real := os.path.realpath(place)) in read:
             folders.clear()
             continue
         read.add(real)
         below = os.path.relpath(place, folder)
-        found += [os.path.normpath(os.path.join(below, name)) for name in files]
-    return sorted(found)
+        files += [os.path.normpath(os.path.join(below, name)) for name in names]
+    images = [name for name in sorted(files) if is_image(name)]
+    return listed(
+        str(folder),
+        [RawImage(name, partial(_read_file, folder, name)) for name in images],
+        (name for name in files if not is_image(name)),
+        (_facts(name, folder / name) for name in images),
+    )
+
+
+def _fail(error: OSError) -> None:
+    raise error
 
 
 def _read_file(folder: Path, name: str) -> bytes:
@@ -128,48 +126,40 @@ def _facts(name: str, path: Path) -> str:
     return f"{name!r} {status.st_size} {status.st_mtime_ns}"
 
 
-def _tar_images(archives: list[Path], name: str) -> ListedImages[tuple[Path, Member] | ImageError]:
+def _tar_images(archives: list[Path], name: str) -> ImageSource:
     """The images in uncompressed tars, in their order.
 
     What an archive that ends early lacks counts as images that cannot be read: as many as the
     manifest beside it tells, else one.
     """
     manifests = Manifests()
-    images: list[tuple[str, tuple[Path, Member] | ImageError]] = []
+    images: list[RawImage] = []
     others: list[str] = []
     for path in archives:
         told = manifests.of_shard(str(path))
-        count = told[1].count if told and told[0].kind == "images" else 0
-        for member in _members(path, count):
-            if isinstance(member, ImageError):
-                images.append((path.name, member))
-            elif is_image(member.name):
-                images.append((f"{path.name}/{member.name}", (path, member)))
-            else:
-                others.append(member.name)
+        lost = told[1].count if told and told[0].kind == "images" else 0
+        reason = "fewer images than its manifest tells"
+        try:
+            with path.open("rb") as stream:
+                for member in tar_members(stream):
+                    if is_image(member.name):
+                        lost -= 1
+                        read = partial(_read_member, path, member)
+                        images.append(RawImage(f"{path.name}/{member.name}", read))
+                    else:
+                        others.append(member.name)
+        except (tarfile.TarError, OSError) as error:
+            lost, reason = max(lost, 1), str(error)
+        images += [RawImage(path.name, partial(_lost, reason))] * lost
     facts = [*(_facts(path.name, path) for path in archives), str(len(images))]
-    return ListedImages(name, images, _read_member, others, facts)
+    return listed(name, images, others, facts)
 
 
-def _members(path: Path, count: int) -> Iterator[Member | ImageError]:
-    """The files of a tar, and at last an error for each of `count` images not among them."""
-    error: ImageError | None = None
-    try:
-        with path.open("rb") as stream:
-            for member in tar_members(stream):
-                count -= is_image(member.name)
-                yield member
-    except (tarfile.TarError, OSError) as damage:
-        error = ImageError(str(damage))
-        count = max(count, 1)
-    for _ in range(count):
-        yield error or ImageError("fewer images than its manifest tells")
+def _lost(reason: str) -> bytes:
+    raise ImageError(reason)
 
 
-def _read_member(place: tuple[Path, Member] | ImageError) -> bytes:
-    if isinstance(place, ImageError):
-        raise place
-    path, member = place
+def _read_member(path: Path, member: Member) -> bytes:
     with path.open("rb") as stream:
         stream.seek(member.offset)
         try:
@@ -189,12 +179,11 @@ def _open_zip(archive: Path, scratch: Path | None) -> ImageSource:
         names = ", ".join(info.filename for info in databases)
         raise InputError(f"{archive} holds several LMDBs, {names}. Unpack it and name one folder.")
     if databases:
-        return ZippedLmdbSource(archive, databases[0], scratch)
+        return open_zipped_lmdb(archive, databases[0], scratch)
     images = [info for info in files if is_image(info.filename)]
-    return ListedImages(
+    return listed(
         str(archive),
-        [(info.filename, info) for info in images],
-        partial(_read_zipped, zipped),
+        [RawImage(info.filename, partial(_read_zipped, zipped, info)) for info in images],
         (info.filename for info in files if not is_image(info.filename)),
         (f"{info.filename!r} {info.file_size} {info.CRC}" for info in images),
     )
@@ -206,7 +195,3 @@ def _read_zipped(zipped: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         return zipped.read(member)
     except Exception as error:  # encrypted, an unknown compression, a wrong checksum
         raise ImageError(f"unreadable in the zip ({error})") from error
-
-
-def _fail(error: OSError) -> None:
-    raise error

@@ -50,7 +50,9 @@ def load_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
                     f"{image.width}×{image.height} pixels, more than the {max_pixels} allowed"
                 )
             image.load()
-            return _to_rgb(_upright(image))
+            with contextlib.suppress(Exception):  # unreadable EXIF is as good as none
+                ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -105,26 +107,15 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply EXIF orientation in place; unreadable EXIF is as good as none."""
-    with contextlib.suppress(Exception):
-        ImageOps.exif_transpose(image, in_place=True)
-    return image
-
-
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ImageError("floating-point pixels have no fixed range; save it with 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        image = _to_8_bits(image)
+        pixels = np.asarray(image).astype(np.int64)
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise ImageError("32-bit pixels outside [0, 65535]; save it with 8 or 16 bits")
+        image = Image.fromarray(((pixels * 255 + 32767) // 65535).astype(np.uint8))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return image.convert("RGB")
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    pixels = np.asarray(image).astype(np.int64)
-    if pixels.min() < 0 or pixels.max() > 65535:
-        raise ImageError("32-bit pixels outside [0, 65535]; save it with 8 or 16 bits")
-    return Image.fromarray(((pixels * 255 + 32767) // 65535).astype(np.uint8))

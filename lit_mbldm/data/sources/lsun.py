@@ -4,21 +4,20 @@ import hashlib
 import shutil
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, NamedTuple
+from typing import IO
 from weakref import WeakValueDictionary
 
 import lmdb
 from tqdm import tqdm
 
-from lit_mbldm.data.sources.raw_image import RawImage, check_bytes
+from lit_mbldm.data.sources.raw_image import ImageSource, RawImage, check_bytes
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.atomic import check_room, full_disk_explained, replacing
+from lit_mbldm.storage.atomic import check_room, replacing
 
 DATA_FILE = "data.mdb"
 HEAD_BYTES = 1 << 17
@@ -29,15 +28,7 @@ PER_MAPPING = 1000  # images, after which the file is mapped anew: its pages cou
 _opened: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
 
 
-class Head(NamedTuple):
-    """What an LMDB says of itself: entries, bytes it needs, number of its last transaction."""
-
-    entries: int
-    size: int
-    transaction: int
-
-
-class LmdbSource:
+def open_lmdb(data: Path) -> ImageSource:
     """The values of an LMDB in the order of their keys, which are the names.
 
     A truncated LMDB is refused, and so is one that LMDB finds damaged. Other damage can end the
@@ -49,44 +40,14 @@ class LmdbSource:
     Raises:
         InputError: not an LMDB that can be read, or a truncated one; on iteration, a damaged one.
     """
-
-    def __init__(self, data: Path) -> None:
-        self.name = str(data.parent)
-        self.ignored = Counter[str]()
-        self._data = data
-        stat = data.stat()
-        self._head = _read_head(data, str(data), stat.st_size)
-        facts = f"{tuple(self._head)} {stat.st_size} {stat.st_mtime_ns}"
-        self.fingerprint = hashlib.sha256(facts.encode()).hexdigest()
-
-    def __len__(self) -> int:
-        return self._head.entries
-
-    def __iter__(self) -> Iterator[RawImage]:
-        start: bytes | None = b""
-        try:
-            while start is not None:
-                start = yield from self._mapped(start)
-        except lmdb.Error as error:
-            raise InputError(
-                f"The LMDB {self._data} is damaged ({error}). Download or copy it again; what is"
-                " finished stays."
-            ) from error
-
-    def _mapped(self, start: bytes) -> Generator[RawImage, None, bytes | None]:
-        """Map the file, give images from the key `start` on, and return the key that follows."""
-        with _open(self._data).begin(buffers=True) as transaction:
-            cursor = transaction.cursor()
-            cursor.set_range(start)
-            for count, (key, value) in enumerate(cursor):
-                if count == PER_MAPPING:
-                    return bytes(key)
-                name = bytes(key).decode(errors="backslashreplace")
-                yield RawImage(name, partial(_copy, value))
-        return None
+    stat = data.stat()
+    head = _read_head(data, str(data), stat.st_size)
+    facts = f"{head} {stat.st_size} {stat.st_mtime_ns}"
+    fingerprint = hashlib.sha256(facts.encode()).hexdigest()
+    return ImageSource(str(data.parent), head[0], fingerprint, partial(_values, data))
 
 
-class ZippedLmdbSource:
+def open_zipped_lmdb(archive: Path, member: zipfile.ZipInfo, scratch: Path | None) -> ImageSource:
     """The values of the LMDB that a zip holds; it is unpacked when the first is asked for.
 
     Args:
@@ -97,55 +58,72 @@ class ZippedLmdbSource:
     Raises:
         InputError: not an LMDB that can be read, or a damaged zip.
     """
+    with TemporaryDirectory() as folder, _reading(archive, member) as stream:
+        first_pages = Path(folder) / DATA_FILE
+        first_pages.write_bytes(stream.read(HEAD_BYTES))
+        head = _read_head(first_pages, f"{member.filename} in {archive}", member.file_size)
+    fingerprint = hashlib.sha256(f"{member.file_size} {member.CRC}".encode()).hexdigest()
+    start = partial(_zipped_values, archive, member, scratch)
+    return ImageSource(str(archive), head[0], fingerprint, start)
 
-    def __init__(self, archive: Path, member: zipfile.ZipInfo, scratch: Path | None) -> None:
-        self.name = str(archive)
-        self.ignored = Counter[str]()
-        self._archive = archive
-        self._member = member
-        self._scratch = scratch
-        with TemporaryDirectory() as folder, self._member_stream() as stream:
-            first_pages = Path(folder) / DATA_FILE
-            first_pages.write_bytes(stream.read(HEAD_BYTES))
-            name = f"{member.filename} in {archive}"
-            self._head = _read_head(first_pages, name, member.file_size)
-        self.fingerprint = hashlib.sha256(f"{member.file_size} {member.CRC}".encode()).hexdigest()
 
-    def __len__(self) -> int:
-        return self._head.entries
+def _values(data: Path) -> Iterator[RawImage]:
+    start: bytes | None = b""
+    try:
+        while start is not None:
+            start = yield from _mapped(data, start)
+    except lmdb.Error as error:
+        raise InputError(
+            f"The LMDB {data} is damaged ({error}). Download or copy it again; what is finished"
+            " stays."
+        ) from error
 
-    def __iter__(self) -> Iterator[RawImage]:
-        with ExitStack() as stack:
-            scratch = self._scratch or Path(stack.enter_context(TemporaryDirectory()))
-            yield from LmdbSource(self._unpacked(scratch))
 
-    def _unpacked(self, scratch: Path) -> Path:
-        data, size = scratch / DATA_FILE, self._member.file_size
-        if data.exists() and data.stat().st_size == size:
-            return data
-        for left_over in scratch.glob(f".{DATA_FILE}.*.tmp"):
-            left_over.unlink()
-        check_room(scratch, size, f"Unpacking {self._archive}")
-        with (
-            full_disk_explained(data),
-            replacing(data) as temporary,
-            temporary.open("wb") as out,
-            self._member_stream() as stream,
-            tqdm.wrapattr(out, "write", total=size, desc="unpack") as counted,
-        ):
-            shutil.copyfileobj(stream, counted, COPY_BYTES)
-        return data
+def _mapped(data: Path, start: bytes) -> Generator[RawImage, None, bytes | None]:
+    """Map the file, give images from the key `start` on, and return the key that follows."""
+    with _open(data).begin(buffers=True) as transaction:
+        cursor = transaction.cursor()
+        cursor.set_range(start)
+        for count, (key, value) in enumerate(cursor):
+            if count == PER_MAPPING:
+                return bytes(key)
+            yield RawImage(bytes(key).decode(errors="backslashreplace"), partial(_copy, value))
+    return None
 
-    @contextmanager
-    def _member_stream(self) -> Iterator[IO[bytes]]:
-        try:
-            with zipfile.ZipFile(self._archive) as zipped, zipped.open(self._member) as stream:
-                yield stream
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-            raise InputError(
-                f"{self._member.filename} in {self._archive} cannot be unpacked ({error})."
-                " Download or copy the zip again."
-            ) from error
+
+def _zipped_values(
+    archive: Path, member: zipfile.ZipInfo, scratch: Path | None
+) -> Iterator[RawImage]:
+    with TemporaryDirectory() as temporary:
+        data = (scratch or Path(temporary)) / DATA_FILE
+        if not data.exists() or data.stat().st_size != member.file_size:
+            _unpack(archive, member, data)
+        yield from _values(data)
+
+
+def _unpack(archive: Path, member: zipfile.ZipInfo, data: Path) -> None:
+    for left_over in data.parent.glob(f".{DATA_FILE}.*.tmp"):
+        left_over.unlink()
+    check_room(data.parent, member.file_size, f"Unpacking {archive}")
+    with (
+        replacing(data) as temporary,
+        temporary.open("wb") as out,
+        _reading(archive, member) as stream,
+        tqdm.wrapattr(out, "write", total=member.file_size, desc="unpack") as counted,
+    ):
+        shutil.copyfileobj(stream, counted, COPY_BYTES)
+
+
+@contextmanager
+def _reading(archive: Path, member: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
+    try:
+        with zipfile.ZipFile(archive) as zipped, zipped.open(member) as stream:
+            yield stream
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise InputError(
+            f"{member.filename} in {archive} cannot be unpacked ({error}). Download or copy the zip"
+            " again."
+        ) from error
 
 
 def _open(data: Path) -> lmdb.Environment:
@@ -158,8 +136,12 @@ def _open(data: Path) -> lmdb.Environment:
     return environment
 
 
-def _read_head(data: Path, name: str, size: int) -> Head:
-    """Read what the first pages of `data` say of an LMDB that should have `size` bytes."""
+def _read_head(data: Path, name: str, size: int) -> tuple[int, int, int]:
+    """Entries, bytes and last transaction that `data`, an LMDB or its beginning, tells of.
+
+    Raises:
+        InputError: it cannot be opened, or needs more than the `size` bytes there are.
+    """
     try:
         environment = _open(data)
         info, stat = environment.info(), environment.stat()
@@ -168,13 +150,13 @@ def _read_head(data: Path, name: str, size: int) -> Head:
             f"Expected an LMDB in {name} of {size:,} bytes, which cannot be opened ({error})."
             " Download or copy it again."
         ) from error
-    head = Head(stat["entries"], (info["last_pgno"] + 1) * stat["psize"], info["last_txnid"])
-    if size < head.size:
+    needed = (info["last_pgno"] + 1) * stat["psize"]
+    if size < needed:
         raise InputError(
-            f"The LMDB {name} is truncated: {size:,} of {head.size:,} bytes. Download or copy it"
+            f"The LMDB {name} is truncated: {size:,} of {needed:,} bytes. Download or copy it"
             " again."
         )
-    return head
+    return stat["entries"], needed, info["last_txnid"]
 
 
 def _copy(value: memoryview) -> bytes:

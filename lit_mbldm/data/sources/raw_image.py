@@ -3,17 +3,16 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 from lit_mbldm.data.sources.images import HEIF_SUFFIXES, IMAGE_SUFFIXES, ImageError
 from lit_mbldm.errors import InputError
 
 MAX_BYTES = 1 << 29
 SHOWN_ENDINGS = 8
-
-T = TypeVar("T")
 
 
 class RawImage(NamedTuple):
@@ -27,70 +26,56 @@ class RawImage(NamedTuple):
     read: Callable[[], bytes]
 
 
-class ImageSource(Protocol):
+@dataclass(frozen=True)
+class ImageSource:
     """A collection of raw images in a fixed order.
 
     Attributes:
         name: where they come from, for the manifest.
-        ignored: number of files of each ending that are passed over, because they are no images.
+        count: number of images.
         fingerprint: sha256 that changes where the images or their order do.
+        start: gives the images from the first on, the same each time; those whose `read` is not
+            called cost little.
+        ignored: number of files of each ending that are passed over, because they are no images.
     """
 
     name: str
-    ignored: Counter[str]
+    count: int
     fingerprint: str
+    start: Callable[[], Iterator[RawImage]]
+    ignored: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
-        """Number of images."""
+        return self.count
 
     def __iter__(self) -> Iterator[RawImage]:
-        """The images, the same order each time; those whose `read` is not called cost little."""
+        return self.start()
 
 
-class ListedImages(Generic[T]):
-    """The images that were listed when they were opened; what is added later is not seen.
+def listed(
+    name: str, images: list[RawImage], others: Iterable[str], facts: Iterable[str]
+) -> ImageSource:
+    """A source of images that are listed already; what is added later is not seen.
 
     Args:
         name: where they come from.
-        images: name of each, and what `read` finds it by.
-        read: reads an image; raises ImageError or OSError.
+        images: in order.
         others: names of the files that are passed over.
         facts: lines that change where the images do.
     """
-
-    def __init__(
-        self,
-        name: str,
-        images: list[tuple[str, T]],
-        read: Callable[[T], bytes],
-        others: Iterable[str],
-        facts: Iterable[str],
-    ) -> None:
-        self.name = name
-        self.ignored = Counter(map(ending, others))
-        digest = hashlib.sha256()
-        for fact in facts:
-            digest.update(f"{fact}\n".encode())
-        self.fingerprint = digest.hexdigest()
-        self._images = images
-        self._read = read
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __iter__(self) -> Iterator[RawImage]:
-        for name, place in self._images:
-            yield RawImage(name, partial(self._read, place))
+    digest = hashlib.sha256()
+    for fact in facts:
+        digest.update(f"{fact}\n".encode())
+    ignored = Counter(map(_ending, others))
+    return ImageSource(name, len(images), digest.hexdigest(), partial(iter, images), ignored)
 
 
 def is_image(name: str) -> bool:
     """Whether a file or member of this name is taken for an image, by its suffix."""
-    path = Path(name)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    return _ending(name) in IMAGE_SUFFIXES
 
 
-def ending(name: str) -> str:
-    """A file's ending as it is counted."""
+def _ending(name: str) -> str:
     path = Path(name)
     return "hidden" if path.name.startswith(".") else path.suffix.lower() or "without ending"
 
@@ -100,8 +85,7 @@ def describe_ignored(ignored: Counter[str]) -> str:
     if not ignored:
         return ""
     kinds = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common(SHOWN_ENDINGS))
-    others = len(ignored) - SHOWN_ENDINGS
-    more = f" and {others} other endings" if others > 0 else ""
+    more = " and others" if len(ignored) > SHOWN_ENDINGS else ""
     heif = " `pip install pillow-heif` reads HEIF." if ignored.keys() & HEIF_SUFFIXES else ""
     return f"Ignored files: {kinds}{more}.{heif}"
 
