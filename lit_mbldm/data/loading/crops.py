@@ -11,10 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lit_mbldm.data.loading.encoding import EncodingDataModule
-from lit_mbldm.data.loading.indexed import IndexedStream
-from lit_mbldm.data.loading.loader import EpochLoader
-from lit_mbldm.data.loading.reference import ReferenceSet
+from lit_mbldm.data.loading.datamodule import EncodingDataModule
+from lit_mbldm.data.loading.loader import EpochLoader, IndexedStream, ReferenceSet
 from lit_mbldm.data.sources.images import resize_square, to_array
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.errors import InputError
@@ -86,56 +84,38 @@ class CropDataModule(EncodingDataModule):
 
     def train_dataloader(self) -> EpochLoader:
         """Full batches of random crops, others each epoch."""
-        numbers = range(self.crops_per_epoch)
-        stream = CropStream(self._cropper(), numbers, self.batch_size, self.rank, self.world_size)
+        stream = CropStream(self._cropper(), self.crops_per_epoch, self.batch_size, *self.share)
         return EpochLoader(stream, self.current_epoch, self.num_workers, move=self.move_to_batch)
 
     def val_dataloader(self) -> EpochLoader:
         """64 crops, the same in every epoch and process."""
-        numbers = range(VALIDATION_CROPS)
-        stream = CropStream(self._cropper(), numbers, self.batch_size, full=False)
+        stream = CropStream(self._cropper(), VALIDATION_CROPS, self.batch_size, full=False)
         return EpochLoader(stream, lambda: -1)
 
     def reference(self, max_images: int | None = None) -> ReferenceSet:
         """The crops of the first epoch for scores, without flips, at most so many of them."""
         self.setup()
         count = min(self.crops_per_epoch, max_images or self.crops_per_epoch)
-        start = count * self.rank // self.world_size
-        stop = count * (self.rank + 1) // self.world_size
         cropper = replace(self._cropper(), horizontal_flip=False)
-        stream = CropStream(cropper, range(start, stop), self.batch_size, full=False)
-        settings = [self.crop_size, self.zoom_out, self.stride, self.seed, count]
-        photos = [hashlib.sha256(photo.tobytes()).hexdigest() for photo in self._photos]
-        return ReferenceSet(
-            "images",
-            {"crops": settings, "photos": photos, "sizes": [photo.size for photo in self._photos]},
-            count,
-            start,
-            EpochLoader(stream, lambda: 0, self.num_workers),
-        )
+        stream = CropStream(cropper, count, self.batch_size, *self.share, full=False)
+        fingerprint = {
+            "crops": [self.crop_size, self.zoom_out, self.stride, self.seed, count],
+            "photos": [hashlib.sha256(photo.tobytes()).hexdigest() for photo in self._photos],
+            "sizes": [photo.size for photo in self._photos],
+        }
+        batches = EpochLoader(stream, lambda: 0, self.num_workers)
+        return ReferenceSet("images", fingerprint, count, stream.start, batches)
 
     def _cropper(self) -> "Cropper":
-        return Cropper(
-            self._photos,
-            self.crop_size,
-            self.zoom_out,
-            self.stride,
-            self.horizontal_flip,
-            self.seed,
-        )
+        look = self.crop_size, self.zoom_out, self.stride, self.horizontal_flip
+        return Cropper(self._photos, *look, self.seed)
 
 
 @dataclass(frozen=True)
 class Cropper:
     """Crop number `index` of an epoch: (3, C, C) uint8, decided by (seed, epoch, index).
 
-    Attributes:
-        photos: RGB, none smaller than a crop.
-        crop_size: side C in pixels.
-        zoom_out: side of what a crop covers, in crop sizes.
-        stride: of the corners a crop may have, in pixels.
-        horizontal_flip: mirror half of the crops.
-        seed: of all crops.
+    The fields are CropDataModule's; the photographs are RGB, none smaller than a crop.
     """
 
     photos: list[Image.Image]
@@ -158,27 +138,25 @@ class Cropper:
 
 
 class CropStream(IndexedStream):
-    """Batches of an epoch's crops of these numbers, in their order."""
+    """Batches of an epoch's crops `{"images": uint8 (B, 3, C, C), "index": int64 (B,)}`."""
 
     def __init__(
         self,
         cropper: Cropper,
-        numbers: range,
+        count: int,
         batch_size: int,
         rank: int = 0,
         world_size: int = 1,
         full: bool = True,
     ) -> None:
-        name, count = "crops_per_epoch", len(numbers)
-        super().__init__(name, count, batch_size, rank, world_size, cropper.seed, full=full)
+        share = batch_size, rank, world_size
+        super().__init__("crops_per_epoch", count, *share, seed=cropper.seed, full=full)
         self.cropper = cropper
-        self.numbers = numbers
 
     def batch(self, places: range) -> dict[str, Tensor]:
-        """Crops `{"images": uint8 (B, 3, C, C), "index": int64 (B,)}`."""
-        numbers = self.numbers[places.start : places.stop]
-        crops = torch.stack([self.cropper(self.epoch, number) for number in numbers])
-        return {"images": crops, "index": torch.tensor(numbers)}
+        """The crops of these numbers."""
+        crops = torch.stack([self.cropper(self.epoch, number) for number in places])
+        return {"images": crops, "index": torch.tensor(places)}
 
 
 def _load_photos(folder: Path, side: float) -> list[Image.Image]:

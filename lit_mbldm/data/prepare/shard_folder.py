@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from lit_mbldm.data.shards.manifest import MANIFEST, Manifest, ShardEntry, read_json
-from lit_mbldm.data.shards.tar import write_tar
+from lit_mbldm.data.shards.manifest import MANIFEST, Manifest
+from lit_mbldm.data.shards.tar import ShardEntry, read_json, write_tar
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import full_disk_explained, replacing
 

@@ -1,15 +1,13 @@
 """manifest.json: what a folder of shards holds, with the sha256 of each shard."""
 
-import hashlib
-import io
 import json
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
 from types import UnionType
-from typing import Any, BinaryIO, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from lit_mbldm.data.shards.tar import CodecTag, ShardEntry, file_sha256, make_tag, read_json
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import replacing
 from lit_mbldm.storage.opening import open_binary
@@ -17,27 +15,11 @@ from lit_mbldm.storage.urls import in_folder, public
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-MAX_JSON_BYTES = 1 << 26
 MAX_SHARD_BYTES = 1 << 50
 MIN_SAMPLE_BYTES = 512  # a tar's header
 
 Kind = Literal["images", "codes"]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class ShardEntry:
-    """One shard: file name, number of samples, size in bytes, sha256 (hex)."""
-
-    name: str
-    count: int
-    bytes: int
-    sha256: str
-
-    def has_size_in(self, folder: Path) -> bool:
-        """Whether the file is in `folder`, with its size."""
-        path = folder / self.name
-        return path.is_file() and path.stat().st_size == self.bytes
 
 
 @dataclass(frozen=True)
@@ -71,6 +53,16 @@ class Manifest:
     shape: list[int] | None = None
     variants: int | None = None
     recipe: str | None = None
+
+    @cached_property
+    def entries(self) -> dict[str, ShardEntry]:
+        """The shards by file name."""
+        return {shard.name: shard for shard in self.shards}
+
+    @property
+    def tag(self) -> CodecTag | None:
+        """The codec's tag of the shards, None for images."""
+        return make_tag(self.fingerprint, self.shape) if self.kind == "codes" else None
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into the folder, whole or not at all."""
@@ -113,23 +105,6 @@ class Manifest:
             raise _unreadable(in_folder(str(folder), MANIFEST), FileNotFoundError("none there"))
         return manifest
 
-    @cached_property
-    def entries(self) -> dict[str, ShardEntry]:
-        """The shards by file name."""
-        return {shard.name: shard for shard in self.shards}
-
-    def _check(self) -> None:
-        for shard in self.shards:
-            if Path(shard.name).name != shard.name:
-                raise ValueError("a shard lies outside the folder")
-            least = shard.count * MIN_SAMPLE_BYTES
-            if not 0 < least <= shard.bytes <= MAX_SHARD_BYTES:
-                raise ValueError(f"{shard.name} of {shard.count} samples and {shard.bytes} bytes")
-        if self.count != (total := sum(shard.count for shard in self.shards)):
-            raise ValueError(f"a count of {self.count}, but {total} samples in its shards")
-        if self.shape is not None and not is_shape(self.shape):
-            raise ValueError(f"the shape {self.shape}")
-
     def verify(self, folder: Path) -> None:
         """Check every shard's size and sha256.
 
@@ -147,27 +122,16 @@ class Manifest:
         """
         _refuse(folder, [shard for shard in self.shards if not shard.has_size_in(folder)])
 
-
-def read_json(source: BinaryIO | bytes) -> Any:
-    """What a stream or text of JSON holds; raises ValueError where it is none, deep or endless."""
-    stream = io.BytesIO(source) if isinstance(source, bytes) else source
-    blocks = iter(partial(stream.read, 1 << 20), b"")
-    text = b"".join(islice(blocks, 1 + (MAX_JSON_BYTES >> 20)))
-    if len(text) > MAX_JSON_BYTES:
-        raise ValueError(f"more than {MAX_JSON_BYTES} bytes of JSON")
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("JSON nested too deeply") from error
-
-
-def is_shape(value: object) -> bool:
-    """Whether it is a list [S, h, w] of a sample's codes."""
-    return (
-        isinstance(value, list)
-        and len(value) == 3
-        and all(type(n) is int and 0 < n < 1 << 16 for n in value)
-    )
+    def _check(self) -> None:
+        for shard in self.shards:
+            if Path(shard.name).name != shard.name:
+                raise ValueError("a shard lies outside the folder")
+            least = shard.count * MIN_SAMPLE_BYTES
+            if not 0 < least <= shard.bytes <= MAX_SHARD_BYTES:
+                raise ValueError(f"{shard.name} of {shard.count} samples and {shard.bytes} bytes")
+        if self.count != (total := sum(shard.count for shard in self.shards)):
+            raise ValueError(f"a count of {self.count}, but {total} samples in its shards")
+        _ = self.tag
 
 
 def _typed(kind: type[T], fields: dict[str, Any]) -> T:
@@ -188,12 +152,6 @@ def _is(value: object, hint: Any) -> bool:
     if origin is list:
         return isinstance(value, list) and all(_is(item, args[0]) for item in value)
     return type(value) is (origin or hint) and not (isinstance(value, int) and value < 0)
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 (hex) of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _refuse(folder: Path, shards: list[ShardEntry]) -> None:

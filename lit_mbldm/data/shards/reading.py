@@ -1,6 +1,11 @@
-"""Undecoded samples of shards, in order, of shards that are what their manifest tells."""
+"""Samples of shards, in order, of shards that are what their manifest tells; and their arrays.
+
+A sample has V variants: as it was stored and, last, its mirror image. Nothing pickled is read.
+"""
 
 import hashlib
+import io
+import math
 import os
 import shutil
 import tarfile
@@ -8,30 +13,62 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, groupby, islice
+from operator import itemgetter
 from typing import BinaryIO
 
-from lit_mbldm.data.shards.locate import Shard, describe, samples
-from lit_mbldm.data.shards.manifest import MANIFEST
-from lit_mbldm.data.shards.tar import Member, read_member, read_tag, tar_members
-from lit_mbldm.data.sources.images import ImageError
+import numpy as np
+from numpy.typing import NDArray
+
+from lit_mbldm.data.shards.tar import (
+    CodecTag,
+    Member,
+    ShardEntry,
+    describe,
+    read_member,
+    read_tag,
+    sample_members,
+    tar_members,
+)
+from lit_mbldm.data.sources.images import ImageError, fit_square, load_rgb, to_array
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.opening import open_binary
-from lit_mbldm.storage.urls import is_url, public
+from lit_mbldm.storage.urls import base_name, is_url, public
 
+Array = NDArray[np.uint8]
 OnSkip = Callable[[str, Exception, int], None]
+Variants = Callable[[bytes], list[Array] | Array]  # of a sample's bytes; raises ImageError
+_NPY = b"\x93NUMPY\x01\x00"  # version 1.0, which `np.save` writes
 _known: dict[tuple[int, ...], str] = {}  # sha256 of local files that this process has read
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One undecoded sample.
+class Shard:
+    """One shard.
 
     Attributes:
-        name: `shard/key`.
-        index: its number in the set.
-        data: bytes of its image or codes.
+        url: local path or URL; with the secrets a URL may hold, so not for messages.
+        count: number of samples.
+        tag: the codec's where it holds codes, else None.
+        start: number of its first sample in the set.
+        entry: what the manifest beside it tells of the whole file, if there is one.
     """
+
+    url: str
+    count: int
+    tag: CodecTag | None
+    start: int
+    entry: ShardEntry | None = None
+
+    @property
+    def name(self) -> str:
+        """File name."""
+        return base_name(self.url)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One undecoded sample: its name `shard/key`, its number in the set, its image or codes."""
 
     name: str
     index: int
@@ -113,6 +150,51 @@ def read_span(span: Span, on_skip: OnSkip) -> Iterator[Sample]:
     on_skip(shard.name, lost, span.stop - number)
 
 
+def image_variants(data: bytes, image_size: int | None = None) -> list[Array]:
+    """An image (3, H, W), cropped and resized to a side where one is given, and its mirror image.
+
+    Raises:
+        ImageError: it cannot be read, or is too small.
+    """
+    image = load_rgb(data)
+    pixels = to_array(image if image_size is None else fit_square(image, image_size))
+    return [pixels, pixels[:, :, ::-1]]
+
+
+def code_variants(data: bytes, shape: tuple[int, int, int], codebook_size: int = 256) -> Array:
+    """The codes (V, S, h, w) in an .npy, V = 2 with those of the mirror image.
+
+    Args:
+        data: the .npy.
+        shape: expected (S, h, w).
+        codebook_size: K, which the codes lie below.
+
+    Raises:
+        ImageError: it is not exactly what `np.save` writes of such codes, or a code is K or more.
+    """
+    head, _, codes = data.partition(b"\n")
+    V = len(codes) // math.prod(shape)
+    right = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {(V, *shape)}, }}".encode()
+    length = int.from_bytes(head[8:10], "little")
+    if (
+        V not in (1, 2)
+        or len(codes) != V * math.prod(shape)
+        or (head[:8], length, head[10:].rstrip(b" ")) != (_NPY, len(head) - 9, right)
+    ):
+        raise ImageError(f"no readable .npy of codes, uint8 (1 or 2, *{shape})")
+    array = np.frombuffer(codes, np.uint8).reshape(V, *shape)
+    if codebook_size < 256 and array.max() >= codebook_size:
+        raise ImageError(f"code {array.max()}, but the codec has {codebook_size} codewords")
+    return array
+
+
+def dump_codes(codes: Array) -> bytes:
+    """Write codes (V, S, h, w) uint8 as an .npy."""
+    stream = io.BytesIO()
+    np.save(stream, np.ascontiguousarray(codes), allow_pickle=False)
+    return stream.getvalue()
+
+
 @contextmanager
 def _open(span: Span) -> Iterator[BinaryIO]:
     """Open a shard; raises LostShardError where it differs from its sha256."""
@@ -126,8 +208,8 @@ def _open(span: Span) -> Iterator[BinaryIO]:
                 stream = copy
             if _sha256(stream) != shard.entry.sha256:
                 raise LostShardError(
-                    f"differs from the sha256 in its {MANIFEST}: copy or write it again, or remove"
-                    " the manifest to use it as it is"
+                    "differs from the sha256 in its manifest.json: copy or write it again, or"
+                    " remove the manifest to use it as it is"
                 )
         yield stream
 
@@ -153,4 +235,6 @@ def _samples(shard: Shard, stream: BinaryIO) -> Iterator[tuple[str, Member]]:
             f"Expected {describe(shard.tag)}, in {public(shard.url)}, as its manifest says, but it"
             f" holds {describe(tag)}. Encode the images again with `lit-mbldm encode`."
         )
-    return samples(chain([first] if first else [], members), tag is not None)
+    found = sample_members(chain([first] if first else [], members), tag is not None)
+    for _, group in groupby(found, itemgetter(0)):
+        yield next(group)

@@ -1,24 +1,27 @@
-"""Uncompressed tars: the one parser of all readers, the writer, and the codec's tag of code shards.
+"""One shard: an uncompressed tar, its samples, and the codec's tag of code shards.
 
-Reading is strict: what is damaged is an error, never an early end.
+One parser serves all readers. It is strict: what is damaged is an error, never an early end.
 """
 
+import hashlib
 import io
+import json
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from lit_mbldm.data.shards.manifest import ShardEntry, file_sha256, is_shape, read_json
-from lit_mbldm.data.sources.raw_image import check_bytes
+from lit_mbldm.data.sources.images import IMAGE_SUFFIXES, ImageError
+from lit_mbldm.data.sources.raw_image import MAX_BYTES
 from lit_mbldm.storage.atomic import replacing
 
 CODEC_MEMBER = "__codec__"
 BLOCK = tarfile.BLOCKSIZE
 MAX_SKIPPED_BYTES = 1 << 40  # of a file that is passed over
 MAX_HEADER_BYTES = 1 << 20  # of an extended header
+MAX_JSON_BYTES = 1 << 26
 PAX_HEADERS = {tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE}
 EXTENSIONS = {*PAX_HEADERS, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 FILES = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE}
@@ -44,6 +47,21 @@ class CodecTag:
     shape: tuple[int, int, int]
 
 
+@dataclass(frozen=True)
+class ShardEntry:
+    """One shard: file name, number of samples, size in bytes, sha256 (hex)."""
+
+    name: str
+    count: int
+    bytes: int
+    sha256: str
+
+    def has_size_in(self, folder: Path) -> bool:
+        """Whether the file is in `folder`, with its size."""
+        path = folder / self.name
+        return path.is_file() and path.stat().st_size == self.bytes
+
+
 def tar_members(stream: BinaryIO) -> Iterator[Member]:
     """The regular files of an uncompressed tar; links, folders and devices are passed over.
 
@@ -58,7 +76,11 @@ def tar_members(stream: BinaryIO) -> Iterator[Member]:
         OSError: the stream cannot be read.
     """
     told: dict[str, str] = {}  # of the next member, by extended headers
-    while (header := _header(stream, start := stream.tell())) is not None:
+    while any(block := _read(stream, BLOCK, start := stream.tell())):  # zeros end the tar
+        try:
+            header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            raise _damaged(start, str(error)) from error
         if header.type in EXTENSIONS:
             size = _checked(header.size, MAX_HEADER_BYTES, start)
             told |= _extension(header.type, _read(stream, size, start + BLOCK), start)
@@ -77,6 +99,19 @@ def tar_members(stream: BinaryIO) -> Iterator[Member]:
             raise _damaged(start, "it ends here, but more follows")
 
 
+def sample_members(members: Iterable[Member], of_codes: bool) -> Iterator[tuple[str, Member]]:
+    """The images or, of codes, the .npy files, with the keys of their samples.
+
+    By WebDataset's rule the key is the name up to the first dot of its last part; of members that
+    follow each other with one key the first is the sample.
+    """
+    suffixes = {".npy"} if of_codes else IMAGE_SUFFIXES
+    for member in members:
+        folder, slash, name = member.name.rpartition("/")
+        if Path(name).suffix.lower() in suffixes and not name.startswith((".", "__")):
+            yield folder + slash + name.partition(".")[0], member
+
+
 def read_member(stream: BinaryIO, member: Member) -> bytes:
     """The contents of the member that the stream stands at.
 
@@ -85,7 +120,8 @@ def read_member(stream: BinaryIO, member: Member) -> bytes:
         tarfile.ReadError: the tar ends before it does.
         OSError: the stream cannot be read.
     """
-    check_bytes(member.size)
+    if member.size > MAX_BYTES:
+        raise ImageError(f"{member.size} bytes, more than the {MAX_BYTES} allowed")
     return _read(stream, member.size, member.offset)
 
 
@@ -108,13 +144,23 @@ def read_tag(stream: BinaryIO, first: Member | None) -> CodecTag | None:
         return None
     try:
         fields = read_json(_read(stream, _checked(first.size, MAX_HEADER_BYTES, 0), first.offset))
-        fingerprint, shape = fields["fingerprint"], fields["shape"]
+        return make_tag(fields["fingerprint"], fields["shape"])
     except (KeyError, TypeError, ValueError) as error:
         raise tarfile.ReadError(f"an unreadable {CODEC_MEMBER}: {error!r}") from error
-    if not (isinstance(fingerprint, str) and is_shape(shape)):
-        raise tarfile.ReadError(f"an unreadable {CODEC_MEMBER}: no fingerprint and (S, h, w)")
-    S, h, w = shape
-    return CodecTag(fingerprint, (S, h, w))
+
+
+def make_tag(fingerprint: object, shape: object) -> CodecTag:
+    """The tag of these values, read from JSON; raises ValueError where they are none."""
+    if isinstance(fingerprint, str) and isinstance(shape, list) and len(shape) == 3:
+        S, h, w = shape
+        if all(type(n) is int and 0 < n < 1 << 16 for n in shape):
+            return CodecTag(fingerprint, (S, h, w))
+    raise ValueError(f"no fingerprint and (S, h, w): {fingerprint!r:.80}, {shape!r:.80}")
+
+
+def describe(tag: CodecTag | None) -> str:
+    """What shards with this tag hold."""
+    return f"codes of {tag.fingerprint[:12]}…, shape {tag.shape}" if tag else "images"
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> ShardEntry:
@@ -138,15 +184,21 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> ShardEntry:
     return entry
 
 
-def _header(stream: BinaryIO, start: int) -> tarfile.TarInfo | None:
-    """The next header; None for the block of zeros that ends the tar."""
-    block = _read(stream, BLOCK, start)
-    if not any(block):
-        return None
+def read_json(source: BinaryIO | bytes) -> Any:
+    """What a stream or text of JSON holds; raises ValueError where it is none, deep or endless."""
+    text = source if isinstance(source, bytes) else source.read(MAX_JSON_BYTES + 1)
+    if len(text) > MAX_JSON_BYTES:
+        raise ValueError(f"more than {MAX_JSON_BYTES} bytes of JSON")
     try:
-        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except tarfile.HeaderError as error:
-        raise _damaged(start, str(error)) from error
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("JSON nested too deeply") from error
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _extension(kind: bytes, data: bytes, start: int) -> dict[str, str]:
