@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lit_mbldm.data.loading.datamodule import ShardDataModule
-from lit_mbldm.data.loading.loader import EpochLoader
+from lit_mbldm.data.loading.loader import EpochLoader, Share
 from lit_mbldm.data.loading.streams import ShuffledStream
 from lit_mbldm.data.prepare.encode import encode_shards
 from lit_mbldm.data.prepare.write_shards import write_shards
@@ -27,7 +27,7 @@ def codes(batches) -> list[int]:
 
 def shuffled(shards: Path, batch_size: int = 4, **options) -> ShuffledStream:
     variants = partial(code_variants, shape=(1, 2, 2))
-    return ShuffledStream(open_shards(shards), variants, batch_size, **options)
+    return ShuffledStream(open_shards(shards), variants, Share(batch_size, **options))
 
 
 def epoch_of(shards: Path, epoch: int = 0, workers: int = 0, **options):

@@ -8,6 +8,7 @@ import torch
 
 from lit_mbldm.data.loading.datamodule import ShardDataModule
 from lit_mbldm.data.loading.in_memory import MemoryStream, StoredCodes, load_codes
+from lit_mbldm.data.loading.loader import Share
 from lit_mbldm.data.shards.locate import open_shards
 from lit_mbldm.data.shards.reading import code_variants
 from lit_mbldm.errors import InputError
@@ -25,7 +26,7 @@ def stored(code_shards) -> StoredCodes:
 
 
 def stream(stored: StoredCodes, *share: int, epoch: int = 0, seed: int = 0) -> list[Any]:
-    found = MemoryStream(stored, "codes", *share, seed=seed)
+    found = MemoryStream(stored, "codes", Share(*share, seed=seed))
     found.epoch = epoch
     batches = list(found)
     assert len(batches) == len(found)

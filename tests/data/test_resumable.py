@@ -3,7 +3,7 @@ import warnings
 import pytest
 import torch
 
-from lit_mbldm.data.loading.loader import EpochLoader, IndexedStream
+from lit_mbldm.data.loading.loader import EpochLoader, IndexedStream, Share
 
 
 class Numbers(IndexedStream):
@@ -17,12 +17,12 @@ def resumed_after(
     batches: int, batch_size: int = 4, world_size: int = 1, samples: int = 48
 ) -> tuple[EpochLoader, list[int]]:
     """A loader that goes on where one of 48 samples in fours stopped, and where that moved to."""
-    stopped = EpochLoader(Numbers("numbers", 48, 4), lambda: 0)
+    stopped = EpochLoader(Numbers("numbers", 48, Share(4)), lambda: 0)
     iterator = iter(stopped)
     for _ in range(batches):
         next(iterator)
     moved: list[int] = []
-    stream = Numbers("numbers", samples, batch_size, 0, world_size)
+    stream = Numbers("numbers", samples, Share(batch_size, 0, world_size))
     resumed = EpochLoader(stream, lambda: 0, move=moved.append)
     resumed.load_state_dict(stopped.state_dict())
     return resumed, moved

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lit_mbldm.data.loading.datamodule import EncodingDataModule
-from lit_mbldm.data.loading.loader import EpochLoader, IndexedStream, ReferenceSet
+from lit_mbldm.data.loading.loader import EpochLoader, IndexedStream, ReferenceSet, Share
 from lit_mbldm.data.sources.images import resize_square, to_array
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.errors import InputError
@@ -58,15 +58,11 @@ class CropDataModule(EncodingDataModule):
                 f" {zoom_out} and {num_workers}."
             )
         self.folder = folder
-        self.crop_size = crop_size
         self.batch_size = batch_size
         self.crops_per_epoch = crops_per_epoch
-        self.zoom_out = zoom_out
-        self.stride = stride
-        self.horizontal_flip = horizontal_flip
         self.num_workers = num_workers
         self.seed = seed
-        self._photos: list[Image.Image] = []
+        self.cropper = Cropper([], crop_size, zoom_out, stride, horizontal_flip, seed)
 
     def setup(self, stage: str | None = None) -> None:
         """Decode the photographs.
@@ -75,40 +71,38 @@ class CropDataModule(EncodingDataModule):
             InputError: no photograph, one smaller than a crop, more than fit in memory, or a crop
                 size that does not fit the codec.
         """
+        size = self.cropper.crop_size
         if self.codec is not None:
-            self.codec.latent_shape(self.crop_size, self.crop_size)
-        if self._photos:
+            self.codec.latent_shape(size, size)
+        if self.cropper.photos:
             return
         folder = self.folder or str(resources.files("lit_mbldm.data") / "photos")
-        self._photos = _load_photos(Path(folder), self.crop_size * self.zoom_out)
+        photos = _load_photos(Path(folder), size * self.cropper.zoom_out)
+        self.cropper = replace(self.cropper, photos=photos)
 
     def train_dataloader(self) -> EpochLoader:
         """Full batches of random crops, others each epoch."""
-        stream = CropStream(self._cropper(), self.crops_per_epoch, self.batch_size, *self.share)
+        stream = CropStream(self.cropper, self.crops_per_epoch, self.share())
         return EpochLoader(stream, self.current_epoch, self.num_workers, move=self.move_to_batch)
 
     def val_dataloader(self) -> EpochLoader:
         """64 crops, the same in every epoch and process."""
-        stream = CropStream(self._cropper(), VALIDATION_CROPS, self.batch_size, full=False)
-        return EpochLoader(stream, lambda: -1)
+        share = Share(self.batch_size, full=False)
+        return EpochLoader(CropStream(self.cropper, VALIDATION_CROPS, share), lambda: -1)
 
     def reference(self, max_images: int | None = None) -> ReferenceSet:
         """The crops of the first epoch for scores, without flips, at most so many of them."""
         self.setup()
         count = min(self.crops_per_epoch, max_images or self.crops_per_epoch)
-        cropper = replace(self._cropper(), horizontal_flip=False)
-        stream = CropStream(cropper, count, self.batch_size, *self.share, full=False)
+        cropper = replace(self.cropper, horizontal_flip=False)
         fingerprint = {
-            "crops": [self.crop_size, self.zoom_out, self.stride, self.seed, count],
-            "photos": [hashlib.sha256(photo.tobytes()).hexdigest() for photo in self._photos],
-            "sizes": [photo.size for photo in self._photos],
+            "crops": [cropper.crop_size, cropper.zoom_out, cropper.stride, self.seed, count],
+            "photos": [hashlib.sha256(photo.tobytes()).hexdigest() for photo in cropper.photos],
+            "sizes": [photo.size for photo in cropper.photos],
         }
+        stream = CropStream(cropper, count, self.share(full=False))
         batches = EpochLoader(stream, lambda: 0, self.num_workers)
         return ReferenceSet("images", fingerprint, count, stream.start, batches)
-
-    def _cropper(self) -> "Cropper":
-        look = self.crop_size, self.zoom_out, self.stride, self.horizontal_flip
-        return Cropper(self._photos, *look, self.seed)
 
 
 @dataclass(frozen=True)
@@ -140,17 +134,8 @@ class Cropper:
 class CropStream(IndexedStream):
     """Batches of an epoch's crops `{"images": uint8 (B, 3, C, C), "index": int64 (B,)}`."""
 
-    def __init__(
-        self,
-        cropper: Cropper,
-        count: int,
-        batch_size: int,
-        rank: int = 0,
-        world_size: int = 1,
-        full: bool = True,
-    ) -> None:
-        share = batch_size, rank, world_size
-        super().__init__("crops_per_epoch", count, *share, seed=cropper.seed, full=full)
+    def __init__(self, cropper: Cropper, count: int, share: Share) -> None:
+        super().__init__("crops_per_epoch", count, share)
         self.cropper = cropper
 
     def batch(self, places: range) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import lightning
 import torch
 
 from lit_mbldm.data.loading.in_memory import MemoryStream, StoredCodes, load_codes
-from lit_mbldm.data.loading.loader import BatchStream, EpochLoader, ReferenceSet
+from lit_mbldm.data.loading.loader import BatchStream, EpochLoader, ReferenceSet, Share
 from lit_mbldm.data.loading.streams import ShardStream, ShuffledStream
 from lit_mbldm.data.prepare.cache import cached_codes
 from lit_mbldm.data.prepare.codec import Codec
@@ -31,19 +31,24 @@ class EncodingDataModule(lightning.LightningDataModule):
     codec and keeps its `"images"`.
     """
 
+    batch_size: int
+    seed: int
+
     @property
     def codec(self) -> Codec | None:
         """The codec of the model in training, None where there is none."""
-        codec: Codec | None = None
-        if self.trainer is not None:
-            codec = getattr(self.trainer.lightning_module, "codec", None)
+        module = getattr(self.trainer, "lightning_module", None)
+        codec: Codec | None = getattr(module, "codec", None)
         return codec
 
     @property
-    def share(self) -> tuple[int, int]:
+    def place(self) -> tuple[int, int]:
         """Number of this process among the trainer's, and how many there are."""
-        trainer = self.trainer
-        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        return getattr(self.trainer, "global_rank", 0), getattr(self.trainer, "world_size", 1)
+
+    def share(self, **options: Any) -> Share:
+        """This process's share of the batches."""
+        return Share(self.batch_size, *self.place, seed=self.seed, **options)
 
     @property
     def device(self) -> torch.device:
@@ -68,7 +73,7 @@ class EncodingDataModule(lightning.LightningDataModule):
     ) -> dict[str, Any]:
         """Move a batch but for its `index`, which keys random numbers on the CPU."""
         moved: dict[str, Any] = super().transfer_batch_to_device(batch, device, dataloader_idx)
-        return {**moved, **{key: batch[key] for key in ("index",) if key in batch}}
+        return {**moved, "index": batch["index"]}
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Add the codes of the batch's images."""
@@ -158,6 +163,7 @@ class ShardDataModule(EncodingDataModule):
             shards = self._train_shards = self._codes_of(self.train, self.horizontal_flip)
             if self.in_memory and self._stored is None:
                 self._stored = self._load(shards)
+                self._check_processes(shards, self._stored.index.tolist())
             versions = json.dumps(shards.versions())
             fingerprint = hashlib.sha256(versions.encode()).hexdigest()
             self._fingerprint = from_first(fingerprint, self.device)
@@ -168,16 +174,13 @@ class ShardDataModule(EncodingDataModule):
         """Shuffled full batches; (seed, epoch) decides their order."""
         shards, workers = self._train_shards, self.num_workers
         assert shards is not None
-        share = self.batch_size, *self.share
-        order: dict[str, Any] = {"seed": self.seed, "fingerprint": self._fingerprint}
+        share = self.share(fingerprint=self._fingerprint)
         stream: BatchStream
         if self._stored is not None:
-            stream, workers = MemoryStream(self._stored, shards.name, *share, **order), 0
+            stream, workers = MemoryStream(self._stored, shards.name, share), 0
         else:
-            flip = self.horizontal_flip
-            stream = ShuffledStream(
-                shards, self._variants(shards), *share, horizontal_flip=flip, **order
-            )
+            flip, variants = self.horizontal_flip, self._variants(shards)
+            stream = ShuffledStream(shards, variants, share, flip)
         return EpochLoader(
             stream, self.current_epoch, workers, self.max_skipped, self.move_to_batch
         )
@@ -186,7 +189,7 @@ class ShardDataModule(EncodingDataModule):
         """Every validation sample once, in order; an empty list without any."""
         if self._val_shards is None:
             return []
-        shards, world_size = self._val_shards, self.share[1]
+        shards, (_, world_size) = self._val_shards, self.place
         if shards.count < world_size:
             raise InputError(
                 f"Expected a sample for each of {world_size} processes in {shards.name}, got"
@@ -202,7 +205,7 @@ class ShardDataModule(EncodingDataModule):
         return ReferenceSet(shards.kind, fingerprint, shards.count, batches.stream.start, batches)
 
     def _in_order(self, shards: ShardSet) -> EpochLoader:
-        stream = ShardStream(shards, self._variants(shards), self.batch_size, *self.share)
+        stream = ShardStream(shards, self._variants(shards), self.share(full=False))
         return EpochLoader(stream, lambda: 0, self.num_workers, self.max_skipped)
 
     def _open(self, patterns: str | list[str]) -> ShardSet:
@@ -218,7 +221,7 @@ class ShardDataModule(EncodingDataModule):
         """The shards or, where a cache is wanted for images, those of their codes."""
         shards = self._open(patterns)
         if self.cache_dir is not None and self.codec is not None and shards.kind == "images":
-            rank, world_size = self.share
+            rank, world_size = self.place
             folder = cached_codes(
                 shards,
                 self.codec,
@@ -240,15 +243,13 @@ class ShardDataModule(EncodingDataModule):
             )
         copies = self.trainer.num_devices if self.trainer is not None else 1
         flip, variants = self.horizontal_flip, self._variants(shards)
-        stored = load_codes(shards, variants, flip, self.max_skipped, copies)
-        self._check_processes(shards, stored.index.tolist())
-        return stored
+        return load_codes(shards, variants, flip, self.max_skipped, copies)
 
     def _check_processes(self, shards: ShardSet, found: list[Any]) -> None:
         if not all_equal(hashlib.sha256(repr(found).encode()).hexdigest()):
             raise InputError(
                 f"The processes do not find the same samples in {shards.name}: process"
-                f" {self.share[0]} finds {shards.count}. Copy the shards again to the nodes where"
+                f" {self.place[0]} finds {shards.count}. Copy the shards again to the nodes where"
                 " some are missing or damaged."
             )
 

@@ -4,7 +4,6 @@ N samples, V variants (the image, its mirror image), S code channels, h×w patch
 batch.
 """
 
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lit_mbldm.data.loading.loader import IndexedStream
+from lit_mbldm.data.loading.loader import IndexedStream, Share
 from lit_mbldm.data.shards.locate import ShardSet
 from lit_mbldm.data.shards.reading import Array, Variants, read_span, whole
 from lit_mbldm.data.shards.skips import SkipLog
@@ -41,12 +40,8 @@ def load_codes(
 ) -> StoredCodes:
     """Read the codes of a set of code shards.
 
-    Args:
-        shards: of codes.
-        variants: makes a sample's codes (V, S, h, w) of its bytes.
-        horizontal_flip: take V = 2 where the mirror images' codes are stored.
-        max_skipped: largest tolerated fraction of samples that cannot be read.
-        copies: of the codes on this machine, one a process.
+    V is 2 where a horizontal flip is wanted and the mirror images' codes are stored. So many
+    copies of the codes, one a process, must fit in this machine's memory.
 
     Raises:
         InputError: more than fits in this machine's memory, or too many samples that are
@@ -66,7 +61,8 @@ def load_codes(
                 skips.add(sample.name, error)
                 continue
             if not index:
-                found = _empty((shards.count, *codes.shape), shards.name, copies)
+                _check_memory(copies * shards.count * codes.size, copies, shards.name)
+                found = np.empty((shards.count, *codes.shape), np.uint8)
             found[len(index)] = codes[: found.shape[1]]
             index.append(sample.index)
     skips.close(len(index), shards.name, max_skipped, "Nothing was changed.")
@@ -77,31 +73,15 @@ class MemoryStream(IndexedStream):
     """Full batches of stored codes; each sample at most once an epoch, in random order.
 
     Yields `{"codes": uint8 (B, S, h, w), "index": int64 (B,)}`.
-
-    Args:
-        stored: the codes.
-        name: of the shards.
-        batch_size: samples a batch.
-        rank: of this process.
-        world_size: number of processes.
-        options: of `BatchStream`.
     """
 
-    def __init__(
-        self,
-        stored: StoredCodes,
-        name: str,
-        batch_size: int,
-        rank: int = 0,
-        world_size: int = 1,
-        **options: Any,
-    ) -> None:
-        super().__init__(name, len(stored.index), batch_size, rank, world_size, **options)
+    def __init__(self, stored: StoredCodes, name: str, share: Share) -> None:
+        super().__init__(name, len(stored.index), share)
         self.stored = stored
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         N, V = self.stored.codes.shape[:2]
-        rng = np.random.default_rng([self.seed, self.epoch])
+        rng = np.random.default_rng([self.share.seed, self.epoch])
         self._order = torch.from_numpy(rng.permutation(N))
         self._variants = torch.from_numpy(rng.integers(V, size=N))
         return super().__iter__()
@@ -113,12 +93,10 @@ class MemoryStream(IndexedStream):
         return {"codes": codes, "index": self.stored.index[picked]}
 
 
-def _empty(shape: tuple[int, ...], name: str, copies: int) -> Array:
-    needed = copies * math.prod(shape)
+def _check_memory(needed: int, copies: int, name: str) -> None:
     available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > available:
         raise InputError(
             f"The codes of {name} take {needed / 1e9:.1f} GB in {copies} processes, this machine"
             f" has {available / 1e9:.1f} GB of memory. Set in_memory: false to stream them."
         )
-    return np.empty(shape, np.uint8)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import webdataset
 
-from lit_mbldm.data.loading.loader import BatchStream, this_worker
+from lit_mbldm.data.loading.loader import BatchStream, Share, this_worker
 from lit_mbldm.data.shards.locate import ShardSet
 from lit_mbldm.data.shards.reading import Array, Sample, Span, Variants, read_span, spans
 from lit_mbldm.data.sources.images import ImageError
@@ -29,26 +29,11 @@ class ShardStream(BatchStream):
     Yields `{"images" or "codes": uint8 (B, …), "index": int64 (B,), "skipped": [(name, reason,
     count)]}`, the samples' numbers in the set and what was lost since this worker's last batch.
 
-    Args:
-        shards: what is read.
-        variants: makes a sample's arrays, the mirror image's last, of its bytes.
-        batch_size: samples a batch.
-        rank: of this process.
-        world_size: number of processes, each with its own share of the samples.
-        options: of `BatchStream`.
+    `variants` makes a sample's arrays of its bytes, the mirror image's last.
     """
 
-    def __init__(
-        self,
-        shards: ShardSet,
-        variants: Variants,
-        batch_size: int,
-        rank: int = 0,
-        world_size: int = 1,
-        **options: Any,
-    ) -> None:
-        options = {"full": False, **options}
-        super().__init__(shards.name, shards.count, batch_size, rank, world_size, **options)
+    def __init__(self, shards: ShardSet, variants: Variants, share: Share) -> None:
+        super().__init__(shards.name, shards.count, share)
         self.shards = shards.shards
         self.kind = shards.kind
         self.variants = variants
@@ -62,21 +47,21 @@ class ShardStream(BatchStream):
         self._skipped, self._repeating = [], False
         try:
             samples = self._samples(first, first + each + (worker < rest))
-            while batch := list(islice(samples, self.batch_size)):
-                yield self._batch(batch) | self._told()
+            while batch := list(islice(samples, self.share.batch_size)):
+                skipped, self._skipped = self._skipped, []
+                yield self._batch(batch) | {"skipped": skipped}
             if self._skipped:
-                yield self._told()
+                yield {"skipped": self._skipped}
         except InputError as error:
             yield error
 
     def _samples(self, first: int, last: int) -> Iterator[tuple[int, Array]]:
         """Numbers and arrays of the samples of batches `first` to `last` - 1 of this rank."""
-        begin, end = (min(self.start + b * self.batch_size, self.stop) for b in (first, last))
+        begin, end = (min(self.start + b * self.share.batch_size, self.stop) for b in (first, last))
         return self._arrays(self._read(spans(self.shards, begin, end)))
 
     def _read(self, parts: list[Span]) -> Iterator[Sample]:
-        for part in parts:
-            yield from read_span(part, self._skip)
+        return (sample for part in parts for sample in read_span(part, self._skip))
 
     def _arrays(self, samples: Iterator[Sample]) -> Iterator[tuple[int, Array]]:
         for sample in samples:
@@ -91,10 +76,6 @@ class ShardStream(BatchStream):
     def _skip(self, name: str, error: Exception, count: int = 1) -> None:
         if not self._repeating:
             self._skipped.append((name, str(error), count))
-
-    def _told(self) -> Batch:
-        skipped, self._skipped = self._skipped, []
-        return {"skipped": skipped}
 
     def _batch(self, samples: list[tuple[int, Array]]) -> Batch:
         numbers, arrays = zip(*samples, strict=True)
@@ -115,46 +96,36 @@ class ShuffledStream(ShardStream):
     the same number of batches: a worker that loses samples to corruption begins its share again.
     What does not fill a batch is left out, other samples each epoch.
 
-    Args:
-        shards: as for `ShardStream`, and so are the others.
-        horizontal_flip: mirror half of the samples, where the mirror images are known.
-
-    Raises:
-        InputError: too few samples for one batch a process.
+    Raises InputError where there are too few samples for one batch a process.
     """
 
     def __init__(
-        self,
-        shards: ShardSet,
-        variants: Variants,
-        batch_size: int,
-        rank: int = 0,
-        world_size: int = 1,
-        horizontal_flip: bool = True,
-        **options: Any,
+        self, shards: ShardSet, variants: Variants, share: Share, horizontal_flip: bool = True
     ) -> None:
-        super().__init__(shards, variants, batch_size, rank, world_size, full=True, **options)
+        super().__init__(shards, variants, share)
         self.horizontal_flip = horizontal_flip
 
     def order(self, num_workers: int) -> dict[str, Any]:
         """What the order depends on, besides the epoch."""
         return {
             **super().order(num_workers),
-            "batch_size": self.batch_size,
-            "number of processes": self.world_size,
+            "batch_size": self.share.batch_size,
+            "number of processes": self.share.world_size,
             "num_workers": max(num_workers, 1),
         }
 
     def _samples(self, first: int, last: int) -> Iterator[tuple[int, Array]]:
-        N, count = self.samples, (last - first) * self.batch_size
-        rng = random.Random(f"{self.seed}/{self.epoch}")
+        N, count = self.samples, (last - first) * self.share.batch_size
+        rng = random.Random(f"{self.share.seed}/{self.epoch}")
         shards = rng.sample(self.shards, len(self.shards))
         turn = rng.randrange(N)
-        start = (turn + self.rank * (N // self.world_size) + first * self.batch_size) % N
+        start = (
+            turn + self.share.rank * (N // self.share.world_size) + first * self.share.batch_size
+        ) % N
         return islice(self._repeat(spans(shards, start, start + count), first), count)
 
     def _repeat(self, parts: list[Span], first: int) -> Iterator[tuple[int, Array]]:
-        rng = random.Random(f"{self.seed}/{self.epoch}/{self.rank}/{first}")
+        rng = random.Random(f"{self.share.seed}/{self.epoch}/{self.share.rank}/{first}")
         while True:
             shuffle = webdataset.shuffle(SHUFFLE_BUFFER, initial=SHUFFLE_BUFFER, rng=rng)
             good = False
@@ -171,5 +142,5 @@ class ShuffledStream(ShardStream):
             self._repeating = True
 
     def _flipped(self, index: int) -> bool:
-        rng = random.Random(f"{self.seed}/{self.epoch}/{index}")
+        rng = random.Random(f"{self.share.seed}/{self.epoch}/{index}")
         return self.horizontal_flip and rng.random() < 0.5

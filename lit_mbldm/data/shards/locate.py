@@ -19,12 +19,7 @@ from lit_mbldm.storage.urls import folder_of, is_url, public
 
 @dataclass(frozen=True)
 class ShardSet:
-    """Shards of one kind, in order, and of one codec where they hold codes.
-
-    Attributes:
-        name: the pattern they were found by.
-        size: side of the images where a manifest tells it.
-    """
+    """Shards of one kind and codec, in order; `size` is the images' where a manifest tells it."""
 
     name: str
     shards: tuple[Shard, ...]
@@ -57,10 +52,7 @@ class ShardSet:
     def versions(self) -> list[list[str | int | None]]:
         """Version, size in bytes and count of each shard, which differ where contents do.
 
-        The version is the sha256 or, where no manifest tells it, place and time.
-
-        Raises:
-            InputError: a shard that no manifest names cannot be asked about.
+        The version is the sha256 or, where no manifest tells it, place and time. Raises InputError.
         """
         try:
             return [[*_version(shard), shard.count] for shard in self.shards]
@@ -82,13 +74,10 @@ class ShardSet:
 
 
 def open_shards(patterns: Patterns) -> ShardSet:
-    """Find shards and what they hold.
+    """Find shards, by patterns as for `find_shards`, and what they hold.
 
     The manifest beside a shard tells it, and reading finds a shard that is of another codec than
     its manifest; where there is none, the shard's head is read and its members are counted.
-
-    Args:
-        patterns: as for `find_shards`.
 
     Raises:
         InputError: nothing found, more than 1 % unreadable, or shards that do not fit together.

@@ -96,23 +96,15 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: str | Path) -> "Manifest":
-        """Read the manifest of a folder, local or a URL.
-
-        Raises:
-            InputError: there is none, or it is not one of this format.
-        """
+        """Read the manifest as `find` does; raises InputError where there is none, too."""
         if (manifest := cls.find(folder)) is None:
-            raise _unreadable(in_folder(str(folder), MANIFEST), FileNotFoundError("none there"))
+            raise _unreadable(in_folder(str(folder), MANIFEST), "none there")
         return manifest
 
     def verify(self, folder: Path) -> None:
-        """Check every shard's size and sha256.
-
-        Raises:
-            InputError: naming the shards that are missing or differ.
-        """
+        """Check every shard's size and sha256; raises InputError as `verify_sizes`."""
         self.verify_sizes(folder)
-        _refuse(folder, [s for s in self.shards if file_sha256(folder / s.name) != s.sha256])
+        self._refuse(folder, {s for s in self.shards if file_sha256(folder / s.name) != s.sha256})
 
     def verify_sizes(self, folder: Path) -> None:
         """Check that every shard is there with its size, without reading it.
@@ -120,7 +112,15 @@ class Manifest:
         Raises:
             InputError: naming the shards that are missing or differ.
         """
-        _refuse(folder, [shard for shard in self.shards if not shard.has_size_in(folder)])
+        self._refuse(folder, {shard for shard in self.shards if not shard.has_size_in(folder)})
+
+    def _refuse(self, folder: Path, bad: set[ShardEntry]) -> None:
+        if bad:
+            names = ", ".join(shard.name for shard in self.shards if shard in bad)
+            raise InputError(
+                f"Shards in {folder} are missing or differ from {MANIFEST}: {names}. Copy them"
+                " again, or remove the folder and write all again."
+            )
 
     def _check(self) -> None:
         for shard in self.shards:
@@ -154,16 +154,7 @@ def _is(value: object, hint: Any) -> bool:
     return type(value) is (origin or hint) and not (isinstance(value, int) and value < 0)
 
 
-def _refuse(folder: Path, shards: list[ShardEntry]) -> None:
-    if shards:
-        names = ", ".join(shard.name for shard in shards)
-        raise InputError(
-            f"Shards in {folder} are missing or differ from {MANIFEST}: {names}. Copy them again,"
-            " or remove the folder and write all again."
-        )
-
-
-def _unreadable(url: str, error: Exception) -> InputError:
+def _unreadable(url: str, error: Exception | str) -> InputError:
     return InputError(
         f"Expected a manifest of shards in {public(url)}: {error!r:.300}. Write the shards again."
     )

@@ -33,12 +33,10 @@ class Manifests(dict[str, Manifest | None]):
 
 
 def find_shards(patterns: Patterns, manifests: Manifests | None = None) -> list[str]:
-    """Paths and URLs of shards, in order.
+    """Paths and URLs of shards, in order; the manifests that are read go to `manifests`.
 
-    Args:
-        patterns: folders of shards, tars, globs or brace patterns, local or URLs, or a list of
-            them. The folder of a web server, which cannot list, needs a manifest.
-        manifests: what is read of them goes here.
+    Patterns are folders of shards, tars, globs or brace patterns, local or URLs, or a list of them.
+    The folder of a web server, which cannot list, needs a manifest.
 
     Raises:
         InputError: a pattern that matches nothing or cannot be read, a local folder that is still

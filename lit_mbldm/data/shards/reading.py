@@ -44,13 +44,11 @@ _known: dict[tuple[int, ...], str] = {}  # sha256 of local files that this proce
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard.
+    """One shard of `count` samples, of which the first is number `start` of the set.
 
     Attributes:
         url: local path or URL; with the secrets a URL may hold, so not for messages.
-        count: number of samples.
         tag: the codec's where it holds codes, else None.
-        start: number of its first sample in the set.
         entry: what the manifest beside it tells of the whole file, if there is one.
     """
 
@@ -79,9 +77,8 @@ class Sample:
 class Span:
     """Samples start to stop - 1 of a shard.
 
-    Attributes:
-        verified: whether a shard of a URL is copied to a temporary file and compared with the
-            sha256 that its manifest tells, as local ones always are.
+    If `verified`, a shard of a URL is copied to a temporary file and compared with the sha256 that
+    its manifest tells, as local ones always are.
     """
 
     shard: Shard
@@ -100,11 +97,7 @@ def whole(shard: Shard) -> Span:
 
 
 def spans(shards: Sequence[Shard], start: int, stop: int) -> list[Span]:
-    """Where samples start to stop - 1 of all shards in a row lie.
-
-    The row is a circle: positions from the total number on begin again at the first shard. At
-    most one whole turn.
-    """
+    """Where samples start to stop - 1 of all shards lie, in a circle: after the last the first."""
     found, begin = [], 0
     for shard in [*shards, *shards]:
         first, last = max(start, begin) - begin, min(stop, begin + shard.count) - begin
@@ -117,15 +110,11 @@ def spans(shards: Sequence[Shard], start: int, stop: int) -> list[Span]:
 def read_span(span: Span, on_skip: OnSkip) -> Iterator[Sample]:
     """Read the samples of a span; none of a shard that differs from its sha256.
 
-    Args:
-        span: which.
-        on_skip: called with the shard's name, the error and the number of samples that are lost by
-            it: once where the shard ends early or is damaged, or, with a LostShardError, where it
-            cannot be reached or differs from its sha256. Called too with each sample that is too
-            large.
+    `on_skip` is told a name, the error and the number of samples lost by it: of each sample that
+    is too large; once of a shard that ends early or is damaged; with a LostShardError of one that
+    cannot be reached or differs from its sha256.
 
-    Raises:
-        InputError: the shard holds codes of another codec than it should.
+    Raises InputError where the shard holds codes of another codec than it should.
     """
     shard, number = span.shard, span.start
     lost: Exception | None = None
@@ -153,8 +142,7 @@ def read_span(span: Span, on_skip: OnSkip) -> Iterator[Sample]:
 def image_variants(data: bytes, image_size: int | None = None) -> list[Array]:
     """An image (3, H, W), cropped and resized to a side where one is given, and its mirror image.
 
-    Raises:
-        ImageError: it cannot be read, or is too small.
+    Raises ImageError where it cannot be read or is too small.
     """
     image = load_rgb(data)
     pixels = to_array(image if image_size is None else fit_square(image, image_size))
@@ -162,25 +150,17 @@ def image_variants(data: bytes, image_size: int | None = None) -> list[Array]:
 
 
 def code_variants(data: bytes, shape: tuple[int, int, int], codebook_size: int = 256) -> Array:
-    """The codes (V, S, h, w) in an .npy, V = 2 with those of the mirror image.
+    """The codes (V, S, h, w) in an .npy, of a shape (S, h, w); V = 2 with the mirror image's.
 
-    Args:
-        data: the .npy.
-        shape: expected (S, h, w).
-        codebook_size: K, which the codes lie below.
-
-    Raises:
-        ImageError: it is not exactly what `np.save` writes of such codes, or a code is K or more.
+    Raises ImageError where it is not exactly what `np.save` writes of such codes, or a code is
+    `codebook_size` or more.
     """
     head, _, codes = data.partition(b"\n")
-    V = len(codes) // math.prod(shape)
+    V, rest = divmod(len(codes), math.prod(shape))
     right = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {(V, *shape)}, }}".encode()
     length = int.from_bytes(head[8:10], "little")
-    if (
-        V not in (1, 2)
-        or len(codes) != V * math.prod(shape)
-        or (head[:8], length, head[10:].rstrip(b" ")) != (_NPY, len(head) - 9, right)
-    ):
+    found = rest, head[:8], length, head[10:].rstrip(b" ")
+    if V not in (1, 2) or found != (0, _NPY, len(head) - 9, right):
         raise ImageError(f"no readable .npy of codes, uint8 (1 or 2, *{shape})")
     array = np.frombuffer(codes, np.uint8).reshape(V, *shape)
     if codebook_size < 256 and array.max() >= codebook_size:

@@ -39,13 +39,9 @@ class SkipLog:
         return "\n".join(lines)
 
     def check(self, good: int, total: int, max_skipped: float, kept: str) -> None:
-        """Raise InputError where none of `total` is good, or a larger fraction was skipped.
+        """Raise InputError where none of `total` is good, or more than a fraction is not.
 
-        Args:
-            good: how many could be used.
-            total: of how many.
-            max_skipped: largest tolerated fraction.
-            kept: what the message says about what is already there.
+        The message says with `kept` what becomes of what is already there.
         """
         bad = total - good
         if not good or bad > max_skipped * total:

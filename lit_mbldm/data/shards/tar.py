@@ -65,10 +65,8 @@ class ShardEntry:
 def tar_members(stream: BinaryIO) -> Iterator[Member]:
     """The regular files of an uncompressed tar; links, folders and devices are passed over.
 
-    When a member comes, the stream stands at its contents, which may be read or left.
-
-    Args:
-        stream: at the beginning of the tar; it is sought only forwards.
+    The stream is sought only forwards. When a member comes, it stands at its contents, which may
+    be read or left.
 
     Raises:
         tarfile.ReadError: it is no tar, ends early, goes on behind its end, or holds a sparse file
@@ -113,28 +111,16 @@ def sample_members(members: Iterable[Member], of_codes: bool) -> Iterator[tuple[
 
 
 def read_member(stream: BinaryIO, member: Member) -> bytes:
-    """The contents of the member that the stream stands at.
-
-    Raises:
-        ImageError: it is larger than any image or codes.
-        tarfile.ReadError: the tar ends before it does.
-        OSError: the stream cannot be read.
-    """
+    """The contents of the member that the stream stands at; ImageError where it is too large."""
     if member.size > MAX_BYTES:
         raise ImageError(f"{member.size} bytes, more than the {MAX_BYTES} allowed")
     return _read(stream, member.size, member.offset)
 
 
 def read_tag(stream: BinaryIO, first: Member | None) -> CodecTag | None:
-    """The tag of a shard, None where it holds images; only a tag is read.
+    """The tag of a shard, None where it holds images; the stream stands at its first member.
 
-    Args:
-        stream: that stands at the contents of the first member.
-        first: the shard's first member.
-
-    Raises:
-        tarfile.ReadError: no member, an unreadable tag, or codes without one.
-        OSError: the stream cannot be read.
+    Raises tarfile.ReadError: no member, an unreadable tag, or codes without one.
     """
     if first is None:
         raise tarfile.ReadError("a tar archive without files")
@@ -143,7 +129,8 @@ def read_tag(stream: BinaryIO, first: Member | None) -> CodecTag | None:
             raise tarfile.ReadError("codes without the codec's fingerprint; encode them again")
         return None
     try:
-        fields = read_json(_read(stream, _checked(first.size, MAX_HEADER_BYTES, 0), first.offset))
+        text = _read(stream, _checked(first.size, MAX_HEADER_BYTES, 0), first.offset)
+        fields = read_json(io.BytesIO(text))
         return make_tag(fields["fingerprint"], fields["shape"])
     except (KeyError, TypeError, ValueError) as error:
         raise tarfile.ReadError(f"an unreadable {CODEC_MEMBER}: {error!r}") from error
@@ -164,13 +151,9 @@ def describe(tag: CodecTag | None) -> str:
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> ShardEntry:
-    """Write a shard under a temporary name and rename it; the same members give the same bytes.
+    """Write a shard of (name, contents), whole or not at all; equal members give equal bytes.
 
-    Names may be of any length and alphabet.
-
-    Args:
-        path: the shard.
-        members: (name, contents), written in this order; all but `__codec__` count as samples.
+    Names may be of any length and alphabet; all but `__codec__` count as samples.
     """
     count = 0
     with replacing(path) as temporary:
@@ -184,10 +167,9 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> ShardEntry:
     return entry
 
 
-def read_json(source: BinaryIO | bytes) -> Any:
-    """What a stream or text of JSON holds; raises ValueError where it is none, deep or endless."""
-    text = source if isinstance(source, bytes) else source.read(MAX_JSON_BYTES + 1)
-    if len(text) > MAX_JSON_BYTES:
+def read_json(stream: BinaryIO) -> Any:
+    """What a stream of JSON holds; raises ValueError where it is none, deep or endless."""
+    if len(text := stream.read(MAX_JSON_BYTES + 1)) > MAX_JSON_BYTES:
         raise ValueError(f"more than {MAX_JSON_BYTES} bytes of JSON")
     try:
         return json.loads(text)

@@ -58,21 +58,11 @@ def measure_reference(
 ) -> Reference | None:
     """Read features of a training set from the cache, or compute them on all processes.
 
-    A computation that was killed goes on from sums that each process wrote every minute, if the
-    data is shared out to as many processes and workers.
+    The first process gets them, the others None. A computation that was killed goes on from sums
+    that each process wrote every minute, if the data is shared out to as many processes and
+    workers. `codec` and `features` are on `device`.
 
-    Args:
-        data: this process's share of the set.
-        codec: of the model, on `device`.
-        features: the network, on `device`.
-        cache: folder of kept features.
-        device: where to compute.
-
-    Returns:
-        The features in the first process, None in the others.
-
-    Raises:
-        InputError: more of the set cannot be read than its loader tolerates.
+    Raises InputError where more of the set cannot be read than its loader tolerates.
     """
     facts: dict[str, Any] = {
         "format": _FORMAT,
@@ -95,8 +85,15 @@ def measure_reference(
         for name, sums in _compute(missing, data, codec, features, device, part).items():
             kept = gather_rows(sums.pop("kept"), device)
             found[name] = {k: sum_ranks(v, device) for k, v in sums.items()} | {"kept": kept}
-        if is_first():
-            _keep({paths[name]: found[name] for name in missing}, data.count)
+        lost = data.count - int(found[missing[0]]["count"])
+        if lost:  # a warning: hours may have gone into them
+            rank_zero_warn(
+                f"{lost} of {data.count} training samples could not be read, so the reference"
+                " features are not kept and will be computed again next time."
+            )
+        elif is_first():
+            for name in missing:
+                write_tensors(found[name], paths[name])
         if part.exists():
             part.unlink()
     if not is_first():
@@ -158,15 +155,3 @@ def _add(sums: Sums, features: Tensor, data: ReferenceSet, most: int) -> None:
     sums["count"] += len(x)
     chosen = spread(first, first + len(x), data.count, most)
     sums["kept"] = torch.cat([sums["kept"], x[chosen].float()])
-
-
-def _keep(found: dict[Path, Sums], expected: int) -> None:
-    """Write complete sums; a warning where they are not, since hours may go into them."""
-    for path, sums in found.items():
-        if (count := int(sums["count"])) != expected:
-            rank_zero_warn(
-                f"{expected - count} of {expected} training samples could not be read, so"
-                " the reference features are not kept and will be computed again next time."
-            )
-            return
-        write_tensors(sums, path)
