@@ -27,7 +27,9 @@ def codes(batches) -> list[int]:
 
 def shuffled(shards: Path, batch_size: int = 4, **options) -> ShuffledStream:
     variants = partial(code_variants, shape=(1, 2, 2))
-    return ShuffledStream(open_shards(shards), variants, Share(batch_size, **options))
+    return ShuffledStream(
+        open_shards(shards), variants, Share(batch_size, horizontal_flip=True, **options)
+    )
 
 
 def epoch_of(shards: Path, epoch: int = 0, workers: int = 0, **options):

@@ -4,7 +4,6 @@ import hashlib
 import random
 from dataclasses import dataclass, replace
 from importlib import resources
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -77,8 +76,15 @@ class CropDataModule(EncodingDataModule):
         if self.cropper.photos:
             return
         folder = self.folder or str(resources.files("lit_mbldm.data") / "photos")
-        photos = _load_photos(Path(folder), size * self.cropper.zoom_out)
-        self.cropper = replace(self.cropper, photos=photos)
+        photos, side = read_images(folder), size * self.cropper.zoom_out
+        for name, photo in photos.items():
+            if min(photo.size) < side:
+                raise InputError(
+                    f"Expected photographs of at least {side:g}×{side:g} pixels in {folder}, but"
+                    f" {name} has {photo.width}×{photo.height}. Lower crop_size or zoom_out, or"
+                    " remove it."
+                )
+        self.cropper = replace(self.cropper, photos=list(photos.values()))
 
     def train_dataloader(self) -> EpochLoader:
         """Full batches of random crops, others each epoch."""
@@ -142,14 +148,3 @@ class CropStream(IndexedStream):
         """The crops of these numbers."""
         crops = torch.stack([self.cropper(self.epoch, number) for number in places])
         return {"images": crops, "index": torch.tensor(places)}
-
-
-def _load_photos(folder: Path, side: float) -> list[Image.Image]:
-    photos = read_images(folder)
-    for name, photo in photos.items():
-        if min(photo.size) < side:
-            raise InputError(
-                f"Expected photographs of at least {side:g}×{side:g} pixels in {folder}, but {name}"
-                f" has {photo.width}×{photo.height}. Lower crop_size or zoom_out, or remove it."
-            )
-    return list(photos.values())

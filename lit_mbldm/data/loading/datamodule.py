@@ -174,13 +174,13 @@ class ShardDataModule(EncodingDataModule):
         """Shuffled full batches; (seed, epoch) decides their order."""
         shards, workers = self._train_shards, self.num_workers
         assert shards is not None
-        share = self.share(fingerprint=self._fingerprint)
+        flip, fingerprint = self.horizontal_flip, self._fingerprint
+        share = self.share(horizontal_flip=flip, fingerprint=fingerprint)
         stream: BatchStream
         if self._stored is not None:
             stream, workers = MemoryStream(self._stored, shards.name, share), 0
         else:
-            flip, variants = self.horizontal_flip, self._variants(shards)
-            stream = ShuffledStream(shards, variants, share, flip)
+            stream = ShuffledStream(shards, self._variants(shards), share)
         return EpochLoader(
             stream, self.current_epoch, workers, self.max_skipped, self.move_to_batch
         )
@@ -211,7 +211,14 @@ class ShardDataModule(EncodingDataModule):
     def _open(self, patterns: str | list[str]) -> ShardSet:
         shards = open_shards(patterns)
         if self.codec is not None:
-            shards.check_fingerprint(self.codec.fingerprint)
+            fingerprint = self.codec.fingerprint
+            if shards.tag is not None and shards.tag.fingerprint != fingerprint:
+                raise InputError(
+                    f"Expected codes of the codec {fingerprint[:12]}…, but {shards.name} holds"
+                    f" codes of {shards.tag.fingerprint[:12]}…. Encode the images again with"
+                    " `lit-mbldm encode SHARDS OUT --codec CODEC`, or name the codec the shards"
+                    " were made with."
+                )
             size = self.image_size or shards.size
             if shards.kind == "images" and size is not None:
                 self.codec.latent_shape(size, size)

@@ -29,6 +29,7 @@ class Share:
         fingerprint: of the samples' contents, if they have one.
         full: for training: full batches, as many for each rank; else every sample once, of each
             rank those that follow each other.
+        horizontal_flip: mirror half of the samples, where their mirror images are known.
     """
 
     batch_size: int
@@ -37,6 +38,7 @@ class Share:
     seed: int = 0
     fingerprint: str = ""
     full: bool = True
+    horizontal_flip: bool = False
 
     @property
     def samples_a_step(self) -> int:

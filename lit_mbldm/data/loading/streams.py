@@ -65,13 +65,12 @@ class ShardStream(BatchStream):
 
     def _arrays(self, samples: Iterator[Sample]) -> Iterator[tuple[int, Array]]:
         for sample in samples:
+            rng = random.Random(f"{self.share.seed}/{self.epoch}/{sample.index}")
+            flipped = self.share.horizontal_flip and rng.random() < 0.5
             try:
-                yield sample.index, self.variants(sample.data)[-self._flipped(sample.index)]
+                yield sample.index, self.variants(sample.data)[-1 if flipped else 0]
             except ImageError as error:
                 self._skip(sample.name, error)
-
-    def _flipped(self, index: int) -> bool:
-        return False
 
     def _skip(self, name: str, error: Exception, count: int = 1) -> None:
         if not self._repeating:
@@ -95,15 +94,7 @@ class ShuffledStream(ShardStream):
     The order depends on (seed, epoch) and the numbers of ranks and workers alone. Every rank has
     the same number of batches: a worker that loses samples to corruption begins its share again.
     What does not fill a batch is left out, other samples each epoch.
-
-    Raises InputError where there are too few samples for one batch a process.
     """
-
-    def __init__(
-        self, shards: ShardSet, variants: Variants, share: Share, horizontal_flip: bool = True
-    ) -> None:
-        super().__init__(shards, variants, share)
-        self.horizontal_flip = horizontal_flip
 
     def order(self, num_workers: int) -> dict[str, Any]:
         """What the order depends on, besides the epoch."""
@@ -140,7 +131,3 @@ class ShuffledStream(ShardStream):
                     " Write the shards again."
                 )
             self._repeating = True
-
-    def _flipped(self, index: int) -> bool:
-        rng = random.Random(f"{self.share.seed}/{self.epoch}/{index}")
-        return self.horizontal_flip and rng.random() < 0.5

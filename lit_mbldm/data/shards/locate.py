@@ -40,15 +40,6 @@ class ShardSet:
         """The codec's tag of the shards, None for images."""
         return self.shards[0].tag
 
-    def check_fingerprint(self, fingerprint: str) -> None:
-        """Raise InputError where the shards hold codes of another codec."""
-        if self.tag is not None and self.tag.fingerprint != fingerprint:
-            raise InputError(
-                f"Expected codes of the codec {fingerprint[:12]}…, but {self.name} holds codes of"
-                f" {self.tag.fingerprint[:12]}…. Encode the images again with `lit-mbldm encode"
-                " SHARDS OUT --codec CODEC`, or name the codec the shards were made with."
-            )
-
     def versions(self) -> list[list[str | int | None]]:
         """Version, size in bytes and count of each shard, which differ where contents do.
 
@@ -141,12 +132,10 @@ def _count(url: str, of_codes: bool) -> int:
 
 
 def _version(shard: Shard) -> tuple[str, int | None]:
-    if not is_url(shard.url):
-        path = Path(shard.url)
-        stat = path.stat()
-        place = f"{path.resolve()} {stat.st_mtime_ns}"
-        return shard.entry.sha256 if shard.entry else place, stat.st_size
-    if shard.entry:
+    if shard.entry is not None:
         return shard.entry.sha256, shard.entry.bytes
-    time, size = version(shard.url)
-    return f"{public(shard.url)} {time}", size
+    if is_url(shard.url):
+        time, size = version(shard.url)
+        return f"{public(shard.url)} {time}", size
+    stat = Path(shard.url).stat()
+    return f"{Path(shard.url).resolve()} {stat.st_mtime_ns}", stat.st_size
