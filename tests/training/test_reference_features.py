@@ -1,6 +1,5 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,7 @@ from lit_mbldm.data.loading.loader import ReferenceSet
 from lit_mbldm.denoisers import RefinerUNet
 from lit_mbldm.metrics.fidelity import FeatureSet
 from lit_mbldm.training.callbacks import reference_features
-from lit_mbldm.training.callbacks.reference_features import (
-    Reference,
-    default_cache,
-    measure_reference,
-)
+from lit_mbldm.training.callbacks.reference_features import Reference, measure_reference
 from lit_mbldm.zoo import load_pretrained
 
 CPU = torch.device("cpu")
@@ -35,19 +30,21 @@ class Blocks(nn.Module):
 
 
 class Batches:
-    """Batches that count how often they are read."""
+    """Batches that count how often they are read; the process may end before the third."""
 
     num_workers = 0
 
-    def __init__(self, key: str, values: Tensor) -> None:
-        self.key, self.values, self.passes = key, values, 0
+    def __init__(self, key: str, values: Tensor, killed: bool = False) -> None:
+        self.key, self.values, self.passes, self.killed = key, values, 0, killed
 
     def __len__(self) -> int:
         return -(-len(self.values) // 3)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         self.passes += 1
-        for part in self.values.split(3):
+        for number, part in enumerate(self.values.split(3)):
+            if self.killed and number == 2:
+                raise KeyboardInterrupt
             yield {self.key: part}
 
 
@@ -164,19 +161,6 @@ def test_what_could_not_be_read_whole_or_written_is_not_kept(
         measure(of_images(many, 200), cache=tmp_path / "file")
 
 
-def test_the_cache_is_where_the_desktop_keeps_caches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert default_cache() == Path("/somewhere/lit_mbldm/reference")
-
-
-class Killed(Batches):
-    """Batches that end with the process before the third."""
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        yield from islice(super().__iter__(), 2)
-        raise KeyboardInterrupt
-
-
 def test_a_killed_computation_goes_on(
     codec: PatchCodec,
     images: Tensor,
@@ -186,7 +170,7 @@ def test_a_killed_computation_goes_on(
 ) -> None:
     monkeypatch.setattr(reference_features, "_PART_SECONDS", 0)
     with pytest.raises(KeyboardInterrupt):
-        measure(replace(of_images(images), batches=Killed("images", images)))
+        measure(replace(of_images(images), batches=Batches("images", images, killed=True)))
     network, seen = Blocks(), []
     network.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     found = measure(of_images(images), features=network)
