@@ -53,8 +53,7 @@ class EncodingDataModule(lightning.LightningDataModule):
     @property
     def device(self) -> torch.device:
         """That this process trains on."""
-        strategy = None if self.trainer is None else self.trainer.strategy
-        return torch.device("cpu") if strategy is None else strategy.root_device
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
     def current_epoch(self) -> int:
         """The trainer's epoch."""
@@ -174,8 +173,8 @@ class ShardDataModule(EncodingDataModule):
         """Shuffled full batches; (seed, epoch) decides their order."""
         shards, workers = self._train_shards, self.num_workers
         assert shards is not None
-        flip, fingerprint = self.horizontal_flip, self._fingerprint
-        share = self.share(horizontal_flip=flip, fingerprint=fingerprint)
+        flip = self.horizontal_flip
+        share = self.share(horizontal_flip=flip, fingerprint=self._fingerprint)
         stream: BatchStream
         if self._stored is not None:
             stream, workers = MemoryStream(self._stored, shards.name, share), 0
@@ -248,9 +247,8 @@ class ShardDataModule(EncodingDataModule):
                 f"in_memory keeps codes, but {shards.name} holds images. Encode them with"
                 " `lit-mbldm encode`, or set cache_dir to have them encoded first."
             )
-        copies = self.trainer.num_devices if self.trainer is not None else 1
-        flip, variants = self.horizontal_flip, self._variants(shards)
-        return load_codes(shards, variants, flip, self.max_skipped, copies)
+        variants, copies = self._variants(shards), getattr(self.trainer, "num_devices", 1)
+        return load_codes(shards, variants, self.horizontal_flip, self.max_skipped, copies)
 
     def _check_processes(self, shards: ShardSet, found: list[Any]) -> None:
         if not all_equal(hashlib.sha256(repr(found).encode()).hexdigest()):

@@ -26,9 +26,6 @@ MAX_HEADER_BYTES = 1 << 20  # of an extended header
 MAX_JSON_BYTES = 1 << 26
 PAX_HEADERS = {tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE}
 EXTENSIONS = {*PAX_HEADERS, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
-FILES = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE}
-DEVICES = {tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE}
-WITHOUT_DATA = {tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, *DEVICES}
 _RECORD = re.compile(rb"([1-9]\d{0,6}) ([^=]+)=")
 
 
@@ -89,9 +86,10 @@ def tar_members(stream: BinaryIO) -> Iterator[Member]:
                 raise _damaged(start, "a sparse file; write the tar without --sparse")
             told_size = told.get("size", str(header.size))[:40]
             size = _checked(int(told_size), MAX_SKIPPED_BYTES, start)
-            if header.type in FILES:
+            if header.isreg():
                 yield Member(told.get("path", header.name), size, start + BLOCK)
-            size *= header.type not in WITHOUT_DATA
+            if header.isdir() or header.issym() or header.islnk() or header.isdev():
+                size = 0
             told = {}
         stream.seek(start + BLOCK + -(-size // BLOCK) * BLOCK)
     while block := stream.read(1 << 16):

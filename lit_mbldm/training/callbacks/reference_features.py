@@ -32,11 +32,9 @@ Sums = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Reference:
-    """Features that samples are compared with.
+    """Features of the training images, or of the decoded training codes where there are none.
 
-    Attributes:
-        real: of the training images, or of the decoded training codes where there are no images.
-        reconstructed: of the codec's reconstructions; None where there are no images.
+    And of the codec's reconstructions; None where there are no images.
     """
 
     real: FeatureSet
