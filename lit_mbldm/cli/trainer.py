@@ -34,7 +34,6 @@ from lit_mbldm.training.resume.last_checkpoint import (
     keep_last,
 )
 from lit_mbldm.training.resume.preemption import Preemption
-from lit_mbldm.training.resume.step_seeds import StepSeeds
 
 _NOISE = re.compile(r"\s*(Given value|Subtypes|Errors:|Does not validate|- Expected a <class)")
 # the section of a verb's settings, and what they make
@@ -142,7 +141,6 @@ class _TrainerCLI(LightningCLI):
         self._preemption.take_signals()
         if self.subcommand == "fit":
             self.trainer_defaults["callbacks"] = [
-                StepSeeds(),
                 TimeLeft(),
                 SaveBetweenSteps(self._preemption.between_steps),
                 self._preemption,

@@ -1,5 +1,6 @@
 """What every LightningModule here shares: a frozen codec, Adam, checkpoints that rebuild."""
 
+import random
 from typing import Any
 
 import lightning as L
@@ -94,6 +95,11 @@ class CodecModule(L.LightningModule):
         vars(self)["about"] = About(sampling=about_module(self).sampling)
         if self.trainer.ckpt_path is None:
             self.noise_seed = from_first(torch.initial_seed(), self.device)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed torch, which dropout draws from, as an unbroken run would at this batch."""
+        key = f"{self.noise_seed}/{self.current_epoch}/{batch_idx}/{self.global_rank}"
+        torch.manual_seed(random.Random(key).getrandbits(63))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what `load_pretrained` needs to rebuild the model."""

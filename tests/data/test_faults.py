@@ -12,8 +12,7 @@ import pytest
 from lit_mbldm.data.loading.datamodule import ShardDataModule
 from lit_mbldm.data.prepare.encode import encode_shards
 from lit_mbldm.data.shards.locate import open_shards
-from lit_mbldm.data.shards.members import CodeReader
-from lit_mbldm.data.shards.reading import Sample, read_span, spans
+from lit_mbldm.data.shards.reading import Sample, code_variants, read_span, spans
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.sources.images import ImageError
 from lit_mbldm.errors import InputError
@@ -36,7 +35,7 @@ def read_all(folder: Path) -> tuple[list[Sample], SkipLog]:
 
 
 def codes_of(samples: list[Sample]) -> dict[int, Any]:
-    return {sample.index: CodeReader((1, 2, 2)).variants(sample.data) for sample in samples}
+    return {sample.index: code_variants(sample.data, (1, 2, 2)) for sample in samples}
 
 
 def flip(shard: Path, position: int) -> None:
@@ -100,7 +99,7 @@ def test_a_flipped_sample_is_skipped_by_itself(code_shards, shard) -> None:
     assert len(samples) == 40
     assert skips.count == 0
     with pytest.raises(ImageError, match=r"no readable \.npy"):
-        CodeReader((1, 2, 2)).variants(samples[14].data)
+        code_variants(samples[14].data, (1, 2, 2))
     with pytest.warns(UserWarning, match=r"codes-000001\.tar/\d+14: "):
         assert len(train(code_shards)) == 40
 

@@ -20,8 +20,7 @@ from lit_mbldm.data.loading.datamodule import ShardDataModule
 from lit_mbldm.data.prepare.encode import encode_shards
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.data.shards.locate import open_shards
-from lit_mbldm.data.shards.members import dump_codes
-from lit_mbldm.data.shards.reading import Sample, read_span, spans
+from lit_mbldm.data.shards.reading import Sample, dump_codes, read_span, spans
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage import opening

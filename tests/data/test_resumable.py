@@ -3,8 +3,7 @@ import warnings
 import pytest
 import torch
 
-from lit_mbldm.data.loading.indexed import IndexedStream
-from lit_mbldm.data.loading.loader import EpochLoader
+from lit_mbldm.data.loading.loader import EpochLoader, IndexedStream, Share
 
 
 class Numbers(IndexedStream):
@@ -14,29 +13,25 @@ class Numbers(IndexedStream):
         return {"index": torch.tensor(places)}
 
 
-def loader(batch_size: int, world_size: int = 1, moved: list[int] | None = None, crops: int = 48):
-    stream = Numbers("numbers", crops, batch_size, 0, world_size)
-    return EpochLoader(stream, lambda: 0, move=[].append if moved is None else moved.append)
-
-
-def after(batches: int, batch_size: int = 4, world_size: int = 1) -> dict:
-    stopped = loader(batch_size, world_size)
+def resumed_after(
+    batches: int, batch_size: int = 4, world_size: int = 1, samples: int = 48
+) -> tuple[EpochLoader, list[int]]:
+    """A loader that goes on where one of 48 samples in fours stopped, and where that moved to."""
+    stopped = EpochLoader(Numbers("numbers", 48, Share(4)), lambda: 0)
     iterator = iter(stopped)
     for _ in range(batches):
         next(iterator)
-    return stopped.state_dict()
-
-
-def first_number(resumed: EpochLoader) -> int:
-    return next(iter(resumed))["index"][0].item()
+    moved: list[int] = []
+    stream = Numbers("numbers", samples, Share(batch_size, 0, world_size))
+    resumed = EpochLoader(stream, lambda: 0, move=moved.append)
+    resumed.load_state_dict(stopped.state_dict())
+    return resumed, moved
 
 
 def test_it_continues_after_the_last_batch() -> None:
-    moved: list[int] = []
-    resumed = loader(4, moved=moved)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        resumed.load_state_dict(after(5))
+        resumed, moved = resumed_after(5)
     assert [b["index"][0].item() for b in resumed] == list(range(20, 48, 4))
     assert len(list(resumed)) == 12
     assert not moved
@@ -48,26 +43,17 @@ def test_it_continues_after_the_last_batch() -> None:
 def test_other_numbers_of_processes_continue_at_the_same_sample(
     batch_size, world_size, batch
 ) -> None:
-    moved: list[int] = []
-    resumed = loader(batch_size, world_size, moved)
-    resumed.load_state_dict(after(5))
+    resumed, moved = resumed_after(5, batch_size, world_size)
     assert moved == ([] if batch_size * world_size == 4 else [batch])
-    assert first_number(resumed) == batch * batch_size * world_size <= 20
-
-
-def test_a_finished_epoch_stays_finished() -> None:
-    moved: list[int] = []
-    resumed = loader(2, 1, moved)
-    resumed.load_state_dict(after(12))
-    assert moved == [24]
+    first = next(iter(resumed))["index"][0].item()
+    assert first == batch * batch_size * world_size <= 20
+    # a finished epoch stays finished
+    assert resumed_after(12, batch_size, world_size)[1] in ([], [48 // batch_size // world_size])
 
 
 def test_another_order_starts_the_epoch_again_and_says_so() -> None:
-    moved: list[int] = []
-    resumed = loader(4, 1, moved, crops=40)
-    with pytest.warns(
-        UserWarning, match="starts epoch 0 again, of which 20 samples were done: data changed"
-    ):
-        resumed.load_state_dict(after(5))
+    message = "starts epoch 0 again, of which 20 samples were done: data changed"
+    with pytest.warns(UserWarning, match=message):
+        resumed, moved = resumed_after(5, samples=40)
     assert moved == [0]
-    assert first_number(resumed) == 0
+    assert next(iter(resumed))["index"][0].item() == 0

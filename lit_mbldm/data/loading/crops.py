@@ -4,17 +4,14 @@ import hashlib
 import random
 from dataclasses import dataclass, replace
 from importlib import resources
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from lit_mbldm.data.loading.encoding import EncodingDataModule
-from lit_mbldm.data.loading.indexed import IndexedStream
-from lit_mbldm.data.loading.loader import EpochLoader
-from lit_mbldm.data.loading.reference import ReferenceSet
+from lit_mbldm.data.loading.datamodule import EncodingDataModule
+from lit_mbldm.data.loading.loader import EpochLoader, IndexedStream, ReferenceSet, Share
 from lit_mbldm.data.sources.images import resize_square, to_array
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.errors import InputError
@@ -60,15 +57,11 @@ class CropDataModule(EncodingDataModule):
                 f" {zoom_out} and {num_workers}."
             )
         self.folder = folder
-        self.crop_size = crop_size
         self.batch_size = batch_size
         self.crops_per_epoch = crops_per_epoch
-        self.zoom_out = zoom_out
-        self.stride = stride
-        self.horizontal_flip = horizontal_flip
         self.num_workers = num_workers
         self.seed = seed
-        self._photos: list[Image.Image] = []
+        self.cropper = Cropper([], crop_size, zoom_out, stride, horizontal_flip, seed)
 
     def setup(self, stage: str | None = None) -> None:
         """Decode the photographs.
@@ -77,65 +70,52 @@ class CropDataModule(EncodingDataModule):
             InputError: no photograph, one smaller than a crop, more than fit in memory, or a crop
                 size that does not fit the codec.
         """
+        size = self.cropper.crop_size
         if self.codec is not None:
-            self.codec.latent_shape(self.crop_size, self.crop_size)
-        if self._photos:
+            self.codec.latent_shape(size, size)
+        if self.cropper.photos:
             return
         folder = self.folder or str(resources.files("lit_mbldm.data") / "photos")
-        self._photos = _load_photos(Path(folder), self.crop_size * self.zoom_out)
+        photos, side = read_images(folder), size * self.cropper.zoom_out
+        for name, photo in photos.items():
+            if min(photo.size) < side:
+                raise InputError(
+                    f"Expected photographs of at least {side:g}×{side:g} pixels in {folder}, but"
+                    f" {name} has {photo.width}×{photo.height}. Lower crop_size or zoom_out, or"
+                    " remove it."
+                )
+        self.cropper = replace(self.cropper, photos=list(photos.values()))
 
     def train_dataloader(self) -> EpochLoader:
         """Full batches of random crops, others each epoch."""
-        numbers = range(self.crops_per_epoch)
-        stream = CropStream(self._cropper(), numbers, self.batch_size, self.rank, self.world_size)
+        stream = CropStream(self.cropper, self.crops_per_epoch, self.share())
         return EpochLoader(stream, self.current_epoch, self.num_workers, move=self.move_to_batch)
 
     def val_dataloader(self) -> EpochLoader:
         """64 crops, the same in every epoch and process."""
-        numbers = range(VALIDATION_CROPS)
-        stream = CropStream(self._cropper(), numbers, self.batch_size, full=False)
-        return EpochLoader(stream, lambda: -1)
+        share = Share(self.batch_size, full=False)
+        return EpochLoader(CropStream(self.cropper, VALIDATION_CROPS, share), lambda: -1)
 
     def reference(self, max_images: int | None = None) -> ReferenceSet:
         """The crops of the first epoch for scores, without flips, at most so many of them."""
         self.setup()
         count = min(self.crops_per_epoch, max_images or self.crops_per_epoch)
-        start = count * self.rank // self.world_size
-        stop = count * (self.rank + 1) // self.world_size
-        cropper = replace(self._cropper(), horizontal_flip=False)
-        stream = CropStream(cropper, range(start, stop), self.batch_size, full=False)
-        settings = [self.crop_size, self.zoom_out, self.stride, self.seed, count]
-        photos = [hashlib.sha256(photo.tobytes()).hexdigest() for photo in self._photos]
-        return ReferenceSet(
-            "images",
-            {"crops": settings, "photos": photos, "sizes": [photo.size for photo in self._photos]},
-            count,
-            start,
-            EpochLoader(stream, lambda: 0, self.num_workers),
-        )
-
-    def _cropper(self) -> "Cropper":
-        return Cropper(
-            self._photos,
-            self.crop_size,
-            self.zoom_out,
-            self.stride,
-            self.horizontal_flip,
-            self.seed,
-        )
+        cropper = replace(self.cropper, horizontal_flip=False)
+        fingerprint = {
+            "crops": [cropper.crop_size, cropper.zoom_out, cropper.stride, self.seed, count],
+            "photos": [hashlib.sha256(photo.tobytes()).hexdigest() for photo in cropper.photos],
+            "sizes": [photo.size for photo in cropper.photos],
+        }
+        stream = CropStream(cropper, count, self.share(full=False))
+        batches = EpochLoader(stream, lambda: 0, self.num_workers)
+        return ReferenceSet("images", fingerprint, count, stream.start, batches)
 
 
 @dataclass(frozen=True)
 class Cropper:
     """Crop number `index` of an epoch: (3, C, C) uint8, decided by (seed, epoch, index).
 
-    Attributes:
-        photos: RGB, none smaller than a crop.
-        crop_size: side C in pixels.
-        zoom_out: side of what a crop covers, in crop sizes.
-        stride: of the corners a crop may have, in pixels.
-        horizontal_flip: mirror half of the crops.
-        seed: of all crops.
+    The fields are CropDataModule's; the photographs are RGB, none smaller than a crop.
     """
 
     photos: list[Image.Image]
@@ -158,35 +138,13 @@ class Cropper:
 
 
 class CropStream(IndexedStream):
-    """Batches of an epoch's crops of these numbers, in their order."""
+    """Batches of an epoch's crops `{"images": uint8 (B, 3, C, C), "index": int64 (B,)}`."""
 
-    def __init__(
-        self,
-        cropper: Cropper,
-        numbers: range,
-        batch_size: int,
-        rank: int = 0,
-        world_size: int = 1,
-        full: bool = True,
-    ) -> None:
-        name, count = "crops_per_epoch", len(numbers)
-        super().__init__(name, count, batch_size, rank, world_size, cropper.seed, full=full)
+    def __init__(self, cropper: Cropper, count: int, share: Share) -> None:
+        super().__init__("crops_per_epoch", count, share)
         self.cropper = cropper
-        self.numbers = numbers
 
     def batch(self, places: range) -> dict[str, Tensor]:
-        """Crops `{"images": uint8 (B, 3, C, C), "index": int64 (B,)}`."""
-        numbers = self.numbers[places.start : places.stop]
-        crops = torch.stack([self.cropper(self.epoch, number) for number in numbers])
-        return {"images": crops, "index": torch.tensor(numbers)}
-
-
-def _load_photos(folder: Path, side: float) -> list[Image.Image]:
-    photos = read_images(folder)
-    for name, photo in photos.items():
-        if min(photo.size) < side:
-            raise InputError(
-                f"Expected photographs of at least {side:g}×{side:g} pixels in {folder}, but {name}"
-                f" has {photo.width}×{photo.height}. Lower crop_size or zoom_out, or remove it."
-            )
-    return list(photos.values())
+        """The crops of these numbers."""
+        crops = torch.stack([self.cropper(self.epoch, number) for number in places])
+        return {"images": crops, "index": torch.tensor(places)}

@@ -1,21 +1,90 @@
-"""ShardDataModule: image or code shards as batches."""
+"""Data modules, whose batches reach the model with codes; ShardDataModule: those of shards."""
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
-from zlib import crc32
+from typing import Any
 
-from lit_mbldm.data.loading.encoding import EncodingDataModule
-from lit_mbldm.data.loading.in_memory import MemoryStream, StoredCodes
-from lit_mbldm.data.loading.loader import BatchStream, EpochLoader
-from lit_mbldm.data.loading.reference import ReferenceSet
+import lightning
+import torch
+
+from lit_mbldm.data.loading.in_memory import MemoryStream, StoredCodes, load_codes
+from lit_mbldm.data.loading.loader import BatchStream, EpochLoader, ReferenceSet, Share
 from lit_mbldm.data.loading.streams import ShardStream, ShuffledStream
 from lit_mbldm.data.prepare.cache import cached_codes
+from lit_mbldm.data.prepare.codec import Codec
 from lit_mbldm.data.shards.locate import ShardSet, open_shards
-from lit_mbldm.data.shards.members import CodeReader, ImageReader, SampleReader
 from lit_mbldm.data.shards.patterns import validation_part
+from lit_mbldm.data.shards.reading import Variants, code_variants, image_variants
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import all_equal, from_first
+
+
+class EncodingDataModule(lightning.LightningDataModule):
+    """A data module whose batches reach the model with `"codes"`, uint8 (B, S, h, w).
+
+    Beside them lies `"index"`, int64 (B,) on the CPU: the samples' numbers in the set, which key
+    the training's noise.
+
+    A batch of images, uint8 (B, 3, H, W), is encoded on the model's device with the model's own
+    codec and keeps its `"images"`.
+    """
+
+    batch_size: int
+    seed: int
+
+    @property
+    def codec(self) -> Codec | None:
+        """The codec of the model in training, None where there is none."""
+        module = getattr(self.trainer, "lightning_module", None)
+        codec: Codec | None = getattr(module, "codec", None)
+        return codec
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Number of this process among the trainer's, and how many there are."""
+        return getattr(self.trainer, "global_rank", 0), getattr(self.trainer, "world_size", 1)
+
+    def share(self, **options: Any) -> Share:
+        """This process's share of the batches."""
+        return Share(self.batch_size, *self.place, seed=self.seed, **options)
+
+    @property
+    def device(self) -> torch.device:
+        """That this process trains on."""
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    def current_epoch(self) -> int:
+        """The trainer's epoch."""
+        return 0 if self.trainer is None else self.trainer.current_epoch
+
+    def move_to_batch(self, batches: int) -> None:
+        """Count so many batches of the epoch as done."""
+        assert self.trainer is not None
+        current = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        shift = batches - current.ready
+        for count in ("ready", "started", "processed", "completed"):
+            setattr(current, count, getattr(current, count) + shift)
+
+    def transfer_batch_to_device(
+        self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
+    ) -> dict[str, Any]:
+        """Move a batch but for its `index`, which keys random numbers on the CPU."""
+        moved: dict[str, Any] = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return {**moved, "index": batch["index"]}
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Add the codes of the batch's images."""
+        if "codes" in batch:
+            return batch
+        if self.codec is None:
+            raise InputError(
+                "Image batches need a model with a `codec` to encode them. Give the model a codec,"
+                " or train on code shards (`lit-mbldm encode`)."
+            )
+        with torch.no_grad():
+            return {**batch, "codes": self.codec.encode(batch["images"])}
 
 
 class ShardDataModule(EncodingDataModule):
@@ -90,27 +159,27 @@ class ShardDataModule(EncodingDataModule):
                 samples, a cache that cannot be written, or other samples in other processes.
         """
         if stage in (None, "fit"):
-            self._train_shards = self._codes_of(self._open(self.train), self.horizontal_flip)
+            shards = self._train_shards = self._codes_of(self.train, self.horizontal_flip)
             if self.in_memory and self._stored is None:
-                self._stored = self._load(self._train_shards)
-            self._check_processes(self._train_shards, self._stored)
-            versions = json.dumps(self._train_shards.versions())
+                self._stored = self._load(shards)
+                self._check_processes(shards, self._stored.index.tolist())
+            versions = json.dumps(shards.versions())
             fingerprint = hashlib.sha256(versions.encode()).hexdigest()
             self._fingerprint = from_first(fingerprint, self.device)
         if (val := self.val or validation_part(self.train)) is not None:
-            self._val_shards = self._codes_of(self._open(val), False)
-            self._check_processes(self._val_shards)
+            self._val_shards = self._codes_of(val, False)
 
     def train_dataloader(self) -> EpochLoader:
         """Shuffled full batches; (seed, epoch) decides their order."""
-        assert self._train_shards is not None
         shards, workers = self._train_shards, self.num_workers
-        share = self.batch_size, self.rank, self.world_size, self.seed, self._fingerprint
+        assert shards is not None
+        flip = self.horizontal_flip
+        share = self.share(horizontal_flip=flip, fingerprint=self._fingerprint)
         stream: BatchStream
         if self._stored is not None:
-            stream, workers = MemoryStream(self._stored, *share), 0
+            stream, workers = MemoryStream(self._stored, shards.name, share), 0
         else:
-            stream = ShuffledStream(shards, self._reader(shards), *share)
+            stream = ShuffledStream(shards, self._variants(shards), share)
         return EpochLoader(
             stream, self.current_epoch, workers, self.max_skipped, self.move_to_batch
         )
@@ -119,55 +188,58 @@ class ShardDataModule(EncodingDataModule):
         """Every validation sample once, in order; an empty list without any."""
         if self._val_shards is None:
             return []
-        shards = self._val_shards
-        if shards.count < self.world_size:
+        shards, (_, world_size) = self._val_shards, self.place
+        if shards.count < world_size:
             raise InputError(
-                f"Expected a sample for each of {self.world_size} processes in {shards.name}, got"
+                f"Expected a sample for each of {world_size} processes in {shards.name}, got"
                 f" {shards.count}. Name more shards for val, or none (null)."
             )
-        return EpochLoader(
-            self._in_order(shards), self.current_epoch, self.num_workers, self.max_skipped
-        )
+        return self._in_order(shards)
 
     def reference(self, max_images: int | None = None) -> ReferenceSet:
         """The training set for scores: in order, without flips, at most so many of it."""
         shards = self._open(self.train).first_of_each(max_images)
-        stream = self._in_order(shards)
-        return ReferenceSet(
-            shards.kind,
-            {"shards": shards.versions(), "image_size": self.image_size},
-            shards.count,
-            stream.start,
-            EpochLoader(stream, lambda: 0, self.num_workers, self.max_skipped),
-        )
+        fingerprint = {"shards": shards.versions(), "image_size": self.image_size}
+        batches = self._in_order(shards)
+        return ReferenceSet(shards.kind, fingerprint, shards.count, batches.stream.start, batches)
 
-    def _in_order(self, shards: ShardSet) -> ShardStream:
-        reader = self._reader(shards)
-        return ShardStream(shards, reader, self.batch_size, self.rank, self.world_size)
+    def _in_order(self, shards: ShardSet) -> EpochLoader:
+        stream = ShardStream(shards, self._variants(shards), self.share(full=False))
+        return EpochLoader(stream, lambda: 0, self.num_workers, self.max_skipped)
 
     def _open(self, patterns: str | list[str]) -> ShardSet:
         shards = open_shards(patterns)
         if self.codec is not None:
-            shards.check_fingerprint(self.codec.fingerprint)
+            fingerprint = self.codec.fingerprint
+            if shards.tag is not None and shards.tag.fingerprint != fingerprint:
+                raise InputError(
+                    f"Expected codes of the codec {fingerprint[:12]}…, but {shards.name} holds"
+                    f" codes of {shards.tag.fingerprint[:12]}…. Encode the images again with"
+                    " `lit-mbldm encode SHARDS OUT --codec CODEC`, or name the codec the shards"
+                    " were made with."
+                )
             size = self.image_size or shards.size
             if shards.kind == "images" and size is not None:
                 self.codec.latent_shape(size, size)
         return shards
 
-    def _codes_of(self, shards: ShardSet, flip: bool) -> ShardSet:
-        """The shards of the cache, where one is wanted for image shards."""
-        if self.cache_dir is None or self.codec is None or shards.kind == "codes":
-            return shards
-        folder = cached_codes(
-            shards,
-            self.codec,
-            Path(self.cache_dir),
-            flip=flip,
-            device=self.device,
-            rank=self.rank,
-            world_size=self.world_size,
-        )
-        return self._open(str(folder))
+    def _codes_of(self, patterns: str | list[str], flip: bool) -> ShardSet:
+        """The shards or, where a cache is wanted for images, those of their codes."""
+        shards = self._open(patterns)
+        if self.cache_dir is not None and self.codec is not None and shards.kind == "images":
+            rank, world_size = self.place
+            folder = cached_codes(
+                shards,
+                self.codec,
+                Path(self.cache_dir),
+                flip=flip,
+                device=self.device,
+                rank=rank,
+                world_size=world_size,
+            )
+            shards = self._open(str(folder))
+        self._check_processes(shards, [(shard.name, shard.count) for shard in shards.shards])
+        return shards
 
     def _load(self, shards: ShardSet) -> StoredCodes:
         if shards.kind != "codes":
@@ -175,23 +247,19 @@ class ShardDataModule(EncodingDataModule):
                 f"in_memory keeps codes, but {shards.name} holds images. Encode them with"
                 " `lit-mbldm encode`, or set cache_dir to have them encoded first."
             )
-        reader = self._reader(shards)
-        assert isinstance(reader, CodeReader)
-        copies = self.trainer.num_devices if self.trainer is not None else 1
-        return StoredCodes(shards, reader, self.max_skipped, copies)
+        variants, copies = self._variants(shards), getattr(self.trainer, "num_devices", 1)
+        return load_codes(shards, variants, self.horizontal_flip, self.max_skipped, copies)
 
-    def _check_processes(self, shards: ShardSet, stored: StoredCodes | None = None) -> None:
-        count = shards.count if stored is None else len(stored.index)
-        kept = 0 if stored is None else crc32(stored.index.numpy().tobytes())
-        if not all_equal([kept, *((shard.name, shard.count) for shard in shards.shards)]):
+    def _check_processes(self, shards: ShardSet, found: list[Any]) -> None:
+        if not all_equal(hashlib.sha256(repr(found).encode()).hexdigest()):
             raise InputError(
-                f"The processes do not find the same samples in {shards.name}: process {self.rank}"
-                f" finds {count}. Copy the shards again to the nodes where some are missing or"
-                " damaged."
+                f"The processes do not find the same samples in {shards.name}: process"
+                f" {self.place[0]} finds {shards.count}. Copy the shards again to the nodes where"
+                " some are missing or damaged."
             )
 
-    def _reader(self, shards: ShardSet) -> SampleReader:
+    def _variants(self, shards: ShardSet) -> Variants:
         if shards.tag is None:
-            return ImageReader(self.image_size, self.horizontal_flip)
-        codebook_size = getattr(self.codec, "codebook_size", 256)
-        return CodeReader(shards.tag.shape, self.horizontal_flip, codebook_size)
+            return partial(image_variants, image_size=self.image_size)
+        K = getattr(self.codec, "codebook_size", 256)
+        return partial(code_variants, shape=shards.tag.shape, codebook_size=K)

@@ -12,64 +12,33 @@ from typing import Any
 import numpy as np
 import torch
 import webdataset
-from numpy.typing import NDArray
 
-from lit_mbldm.data.loading.loader import BatchStream, this_worker
+from lit_mbldm.data.loading.loader import BatchStream, Share, this_worker
 from lit_mbldm.data.shards.locate import ShardSet
-from lit_mbldm.data.shards.members import SampleReader
-from lit_mbldm.data.shards.reading import Sample, Span, read_span, spans
+from lit_mbldm.data.shards.reading import Array, Sample, Span, Variants, read_span, spans
 from lit_mbldm.data.sources.images import ImageError
 from lit_mbldm.errors import InputError
 
 Batch = dict[str, Any]
-Array = NDArray[np.uint8]
 SHUFFLE_BUFFER = 1000
 
 
 class ShardStream(BatchStream):
     """Every sample once, in order; the last batch may be smaller.
 
-    Yields `{reader.key: uint8 (B, …), "index": int64 (B,), "skipped": [(name, reason, count)]}`,
-    the samples' numbers in the set and what was lost since this worker's last batch, or the
-    InputError that ends it, so that a worker process can hand it over.
+    Yields `{"images" or "codes": uint8 (B, …), "index": int64 (B,), "skipped": [(name, reason,
+    count)]}`, the samples' numbers in the set and what was lost since this worker's last batch.
 
-    Args:
-        shards: what is read.
-        reader: of its samples.
-        batch_size: samples a batch.
-        rank: of this process.
-        world_size: number of processes, each with its own share of the samples.
-        seed: of order and augmentation where there are any.
+    `variants` makes a sample's arrays of its bytes, the mirror image's last.
     """
 
-    def __init__(
-        self,
-        shards: ShardSet,
-        reader: SampleReader,
-        batch_size: int,
-        rank: int = 0,
-        world_size: int = 1,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(batch_size, rank, world_size, seed)
-        self.shards = shards
-        self.reader = reader
+    def __init__(self, shards: ShardSet, variants: Variants, share: Share) -> None:
+        super().__init__(shards.name, shards.count, share)
+        self.shards = shards.shards
+        self.kind = shards.kind
+        self.variants = variants
         self._skipped: list[tuple[str, str, int]] = []
         self._repeating = False  # what is lost again counts once
-
-    @property
-    def start(self) -> int:
-        """Number of this rank's first sample."""
-        return self.shards.count * self.rank // self.world_size
-
-    @property
-    def count(self) -> int:
-        """Samples of this rank."""
-        return self.shards.count * (self.rank + 1) // self.world_size - self.start
-
-    def __len__(self) -> int:
-        """Batches of this rank."""
-        return -(-self.count // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch | InputError]:
         worker, workers = this_worker()  # consecutive batches each
@@ -78,36 +47,34 @@ class ShardStream(BatchStream):
         self._skipped, self._repeating = [], False
         try:
             samples = self._samples(first, first + each + (worker < rest))
-            while batch := list(islice(samples, self.batch_size)):
-                yield self._batch(batch) | self._told()
+            while batch := list(islice(samples, self.share.batch_size)):
+                skipped, self._skipped = self._skipped, []
+                yield self._batch(batch) | {"skipped": skipped}
             if self._skipped:
-                yield self._told()
+                yield {"skipped": self._skipped}
         except InputError as error:
             yield error
 
     def _samples(self, first: int, last: int) -> Iterator[tuple[int, Array]]:
-        begin = self.start + min(first * self.batch_size, self.count)
-        end = self.start + min(last * self.batch_size, self.count)
-        for sample in self._read(spans(self.shards.shards, begin, end)):
-            yield from self._arrays(sample, None)
+        """Numbers and arrays of the samples of batches `first` to `last` - 1 of this rank."""
+        begin, end = (min(self.start + b * self.share.batch_size, self.stop) for b in (first, last))
+        return self._arrays(self._read(spans(self.shards, begin, end)))
 
     def _read(self, parts: list[Span]) -> Iterator[Sample]:
-        for part in parts:
-            yield from read_span(part, self._skip)
+        return (sample for part in parts for sample in read_span(part, self._skip))
 
-    def _arrays(self, sample: Sample, rng: random.Random | None) -> Iterator[tuple[int, Array]]:
-        try:
-            yield sample.index, self.reader(sample.data, rng)
-        except ImageError as error:
-            self._skip(sample.name, error)
+    def _arrays(self, samples: Iterator[Sample]) -> Iterator[tuple[int, Array]]:
+        for sample in samples:
+            rng = random.Random(f"{self.share.seed}/{self.epoch}/{sample.index}")
+            flipped = self.share.horizontal_flip and rng.random() < 0.5
+            try:
+                yield sample.index, self.variants(sample.data)[-1 if flipped else 0]
+            except ImageError as error:
+                self._skip(sample.name, error)
 
     def _skip(self, name: str, error: Exception, count: int = 1) -> None:
         if not self._repeating:
             self._skipped.append((name, str(error), count))
-
-    def _told(self) -> Batch:
-        skipped, self._skipped = self._skipped, []
-        return {"skipped": skipped}
 
     def _batch(self, samples: list[tuple[int, Array]]) -> Batch:
         numbers, arrays = zip(*samples, strict=True)
@@ -115,90 +82,52 @@ class ShardStream(BatchStream):
         if len(shapes) > 1:
             sizes = " and ".join("×".join(map(str, shape[1:])) for shape in shapes[:2])
             raise InputError(
-                f"Expected images of one size in {self.shards.name}, got {sizes}. Write the shards"
-                " with `lit-mbldm shards --size`, or set image_size."
+                f"Expected images of one size in {self.name}, got {sizes}. Write the shards with"
+                " `lit-mbldm shards --size`, or set image_size."
             )
-        return {self.reader.key: torch.from_numpy(np.stack(arrays)), "index": torch.tensor(numbers)}
+        return {self.kind: torch.from_numpy(np.stack(arrays)), "index": torch.tensor(numbers)}
 
 
 class ShuffledStream(ShardStream):
-    """Each sample at most once an epoch, shuffled and augmented; only full batches.
+    """Each sample at most once an epoch, shuffled and half of them mirrored; only full batches.
 
-    The order depends on (seed, epoch) and the numbers of ranks and workers alone; `epoch` is set
-    from outside. Every rank has the same number of batches: a worker that loses samples to
-    corruption begins its share again. What does not fill a batch is left out, other samples each
-    epoch.
-
-    Args:
-        shards: what is read.
-        reader: of its samples.
-        batch_size: samples a batch.
-        rank: of this process.
-        world_size: number of processes.
-        seed: of order and augmentation.
-        fingerprint: of the shards' contents.
-
-    Raises:
-        InputError: too few samples for one batch a process.
+    The order depends on (seed, epoch) and the numbers of ranks and workers alone. Every rank has
+    the same number of batches: a worker that loses samples to corruption begins its share again.
+    What does not fill a batch is left out, other samples each epoch.
     """
-
-    def __init__(
-        self,
-        shards: ShardSet,
-        reader: SampleReader,
-        batch_size: int,
-        rank: int = 0,
-        world_size: int = 1,
-        seed: int = 0,
-        fingerprint: str = "",
-    ) -> None:
-        super().__init__(shards, reader, batch_size, rank, world_size, seed)
-        self.fingerprint = fingerprint
-        self.check_batches(shards.name, shards.count)
-
-    @property
-    def count(self) -> int:
-        """Samples an epoch of each rank."""
-        return len(self) * self.batch_size
-
-    def __len__(self) -> int:
-        """Batches of each rank."""
-        return self.shards.count // self.world_size // self.batch_size
 
     def order(self, num_workers: int) -> dict[str, Any]:
         """What the order depends on, besides the epoch."""
         return {
-            "data": [type(self).__name__, self.fingerprint, self.shards.count],
-            "seed": self.seed,
-            "batch_size": self.batch_size,
-            "number of processes": self.world_size,
+            **super().order(num_workers),
+            "batch_size": self.share.batch_size,
+            "number of processes": self.share.world_size,
             "num_workers": max(num_workers, 1),
         }
 
     def _samples(self, first: int, last: int) -> Iterator[tuple[int, Array]]:
-        """This rank's batches `first` to `last` - 1, of the shards in random order."""
-        N, count = self.shards.count, (last - first) * self.batch_size
-        rng = random.Random(f"{self.seed}/{self.epoch}")
-        shards = rng.sample(self.shards.shards, len(self.shards.shards))
+        N, count = self.samples, (last - first) * self.share.batch_size
+        rng = random.Random(f"{self.share.seed}/{self.epoch}")
+        shards = rng.sample(self.shards, len(self.shards))
         turn = rng.randrange(N)
-        start = (turn + self.rank * (N // self.world_size) + first * self.batch_size) % N
+        start = (
+            turn + self.share.rank * (N // self.share.world_size) + first * self.share.batch_size
+        ) % N
         return islice(self._repeat(spans(shards, start, start + count), first), count)
 
     def _repeat(self, parts: list[Span], first: int) -> Iterator[tuple[int, Array]]:
-        rng = random.Random(f"{self.seed}/{self.epoch}/{self.rank}/{first}")
+        rng = random.Random(f"{self.share.seed}/{self.epoch}/{self.share.rank}/{first}")
         while True:
             shuffle = webdataset.shuffle(SHUFFLE_BUFFER, initial=SHUFFLE_BUFFER, rng=rng)
-            good = 0
-            for sample in shuffle(self._read(parts)):
-                key = random.Random(f"{self.seed}/{self.epoch}/{sample.index}")
-                for array in self._arrays(sample, key):
-                    good += 1
-                    yield array
+            good = False
+            for array in self._arrays(shuffle(self._read(parts))):
+                good = True
+                yield array
             if not good:
                 names = ", ".join(part.shard.name for part in parts[:3])
                 raise InputError(
-                    f"No sample in this process's share of {self.shards.name} ({names}) can be"
-                    f" read: {'; '.join(f'{name}: {why}' for name, why, _ in self._skipped[:3])}."
+                    f"No sample in this process's share of {self.name} ({names}) can be read:"
+                    f" {'; '.join(f'{name}: {why}' for name, why, _ in self._skipped[:3])}."
                     " Write the shards again."
                 )
             self._repeating = True

@@ -16,10 +16,16 @@ import torch
 from numpy.typing import NDArray
 
 from lit_mbldm.data.prepare.codec import Codec
-from lit_mbldm.data.shards.locate import Shard
 from lit_mbldm.data.shards.manifest import FORMAT
-from lit_mbldm.data.shards.members import ImageReader, dump_codes
-from lit_mbldm.data.shards.reading import LostShardError, Sample, read_span, whole
+from lit_mbldm.data.shards.reading import (
+    LostShardError,
+    Sample,
+    Shard,
+    dump_codes,
+    image_variants,
+    read_span,
+    whole,
+)
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.shards.tar import CODEC_MEMBER
 from lit_mbldm.data.sources.images import ImageError
@@ -175,6 +181,6 @@ def _decode(sample: Sample) -> _Decoded | ImageError:
     if not folders[0] or ".." in folders:
         return ImageError("its name leads out of the folder that the codes are unpacked in")
     try:
-        return _Decoded(key, ImageReader()(sample.data, None))
+        return _Decoded(key, image_variants(sample.data)[0])
     except ImageError as error:
         return error

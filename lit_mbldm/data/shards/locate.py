@@ -1,80 +1,25 @@
-"""The shards a user names, and what they hold, without reading their samples."""
+"""What the shards that a user names hold, without reading their samples."""
 
 import tarfile
 import warnings
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
-from operator import itemgetter
 from pathlib import Path
 
 from tqdm import tqdm
 
-from lit_mbldm.data.shards.manifest import Kind, ShardEntry
-from lit_mbldm.data.shards.patterns import Manifests, Patterns, display_name, find_shards
+from lit_mbldm.data.shards.manifest import Kind
+from lit_mbldm.data.shards.patterns import Manifests, Patterns, as_list, find_shards
+from lit_mbldm.data.shards.reading import Shard
 from lit_mbldm.data.shards.skips import SkipLog
-from lit_mbldm.data.shards.tar import CodecTag, Member, read_tag, tar_members
-from lit_mbldm.data.sources.images import IMAGE_SUFFIXES
+from lit_mbldm.data.shards.tar import CodecTag, describe, read_tag, sample_members, tar_members
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.opening import open_binary, version
-from lit_mbldm.storage.urls import base_name, folder_of, is_url, public
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One shard.
-
-    Attributes:
-        url: local path or URL; with the secrets a URL may hold, so not for messages.
-        count: number of samples.
-        tag: the codec's where it holds codes, else None.
-        start: number of its first sample in the set.
-        entry: what the manifest beside it tells of the whole file, if there is one.
-    """
-
-    url: str
-    count: int
-    tag: CodecTag | None
-    start: int
-    entry: ShardEntry | None = None
-
-    @property
-    def name(self) -> str:
-        """File name."""
-        return base_name(self.url)
-
-    @property
-    def kind(self) -> Kind:
-        """What a sample of the shard is."""
-        return "images" if self.tag is None else "codes"
-
-    def version(self) -> tuple[str, int | None]:
-        """The sha256 or, where no manifest tells it, place and time; and the size in bytes.
-
-        Raises:
-            InputError: a shard that no manifest names cannot be asked about.
-        """
-        try:
-            if not is_url(self.url):
-                stat = Path(self.url).stat()
-                place = f"{Path(self.url).resolve()} {stat.st_mtime_ns}"
-                return self.entry.sha256 if self.entry else place, stat.st_size
-            if self.entry:
-                return self.entry.sha256, self.entry.bytes
-            time, size = version(self.url)
-            return f"{public(self.url)} {time}", size
-        except OSError as error:
-            raise InputError(f"A shard cannot be read: {error}.") from None
+from lit_mbldm.storage.urls import folder_of, is_url, public
 
 
 @dataclass(frozen=True)
 class ShardSet:
-    """Shards of one kind, in order, and of one codec where they hold codes.
-
-    Attributes:
-        name: the pattern they were found by.
-        size: side of the images where a manifest tells it.
-    """
+    """Shards of one kind and codec, in order; `size` is the images' where a manifest tells it."""
 
     name: str
     shards: tuple[Shard, ...]
@@ -88,25 +33,22 @@ class ShardSet:
     @property
     def kind(self) -> Kind:
         """What a sample is."""
-        return self.shards[0].kind
+        return "images" if self.tag is None else "codes"
 
     @property
     def tag(self) -> CodecTag | None:
         """The codec's tag of the shards, None for images."""
         return self.shards[0].tag
 
-    def check_fingerprint(self, fingerprint: str) -> None:
-        """Raise InputError where the shards hold codes of another codec."""
-        if self.tag is not None and self.tag.fingerprint != fingerprint:
-            raise InputError(
-                f"Expected codes of the codec {fingerprint[:12]}…, but {self.name} holds codes of"
-                f" {self.tag.fingerprint[:12]}…. Encode the images again with `lit-mbldm encode"
-                " SHARDS OUT --codec CODEC`, or name the codec the shards were made with."
-            )
-
     def versions(self) -> list[list[str | int | None]]:
-        """Version and count of each shard, which differ where contents do; raises InputError."""
-        return [[*shard.version(), shard.count] for shard in self.shards]
+        """Version, size in bytes and count of each shard, which differ where contents do.
+
+        The version is the sha256 or, where no manifest tells it, place and time. Raises InputError.
+        """
+        try:
+            return [[*_version(shard), shard.count] for shard in self.shards]
+        except OSError as error:
+            raise InputError(f"A shard cannot be read: {error}.") from None
 
     def first_of_each(self, count: int | None) -> "ShardSet":
         """At most `count` samples in all, of every shard its share, taken from its beginning."""
@@ -123,13 +65,10 @@ class ShardSet:
 
 
 def open_shards(patterns: Patterns) -> ShardSet:
-    """Find shards and what they hold.
+    """Find shards, by patterns as for `find_shards`, and what they hold.
 
     The manifest beside a shard tells it, and reading finds a shard that is of another codec than
     its manifest; where there is none, the shard's head is read and its members are counted.
-
-    Args:
-        patterns: as for `find_shards`.
 
     Raises:
         InputError: nothing found, more than 1 % unreadable, or shards that do not fit together.
@@ -152,39 +91,19 @@ def open_shards(patterns: Patterns) -> ShardSet:
                 f"Expected shards of one kind and codec, but {public(shards[0].url)} holds"
                 f" {describe(shards[0].tag)} and {public(shard.url)} {describe(shard.tag)}."
             )
-    beside = [manifests[folder] for folder in {folder_of(url) for url in urls}]
+    beside = [manifests[folder_of(url)] for url in urls]
     sizes = {manifest.size if manifest else None for manifest in beside}
-    size = sizes.pop() if len(sizes) == 1 else None
-    return ShardSet(display_name(patterns), tuple(shards), size)
-
-
-def samples(members: Iterable[Member], of_codes: bool) -> Iterator[tuple[str, Member]]:
-    """The key of each sample, by WebDataset's rule, and its first image or, of codes, first .npy.
-
-    Args:
-        members: in order.
-        of_codes: whether the shard holds codes.
-    """
-    for _, group in groupby(_keyed(members, of_codes), itemgetter(0)):
-        yield next(group)
-
-
-def describe(tag: CodecTag | None) -> str:
-    """What shards with this tag hold."""
-    return f"codes of {tag.fingerprint[:12]}…, shape {tag.shape}" if tag else "images"
+    name = ", ".join(public(str(pattern)) for pattern in as_list(patterns))
+    return ShardSet(name, tuple(shards), sizes.pop() if len(sizes) == 1 else None)
 
 
 def _open(url: str, start: int, manifests: Manifests) -> Shard:
-    manifest, entry = manifests.of_shard(url) or (None, None)
-    tag = None
-    if manifest is not None and manifest.fingerprint is not None and manifest.shape is not None:
-        S, h, w = manifest.shape
-        tag = CodecTag(manifest.fingerprint, (S, h, w))
-    elif manifest is None or manifest.kind == "codes":
-        with open_binary(url) as stream:
-            tag = read_tag(stream, next(tar_members(stream), None))
-    count = entry.count if entry is not None else _count(url, tag is not None)
-    return Shard(url, count, tag, start, entry)
+    if told := manifests.of_shard(url):
+        manifest, entry = told
+        return Shard(url, entry.count, manifest.tag, start, entry)
+    with open_binary(url) as stream:
+        tag = read_tag(stream, next(tar_members(stream), None))
+    return Shard(url, _count(url, tag is not None), tag, start)
 
 
 def _count(url: str, of_codes: bool) -> int:
@@ -192,14 +111,16 @@ def _count(url: str, of_codes: bool) -> int:
 
     Warns where it is cut off, and where a sample has several images.
     """
-    found: list[tuple[str, Member]] = []
+    count, last, more = 0, None, []
     try:
         with open_binary(url) as stream:
-            for keyed in _keyed(tar_members(stream), of_codes):
-                found.append(keyed)
+            for key, member in sample_members(tar_members(stream), of_codes):
+                if key == last:
+                    more.append(member.name)
+                else:
+                    count, last = count + 1, key
     except (tarfile.TarError, OSError) as error:
         warnings.warn(f"{public(url)}: {error}; its samples up to there are used.", stacklevel=2)
-    more = [member.name for (a, _), (b, member) in pairwise(found) if a == b]
     if more:
         warnings.warn(
             f"{public(url)}: {len(more)} members are left out, such as {more[0]}: what is before"
@@ -207,12 +128,14 @@ def _count(url: str, of_codes: bool) -> int:
             " makes shards of all images.",
             stacklevel=2,
         )
-    return len(found) - len(more)
+    return count
 
 
-def _keyed(members: Iterable[Member], of_codes: bool) -> Iterator[tuple[str, Member]]:
-    suffixes = {".npy"} if of_codes else IMAGE_SUFFIXES
-    for member in members:
-        folder, slash, name = member.name.rpartition("/")
-        if Path(name).suffix.lower() in suffixes and not name.startswith((".", "__")):
-            yield folder + slash + name.partition(".")[0], member
+def _version(shard: Shard) -> tuple[str, int | None]:
+    if shard.entry is not None:
+        return shard.entry.sha256, shard.entry.bytes
+    if is_url(shard.url):
+        time, size = version(shard.url)
+        return f"{public(shard.url)} {time}", size
+    stat = Path(shard.url).stat()
+    return f"{Path(shard.url).resolve()} {stat.st_mtime_ns}", stat.st_size

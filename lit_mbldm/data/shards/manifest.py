@@ -1,15 +1,13 @@
 """manifest.json: what a folder of shards holds, with the sha256 of each shard."""
 
-import hashlib
-import io
 import json
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
 from types import UnionType
-from typing import Any, BinaryIO, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from lit_mbldm.data.shards.tar import CodecTag, ShardEntry, file_sha256, make_tag, read_json
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import replacing
 from lit_mbldm.storage.opening import open_binary
@@ -17,27 +15,11 @@ from lit_mbldm.storage.urls import in_folder, public
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-MAX_JSON_BYTES = 1 << 26
 MAX_SHARD_BYTES = 1 << 50
 MIN_SAMPLE_BYTES = 512  # a tar's header
 
 Kind = Literal["images", "codes"]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class ShardEntry:
-    """One shard: file name, number of samples, size in bytes, sha256 (hex)."""
-
-    name: str
-    count: int
-    bytes: int
-    sha256: str
-
-    def has_size_in(self, folder: Path) -> bool:
-        """Whether the file is in `folder`, with its size."""
-        path = folder / self.name
-        return path.is_file() and path.stat().st_size == self.bytes
 
 
 @dataclass(frozen=True)
@@ -72,6 +54,16 @@ class Manifest:
     variants: int | None = None
     recipe: str | None = None
 
+    @cached_property
+    def entries(self) -> dict[str, ShardEntry]:
+        """The shards by file name."""
+        return {shard.name: shard for shard in self.shards}
+
+    @property
+    def tag(self) -> CodecTag | None:
+        """The codec's tag of the shards, None for images."""
+        return make_tag(self.fingerprint, self.shape) if self.kind == "codes" else None
+
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into the folder, whole or not at all."""
         fields = {name: value for name, value in asdict(self).items() if value is not None}
@@ -104,19 +96,31 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: str | Path) -> "Manifest":
-        """Read the manifest of a folder, local or a URL.
-
-        Raises:
-            InputError: there is none, or it is not one of this format.
-        """
+        """Read the manifest as `find` does; raises InputError where there is none, too."""
         if (manifest := cls.find(folder)) is None:
-            raise _unreadable(in_folder(str(folder), MANIFEST), FileNotFoundError("none there"))
+            raise _unreadable(in_folder(str(folder), MANIFEST), "none there")
         return manifest
 
-    @cached_property
-    def entries(self) -> dict[str, ShardEntry]:
-        """The shards by file name."""
-        return {shard.name: shard for shard in self.shards}
+    def verify(self, folder: Path) -> None:
+        """Check every shard's size and sha256; raises InputError as `verify_sizes`."""
+        self.verify_sizes(folder)
+        self._refuse(folder, {s for s in self.shards if file_sha256(folder / s.name) != s.sha256})
+
+    def verify_sizes(self, folder: Path) -> None:
+        """Check that every shard is there with its size, without reading it.
+
+        Raises:
+            InputError: naming the shards that are missing or differ.
+        """
+        self._refuse(folder, {shard for shard in self.shards if not shard.has_size_in(folder)})
+
+    def _refuse(self, folder: Path, bad: set[ShardEntry]) -> None:
+        if bad:
+            names = ", ".join(shard.name for shard in self.shards if shard in bad)
+            raise InputError(
+                f"Shards in {folder} are missing or differ from {MANIFEST}: {names}. Copy them"
+                " again, or remove the folder and write all again."
+            )
 
     def _check(self) -> None:
         for shard in self.shards:
@@ -127,47 +131,7 @@ class Manifest:
                 raise ValueError(f"{shard.name} of {shard.count} samples and {shard.bytes} bytes")
         if self.count != (total := sum(shard.count for shard in self.shards)):
             raise ValueError(f"a count of {self.count}, but {total} samples in its shards")
-        if self.shape is not None and not is_shape(self.shape):
-            raise ValueError(f"the shape {self.shape}")
-
-    def verify(self, folder: Path) -> None:
-        """Check every shard's size and sha256.
-
-        Raises:
-            InputError: naming the shards that are missing or differ.
-        """
-        self.verify_sizes(folder)
-        _refuse(folder, [s for s in self.shards if file_sha256(folder / s.name) != s.sha256])
-
-    def verify_sizes(self, folder: Path) -> None:
-        """Check that every shard is there with its size, without reading it.
-
-        Raises:
-            InputError: naming the shards that are missing or differ.
-        """
-        _refuse(folder, [shard for shard in self.shards if not shard.has_size_in(folder)])
-
-
-def read_json(source: BinaryIO | bytes) -> Any:
-    """What a stream or text of JSON holds; raises ValueError where it is none, deep or endless."""
-    stream = io.BytesIO(source) if isinstance(source, bytes) else source
-    blocks = iter(partial(stream.read, 1 << 20), b"")
-    text = b"".join(islice(blocks, 1 + (MAX_JSON_BYTES >> 20)))
-    if len(text) > MAX_JSON_BYTES:
-        raise ValueError(f"more than {MAX_JSON_BYTES} bytes of JSON")
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("JSON nested too deeply") from error
-
-
-def is_shape(value: object) -> bool:
-    """Whether it is a list [S, h, w] of a sample's codes."""
-    return (
-        isinstance(value, list)
-        and len(value) == 3
-        and all(type(n) is int and 0 < n < 1 << 16 for n in value)
-    )
+        _ = self.tag
 
 
 def _typed(kind: type[T], fields: dict[str, Any]) -> T:
@@ -190,22 +154,7 @@ def _is(value: object, hint: Any) -> bool:
     return type(value) is (origin or hint) and not (isinstance(value, int) and value < 0)
 
 
-def file_sha256(path: Path) -> str:
-    """sha256 (hex) of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _refuse(folder: Path, shards: list[ShardEntry]) -> None:
-    if shards:
-        names = ", ".join(shard.name for shard in shards)
-        raise InputError(
-            f"Shards in {folder} are missing or differ from {MANIFEST}: {names}. Copy them again,"
-            " or remove the folder and write all again."
-        )
-
-
-def _unreadable(url: str, error: Exception) -> InputError:
+def _unreadable(url: str, error: Exception | str) -> InputError:
     return InputError(
         f"Expected a manifest of shards in {public(url)}: {error!r:.300}. Write the shards again."
     )

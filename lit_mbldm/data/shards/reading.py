@@ -1,6 +1,11 @@
-"""Undecoded samples of shards, in order, of shards that are what their manifest tells."""
+"""Samples of shards, in order, of shards that are what their manifest tells; and their arrays.
+
+A sample has V variants: as it was stored and, last, its mirror image. Nothing pickled is read.
+"""
 
 import hashlib
+import io
+import math
 import os
 import shutil
 import tarfile
@@ -8,30 +13,60 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, groupby, islice
+from operator import itemgetter
 from typing import BinaryIO
 
-from lit_mbldm.data.shards.locate import Shard, describe, samples
-from lit_mbldm.data.shards.manifest import MANIFEST
-from lit_mbldm.data.shards.tar import Member, read_member, read_tag, tar_members
-from lit_mbldm.data.sources.images import ImageError
+import numpy as np
+from numpy.typing import NDArray
+
+from lit_mbldm.data.shards.tar import (
+    CodecTag,
+    Member,
+    ShardEntry,
+    describe,
+    read_member,
+    read_tag,
+    sample_members,
+    tar_members,
+)
+from lit_mbldm.data.sources.images import ImageError, fit_square, load_rgb, to_array
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.opening import open_binary
-from lit_mbldm.storage.urls import is_url, public
+from lit_mbldm.storage.urls import base_name, is_url, public
 
+Array = NDArray[np.uint8]
 OnSkip = Callable[[str, Exception, int], None]
+Variants = Callable[[bytes], list[Array] | Array]  # of a sample's bytes; raises ImageError
+_NPY = b"\x93NUMPY\x01\x00"  # version 1.0, which `np.save` writes
 _known: dict[tuple[int, ...], str] = {}  # sha256 of local files that this process has read
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One undecoded sample.
+class Shard:
+    """One shard of `count` samples, of which the first is number `start` of the set.
 
     Attributes:
-        name: `shard/key`.
-        index: its number in the set.
-        data: bytes of its image or codes.
+        url: local path or URL; with the secrets a URL may hold, so not for messages.
+        tag: the codec's where it holds codes, else None.
+        entry: what the manifest beside it tells of the whole file, if there is one.
     """
+
+    url: str
+    count: int
+    tag: CodecTag | None
+    start: int
+    entry: ShardEntry | None = None
+
+    @property
+    def name(self) -> str:
+        """File name."""
+        return base_name(self.url)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One undecoded sample: its name `shard/key`, its number in the set, its image or codes."""
 
     name: str
     index: int
@@ -42,9 +77,8 @@ class Sample:
 class Span:
     """Samples start to stop - 1 of a shard.
 
-    Attributes:
-        verified: whether a shard of a URL is copied to a temporary file and compared with the
-            sha256 that its manifest tells, as local ones always are.
+    If `verified`, a shard of a URL is copied to a temporary file and compared with the sha256 that
+    its manifest tells, as local ones always are.
     """
 
     shard: Shard
@@ -63,11 +97,7 @@ def whole(shard: Shard) -> Span:
 
 
 def spans(shards: Sequence[Shard], start: int, stop: int) -> list[Span]:
-    """Where samples start to stop - 1 of all shards in a row lie.
-
-    The row is a circle: positions from the total number on begin again at the first shard. At
-    most one whole turn.
-    """
+    """Where samples start to stop - 1 of all shards lie, in a circle: after the last the first."""
     found, begin = [], 0
     for shard in [*shards, *shards]:
         first, last = max(start, begin) - begin, min(stop, begin + shard.count) - begin
@@ -80,15 +110,11 @@ def spans(shards: Sequence[Shard], start: int, stop: int) -> list[Span]:
 def read_span(span: Span, on_skip: OnSkip) -> Iterator[Sample]:
     """Read the samples of a span; none of a shard that differs from its sha256.
 
-    Args:
-        span: which.
-        on_skip: called with the shard's name, the error and the number of samples that are lost by
-            it: once where the shard ends early or is damaged, or, with a LostShardError, where it
-            cannot be reached or differs from its sha256. Called too with each sample that is too
-            large.
+    `on_skip` is told a name, the error and the number of samples lost by it: of each sample that
+    is too large; once of a shard that ends early or is damaged; with a LostShardError of one that
+    cannot be reached or differs from its sha256.
 
-    Raises:
-        InputError: the shard holds codes of another codec than it should.
+    Raises InputError where the shard holds codes of another codec than it should.
     """
     shard, number = span.shard, span.start
     lost: Exception | None = None
@@ -113,6 +139,42 @@ def read_span(span: Span, on_skip: OnSkip) -> Iterator[Sample]:
     on_skip(shard.name, lost, span.stop - number)
 
 
+def image_variants(data: bytes, image_size: int | None = None) -> list[Array]:
+    """An image (3, H, W), cropped and resized to a side where one is given, and its mirror image.
+
+    Raises ImageError where it cannot be read or is too small.
+    """
+    image = load_rgb(data)
+    pixels = to_array(image if image_size is None else fit_square(image, image_size))
+    return [pixels, pixels[:, :, ::-1]]
+
+
+def code_variants(data: bytes, shape: tuple[int, int, int], codebook_size: int = 256) -> Array:
+    """The codes (V, S, h, w) in an .npy, of a shape (S, h, w); V = 2 with the mirror image's.
+
+    Raises ImageError where it is not exactly what `np.save` writes of such codes, or a code is
+    `codebook_size` or more.
+    """
+    head, _, codes = data.partition(b"\n")
+    V, rest = divmod(len(codes), math.prod(shape))
+    right = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {(V, *shape)}, }}".encode()
+    length = int.from_bytes(head[8:10], "little")
+    found = rest, head[:8], length, head[10:].rstrip(b" ")
+    if V not in (1, 2) or found != (0, _NPY, len(head) - 9, right):
+        raise ImageError(f"no readable .npy of codes, uint8 (1 or 2, *{shape})")
+    array = np.frombuffer(codes, np.uint8).reshape(V, *shape)
+    if codebook_size < 256 and array.max() >= codebook_size:
+        raise ImageError(f"code {array.max()}, but the codec has {codebook_size} codewords")
+    return array
+
+
+def dump_codes(codes: Array) -> bytes:
+    """Write codes (V, S, h, w) uint8 as an .npy."""
+    stream = io.BytesIO()
+    np.save(stream, np.ascontiguousarray(codes), allow_pickle=False)
+    return stream.getvalue()
+
+
 @contextmanager
 def _open(span: Span) -> Iterator[BinaryIO]:
     """Open a shard; raises LostShardError where it differs from its sha256."""
@@ -126,8 +188,8 @@ def _open(span: Span) -> Iterator[BinaryIO]:
                 stream = copy
             if _sha256(stream) != shard.entry.sha256:
                 raise LostShardError(
-                    f"differs from the sha256 in its {MANIFEST}: copy or write it again, or remove"
-                    " the manifest to use it as it is"
+                    "differs from the sha256 in its manifest.json: copy or write it again, or"
+                    " remove the manifest to use it as it is"
                 )
         yield stream
 
@@ -153,4 +215,6 @@ def _samples(shard: Shard, stream: BinaryIO) -> Iterator[tuple[str, Member]]:
             f"Expected {describe(shard.tag)}, in {public(shard.url)}, as its manifest says, but it"
             f" holds {describe(tag)}. Encode the images again with `lit-mbldm encode`."
         )
-    return samples(chain([first] if first else [], members), tag is not None)
+    found = sample_members(chain([first] if first else [], members), tag is not None)
+    for _, group in groupby(found, itemgetter(0)):
+        yield next(group)

@@ -30,30 +30,25 @@ class SkipLog:
 
     def summary(self) -> str:
         """The first few names with their reasons, on one line each."""
-        lines = [f"  {_describe(entry)}" for entry in self.entries[:SHOWN]]
+        lines = []
+        for entry in self.entries[:SHOWN]:
+            lost = f" ({entry['count']} samples)" if "count" in entry else ""
+            lines.append(f"  {entry['name']}: {entry['reason']}{lost}")
         if len(self.entries) > SHOWN:
             lines.append(f"  and {len(self.entries) - SHOWN} more")
         return "\n".join(lines)
 
     def check(self, good: int, total: int, max_skipped: float, kept: str) -> None:
-        """Fail where too many were skipped.
+        """Raise InputError where none of `total` is good, or more than a fraction is not.
 
-        Args:
-            good: how many could be used.
-            total: of how many.
-            max_skipped: largest tolerated fraction.
-            kept: what the message says about what is already there.
-
-        Raises:
-            InputError: none is good, or more than the fraction was skipped.
+        The message says with `kept` what becomes of what is already there.
         """
         bad = total - good
-        if good and bad <= max_skipped * total:
-            return
-        raise InputError(
-            f"{bad} of {total} could not be used, at most {max_skipped:.2%} may be skipped:\n"
-            f"{self.summary()}\nRepair or remove them, or raise max_skipped. {kept}"
-        )
+        if not good or bad > max_skipped * total:
+            raise InputError(
+                f"{bad} of {total} could not be used, at most {max_skipped:.2%} may be skipped:\n"
+                f"{self.summary()}\nRepair or remove them, or raise max_skipped. {kept}"
+            )
 
     def close(self, good: int, name: str, max_skipped: float, kept: str) -> None:
         """Fail as `check` does, or warn of what was skipped in `name`."""
@@ -63,8 +58,3 @@ class SkipLog:
                 f"Skipped {self.count} of {name}, which cannot be read:\n{self.summary()}",
                 stacklevel=3,
             )
-
-
-def _describe(entry: dict[str, Any]) -> str:
-    lost = f" ({entry['count']} samples)" if "count" in entry else ""
-    return f"{entry['name']}: {entry['reason']}{lost}"

@@ -1,29 +1,31 @@
-"""Uncompressed tars: the one parser of all readers, the writer, and the codec's tag of code shards.
+"""One shard: an uncompressed tar, its samples, and the codec's tag of code shards.
 
-Reading is strict: what is damaged is an error, never an early end.
+One parser serves all readers. It is strict: what is damaged is an error, never an early end.
 """
 
+import hashlib
 import io
+import json
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from lit_mbldm.data.shards.manifest import ShardEntry, file_sha256, is_shape, read_json
-from lit_mbldm.data.sources.raw_image import check_bytes
+from lit_mbldm.data.sources.images import IMAGE_SUFFIXES, ImageError
+from lit_mbldm.data.sources.raw_image import MAX_BYTES
 from lit_mbldm.storage.atomic import replacing
 
 CODEC_MEMBER = "__codec__"
 BLOCK = tarfile.BLOCKSIZE
 MAX_SKIPPED_BYTES = 1 << 40  # of a file that is passed over
 MAX_HEADER_BYTES = 1 << 20  # of an extended header
+MAX_JSON_BYTES = 1 << 26
 PAX_HEADERS = {tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE}
 EXTENSIONS = {*PAX_HEADERS, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
-FILES = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE}
-DEVICES = {tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE}
-WITHOUT_DATA = {tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, *DEVICES}
 _RECORD = re.compile(rb"([1-9]\d{0,6}) ([^=]+)=")
 
 
@@ -44,13 +46,26 @@ class CodecTag:
     shape: tuple[int, int, int]
 
 
+@dataclass(frozen=True)
+class ShardEntry:
+    """One shard: file name, number of samples, size in bytes, sha256 (hex)."""
+
+    name: str
+    count: int
+    bytes: int
+    sha256: str
+
+    def has_size_in(self, folder: Path) -> bool:
+        """Whether the file is in `folder`, with its size."""
+        path = folder / self.name
+        return path.is_file() and path.stat().st_size == self.bytes
+
+
 def tar_members(stream: BinaryIO) -> Iterator[Member]:
     """The regular files of an uncompressed tar; links, folders and devices are passed over.
 
-    When a member comes, the stream stands at its contents, which may be read or left.
-
-    Args:
-        stream: at the beginning of the tar; it is sought only forwards.
+    The stream is sought only forwards. When a member comes, it stands at its contents, which may
+    be read or left.
 
     Raises:
         tarfile.ReadError: it is no tar, ends early, goes on behind its end, or holds a sparse file
@@ -58,7 +73,11 @@ def tar_members(stream: BinaryIO) -> Iterator[Member]:
         OSError: the stream cannot be read.
     """
     told: dict[str, str] = {}  # of the next member, by extended headers
-    while (header := _header(stream, start := stream.tell())) is not None:
+    while any(block := _read(stream, BLOCK, start := stream.tell())):  # zeros end the tar
+        try:
+            header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            raise _damaged(start, str(error)) from error
         if header.type in EXTENSIONS:
             size = _checked(header.size, MAX_HEADER_BYTES, start)
             told |= _extension(header.type, _read(stream, size, start + BLOCK), start)
@@ -67,9 +86,10 @@ def tar_members(stream: BinaryIO) -> Iterator[Member]:
                 raise _damaged(start, "a sparse file; write the tar without --sparse")
             told_size = told.get("size", str(header.size))[:40]
             size = _checked(int(told_size), MAX_SKIPPED_BYTES, start)
-            if header.type in FILES:
+            if header.isreg():
                 yield Member(told.get("path", header.name), size, start + BLOCK)
-            size *= header.type not in WITHOUT_DATA
+            if header.isdir() or header.issym() or header.islnk() or header.isdev():
+                size = 0
             told = {}
         stream.seek(start + BLOCK + -(-size // BLOCK) * BLOCK)
     while block := stream.read(1 << 16):
@@ -77,28 +97,30 @@ def tar_members(stream: BinaryIO) -> Iterator[Member]:
             raise _damaged(start, "it ends here, but more follows")
 
 
-def read_member(stream: BinaryIO, member: Member) -> bytes:
-    """The contents of the member that the stream stands at.
+def sample_members(members: Iterable[Member], of_codes: bool) -> Iterator[tuple[str, Member]]:
+    """The images or, of codes, the .npy files, with the keys of their samples.
 
-    Raises:
-        ImageError: it is larger than any image or codes.
-        tarfile.ReadError: the tar ends before it does.
-        OSError: the stream cannot be read.
+    By WebDataset's rule the key is the name up to the first dot of its last part; of members that
+    follow each other with one key the first is the sample.
     """
-    check_bytes(member.size)
+    suffixes = {".npy"} if of_codes else IMAGE_SUFFIXES
+    for member in members:
+        folder, slash, name = member.name.rpartition("/")
+        if Path(name).suffix.lower() in suffixes and not name.startswith((".", "__")):
+            yield folder + slash + name.partition(".")[0], member
+
+
+def read_member(stream: BinaryIO, member: Member) -> bytes:
+    """The contents of the member that the stream stands at; ImageError where it is too large."""
+    if member.size > MAX_BYTES:
+        raise ImageError(f"{member.size} bytes, more than the {MAX_BYTES} allowed")
     return _read(stream, member.size, member.offset)
 
 
 def read_tag(stream: BinaryIO, first: Member | None) -> CodecTag | None:
-    """The tag of a shard, None where it holds images; only a tag is read.
+    """The tag of a shard, None where it holds images; the stream stands at its first member.
 
-    Args:
-        stream: that stands at the contents of the first member.
-        first: the shard's first member.
-
-    Raises:
-        tarfile.ReadError: no member, an unreadable tag, or codes without one.
-        OSError: the stream cannot be read.
+    Raises tarfile.ReadError: no member, an unreadable tag, or codes without one.
     """
     if first is None:
         raise tarfile.ReadError("a tar archive without files")
@@ -107,24 +129,31 @@ def read_tag(stream: BinaryIO, first: Member | None) -> CodecTag | None:
             raise tarfile.ReadError("codes without the codec's fingerprint; encode them again")
         return None
     try:
-        fields = read_json(_read(stream, _checked(first.size, MAX_HEADER_BYTES, 0), first.offset))
-        fingerprint, shape = fields["fingerprint"], fields["shape"]
+        text = _read(stream, _checked(first.size, MAX_HEADER_BYTES, 0), first.offset)
+        fields = read_json(io.BytesIO(text))
+        return make_tag(fields["fingerprint"], fields["shape"])
     except (KeyError, TypeError, ValueError) as error:
         raise tarfile.ReadError(f"an unreadable {CODEC_MEMBER}: {error!r}") from error
-    if not (isinstance(fingerprint, str) and is_shape(shape)):
-        raise tarfile.ReadError(f"an unreadable {CODEC_MEMBER}: no fingerprint and (S, h, w)")
-    S, h, w = shape
-    return CodecTag(fingerprint, (S, h, w))
+
+
+def make_tag(fingerprint: object, shape: object) -> CodecTag:
+    """The tag of these values, read from JSON; raises ValueError where they are none."""
+    if isinstance(fingerprint, str) and isinstance(shape, list) and len(shape) == 3:
+        S, h, w = shape
+        if all(type(n) is int and 0 < n < 1 << 16 for n in shape):
+            return CodecTag(fingerprint, (S, h, w))
+    raise ValueError(f"no fingerprint and (S, h, w): {fingerprint!r:.80}, {shape!r:.80}")
+
+
+def describe(tag: CodecTag | None) -> str:
+    """What shards with this tag hold."""
+    return f"codes of {tag.fingerprint[:12]}…, shape {tag.shape}" if tag else "images"
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> ShardEntry:
-    """Write a shard under a temporary name and rename it; the same members give the same bytes.
+    """Write a shard of (name, contents), whole or not at all; equal members give equal bytes.
 
-    Names may be of any length and alphabet.
-
-    Args:
-        path: the shard.
-        members: (name, contents), written in this order; all but `__codec__` count as samples.
+    Names may be of any length and alphabet; all but `__codec__` count as samples.
     """
     count = 0
     with replacing(path) as temporary:
@@ -138,15 +167,22 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> ShardEntry:
     return entry
 
 
-def _header(stream: BinaryIO, start: int) -> tarfile.TarInfo | None:
-    """The next header; None for the block of zeros that ends the tar."""
-    block = _read(stream, BLOCK, start)
-    if not any(block):
-        return None
+def read_json(stream: BinaryIO) -> Any:
+    """What a stream of JSON holds; raises ValueError where it is none, deep or endless."""
+    blocks = iter(partial(stream.read, 1 << 20), b"")  # not at once: that takes all the memory
+    text = b"".join(islice(blocks, 1 + (MAX_JSON_BYTES >> 20)))
+    if len(text) > MAX_JSON_BYTES:
+        raise ValueError(f"more than {MAX_JSON_BYTES} bytes of JSON")
     try:
-        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except tarfile.HeaderError as error:
-        raise _damaged(start, str(error)) from error
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("JSON nested too deeply") from error
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _extension(kind: bytes, data: bytes, start: int) -> dict[str, str]:
