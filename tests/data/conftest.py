@@ -106,8 +106,8 @@ def written() -> Callable[[Path], dict[str, int]]:
 CHILD = """
 import os, runpy
 from pathlib import Path
-from lit_mbldm.data.prepare.cache import cached_codes
-from lit_mbldm.data.prepare.encode import encode_shards
+from lit_mbldm.data.prepare.encode import cached_codes, encode_shards
+from lit_mbldm.data.shards.locate import open_shards
 
 codec = runpy.run_path({codec!r})["NotingCodec"]({log!r}, {seconds})
 {before}
@@ -127,7 +127,7 @@ class Children:
         self.started: list[BaseProcess] = []
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(
-            ["lit_mbldm.data.prepare.cache", "lit_mbldm.entries.load"]
+            ["lit_mbldm.data.prepare.encode", "lit_mbldm.entries.load"]
         )
 
     def start(self, call: str, seconds: float = 0.01, before: str = "") -> BaseProcess:

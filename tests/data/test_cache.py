@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_mbldm.data.prepare.cache import cached_codes
+from lit_mbldm.data.prepare.encode import cached_codes
+from lit_mbldm.data.shards.locate import open_shards
 from lit_mbldm.data.shards.manifest import Manifest
 
 # Root may write anywhere, another user may not.
@@ -16,11 +17,12 @@ LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)
 def call(shards: Path, cache: Path, rank: int = 0, world_size: int = 1) -> str:
     """What a process that needs the codes evaluates."""
     options = f"flip=True, device='cpu', rank={rank}, world_size={world_size}"
-    return f"cached_codes({str(shards)!r}, codec, Path({str(cache)!r}), {options})"
+    return f"cached_codes(open_shards({str(shards)!r}), codec, Path({str(cache)!r}), {options})"
 
 
 def cached(shards: Path, codec: object, cache: Path, flip: bool = True) -> Path:
-    return cached_codes(str(shards), codec, cache, flip=flip, device="cpu", rank=0, world_size=1)
+    images = open_shards(str(shards))
+    return cached_codes(images, codec, cache, flip=flip, device="cpu", rank=0, world_size=1)
 
 
 def test_codes_are_made_once(image_shards: Path, code_shards: Path, tmp_path: Path, codec) -> None:

@@ -10,7 +10,7 @@ from lit_mbldm.data.loading.in_memory import MemoryStream, StoredCodes
 from lit_mbldm.data.loading.loader import BatchStream, EpochLoader
 from lit_mbldm.data.loading.reference import ReferenceSet
 from lit_mbldm.data.loading.streams import ShardStream, ShuffledStream
-from lit_mbldm.data.prepare.cache import cached_codes
+from lit_mbldm.data.prepare.encode import cached_codes
 from lit_mbldm.data.shards.locate import ShardSet, open_shards
 from lit_mbldm.data.shards.members import CodeReader, ImageReader, SampleReader
 from lit_mbldm.data.shards.patterns import validation_part

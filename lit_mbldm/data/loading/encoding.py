@@ -5,7 +5,7 @@ from typing import Any
 import lightning
 import torch
 
-from lit_mbldm.data.prepare.codec import Codec
+from lit_mbldm.data.prepare.shard_codes import Codec
 from lit_mbldm.errors import InputError
 
 

@@ -58,13 +58,9 @@ def to_jpeg(data: bytes, size: int, quality: int) -> Jpeg:
 def convert(
     images: Iterable[tuple[int, RawImage]], size: int, quality: int, workers: int | None
 ) -> Generator[Converted, None, None]:
-    """Read images one after another and convert them, with a bounded number in memory.
+    """Read images, (position, image) each, and convert them; a bounded number is in memory.
 
-    Args:
-        images: (position, image).
-        size: side of the results in pixels.
-        quality: of the JPEGs.
-        workers: processes; None takes all cores this process may use, 1 stays in it.
+    With None for `workers` processes on all cores do it, with 1 this one.
 
     Raises:
         InputError: a worker process was killed.
