@@ -87,12 +87,11 @@ def encode_shards(
         >>> encode_shards(shards.name, codes.name, load_pretrained("jpq-48"), workers=1).count
         4
     """
-    if batch_size < 1 or not (workers is None or workers >= 1):
+    if batch_size < 1 or not (workers is None or workers >= 1) or not 0 <= rank < world_size:
         raise InputError(
-            f"Expected a batch_size and workers of at least 1, got {batch_size} and {workers}."
+            "Expected a batch_size and workers of at least 1 and a rank below world_size, got"
+            f" {batch_size}, {workers}, {rank} and {world_size}."
         )
-    if not 0 <= rank < world_size:
-        raise InputError(f"Expected a rank from 0 to {world_size - 1}, got {rank}.")
     device = torch.device(device)
     workers = workers or (own_cores() if device.type == "cpu" else 1)
 

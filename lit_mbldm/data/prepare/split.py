@@ -28,24 +28,18 @@ def split(images: ImageSource, fraction: float) -> tuple["Part", "Part"]:
 
 
 class Part:
-    """The images of a source whose names' hashes are up to `limit`, or above it."""
+    """The `count` images of a source whose names' shares are up to `limit`, or above it."""
 
     def __init__(self, images: ImageSource, limit: float, up_to: bool, count: int) -> None:
-        self.name = images.name
-        self.ignored = images.ignored
+        self.name, self.ignored = images.name, images.ignored
         self.fingerprint = f"{images.fingerprint} {'up to' if up_to else 'above'} {limit}"
-        self._images = images
-        self._limit = limit
-        self._up_to = up_to
-        self._count = count
+        self._images, self._limit, self._up_to, self._count = images, limit, up_to, count
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[RawImage]:
-        for image in self._images:
-            if (_share(image.name) <= self._limit) == self._up_to:
-                yield image
+        return (i for i in self._images if (_share(i.name) <= self._limit) == self._up_to)
 
 
 def _share(name: str) -> float:
