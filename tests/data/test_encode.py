@@ -25,12 +25,17 @@ SIZE = 16
 CHANGED = ["images-000001.tar", "images-000002.tar"]
 
 
-def test_variant_1_holds_the_codes_of_the_flipped_image(
+def test_code_shards_hold_the_codes_of_each_image_and_its_flip_and_name_the_codec(
     image_shards, code_shards, codec, members
 ) -> None:
+    manifest = Manifest.read(code_shards)
+    manifest.verify(code_shards)
+    assert (manifest.kind, manifest.count, manifest.shape) == ("codes", 40, [1, 2, 2])
     images = members(image_shards / "images-000002.tar")
     codes = members(code_shards / "codes-000002.tar")
     assert list(codes) == ["__codec__", *(name.replace(".jpg", ".npy") for name in images)]
+    tag = {"format": 1, "fingerprint": codec.fingerprint, "shape": [1, 2, 2], "variants": 2}
+    assert json.loads(codes["__codec__"]) == tag
     for name, jpeg in images.items():
         pixels = torch.from_numpy(to_array(load_rgb(jpeg)).copy())[None]
         variants = np.load(io.BytesIO(codes[name.replace(".jpg", ".npy")]), allow_pickle=False)
@@ -38,20 +43,6 @@ def test_variant_1_holds_the_codes_of_the_flipped_image(
         assert variants.shape == (2, 1, 2, 2)
         assert np.array_equal(variants[:1], codec.encode(pixels))
         assert np.array_equal(variants[1:], codec.encode(pixels.flip(-1)))
-
-
-def test_shards_and_manifest_name_the_codec(code_shards, codec, members) -> None:
-    manifest = Manifest.read(code_shards)
-    manifest.verify(code_shards)
-    assert (manifest.kind, manifest.count) == ("codes", 40)
-    assert (manifest.fingerprint, manifest.shape) == (codec.fingerprint, [1, 2, 2])
-    tag = json.loads(members(code_shards / "codes-000000.tar")["__codec__"])
-    assert tag == {
-        "format": 1,
-        "fingerprint": codec.fingerprint,
-        "shape": [1, 2, 2],
-        "variants": 2,
-    }
 
 
 def test_what_cannot_be_encoded_is_refused(
@@ -165,20 +156,6 @@ def test_a_run_killed_at_any_moment_is_continued(
     assert children.wait()[-1] == "40"
     assert finished.items() <= written(out).items()
     assert contents(out) == contents(code_shards)
-
-
-def test_shards_that_are_still_being_written_are_told(
-    children, image_shards, tmp_path, other_codec
-) -> None:
-    doomed = children.start(call(image_shards, tmp_path / "out"), seconds=60)
-    while not children.log.exists():
-        time.sleep(0.01)
-    with pytest.raises(InputError, match="still being written"):
-        open_shards(tmp_path / "out")
-    doomed.kill()
-    doomed.join()
-    with pytest.raises(InputError, match="begun with another codec and flip"):
-        encode_shards(image_shards, tmp_path / "out", other_codec, flip=False)
 
 
 def test_shards_of_a_url_that_are_missing_are_named_and_the_next_run_goes_on(
