@@ -1,5 +1,7 @@
 import hashlib
 import multiprocessing
+import tarfile
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -32,6 +34,21 @@ class MeanCodec(nn.Module):
     def encode(self, images: Tensor) -> Tensor:
         self.latent_shape(images.shape[2], images.shape[3])
         return torch.nn.functional.avg_pool2d(images[:, :1].float(), 8).round().to(torch.uint8)
+
+
+class NotingCodec(MeanCodec):
+    """Gives the codes slowly, and notes the size of each batch in a file."""
+
+    def __init__(self, log: str, seconds: float) -> None:
+        super().__init__()
+        self.log = log
+        self.seconds = seconds
+
+    def encode(self, images: Tensor) -> Tensor:
+        with open(self.log, "a") as log:
+            log.write(f"{len(images)}\n")
+        time.sleep(self.seconds)
+        return super().encode(images)
 
 
 @pytest.fixture
@@ -84,6 +101,32 @@ def code_shards(image_shards: Path, tmp_path: Path, codec: MeanCodec) -> Path:
 
 
 @pytest.fixture
+def damage() -> Callable[..., None]:
+    """Overwrite the first images of a shard, without a manifest beside it that tells."""
+
+    def overwrite(shard: Path, count: int = 1) -> None:
+        data = bytearray(shard.read_bytes())
+        with tarfile.open(shard) as archive:
+            for member in archive.getmembers()[:count]:
+                data[member.offset_data : member.offset_data + 188] = bytes(188)
+        shard.write_bytes(data)
+        (shard.parent / "manifest.json").unlink()
+
+    return overwrite
+
+
+@pytest.fixture
+def members() -> Callable[[Path], dict[str, bytes]]:
+    """The files of a tar."""
+
+    def read(shard: Path) -> dict[str, bytes]:
+        with tarfile.open(shard) as archive:
+            return {m.name: archive.extractfile(m).read() for m in archive}  # type: ignore[union-attr]
+
+    return read
+
+
+@pytest.fixture
 def contents() -> Callable[[Path], dict[str, bytes]]:
     """Every file of a folder, hidden ones too."""
     return lambda folder: {
@@ -102,14 +145,14 @@ def written() -> Callable[[Path], dict[str, int]]:
     }
 
 
-# What a process that encodes runs; the codec notes the images that it encodes.
+# what a process that encodes runs
 CHILD = """
 import os, runpy
 from pathlib import Path
-from lit_mbldm.data.prepare.cache import cached_codes
-from lit_mbldm.data.prepare.encode import encode_shards
+from lit_mbldm.data.prepare.encode import cached_codes, encode_shards
+from lit_mbldm.data.shards.locate import open_shards
 
-codec = runpy.run_path({codec!r})["NotingCodec"]({log!r}, {seconds})
+codec = runpy.run_path({conftest!r})["NotingCodec"]({log!r}, {seconds})
 {before}
 try:
     text = str({call})
@@ -126,16 +169,13 @@ class Children:
         self.log = log
         self.started: list[BaseProcess] = []
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(
-            ["lit_mbldm.data.prepare.cache", "lit_mbldm.entries.load"]
-        )
+        preload = ["lit_mbldm.data.prepare.encode", "lit_mbldm.data.prepare.write_shards", "pytest"]
+        self._context.set_forkserver_preload(preload)
 
     def start(self, call: str, seconds: float = 0.01, before: str = "") -> BaseProcess:
         """Start a process that evaluates a call with `codec`, slow by so many seconds a batch."""
-        codec, number = str(Path(__file__).parent / "noting_codec.py"), len(self.started)
-        code = CHILD.format(
-            codec=codec, log=str(self.log), seconds=seconds, before=before, call=call, number=number
-        )
+        names = {"conftest": __file__, "log": str(self.log), "number": len(self.started)}
+        code = CHILD.format(**names, seconds=seconds, before=before, call=call)
         self.started.append(self._context.Process(target=exec, args=(code, {})))
         self.started[-1].start()
         return self.started[-1]

@@ -12,8 +12,8 @@ import torch
 from lit_mbldm.data.loading.in_memory import MemoryStream, StoredCodes, load_codes
 from lit_mbldm.data.loading.loader import BatchStream, EpochLoader, ReferenceSet, Share
 from lit_mbldm.data.loading.streams import ShardStream, ShuffledStream
-from lit_mbldm.data.prepare.cache import cached_codes
-from lit_mbldm.data.prepare.codec import Codec
+from lit_mbldm.data.prepare.encode import cached_codes
+from lit_mbldm.data.prepare.shard_codes import Codec
 from lit_mbldm.data.shards.locate import ShardSet, open_shards
 from lit_mbldm.data.shards.patterns import validation_part
 from lit_mbldm.data.shards.reading import Variants, code_variants, image_variants

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -47,20 +47,8 @@ class _Read(NamedTuple):
     data: bytes | ImageError
 
 
-class _Pending(NamedTuple):
-    """A chunk that is being converted: its first image's name and its size in bytes."""
-
-    first: str
-    size: int
-    converted: Future[list[Converted]]
-
-
 def to_jpeg(data: bytes, size: int, quality: int) -> Jpeg:
-    """Decode an image, crop and resize it to size×size pixels and encode it.
-
-    Raises:
-        ImageError: it cannot be used.
-    """
+    """Decode an image, crop and resize it to size×size pixels and encode it; raises ImageError."""
     image = load_rgb(data)
     stream = io.BytesIO()
     fit_square(image, size).save(stream, "JPEG", quality=quality, subsampling=0)
@@ -68,22 +56,18 @@ def to_jpeg(data: bytes, size: int, quality: int) -> Jpeg:
 
 
 def convert(
-    images: Iterator[tuple[int, RawImage]], size: int, quality: int, workers: int | None
+    images: Iterable[tuple[int, RawImage]], size: int, quality: int, workers: int | None
 ) -> Generator[Converted, None, None]:
-    """Read images one after another and convert them, with a bounded number in memory.
+    """Read images, (position, image) each, and convert them; a bounded number is in memory.
 
-    Args:
-        images: (position, image).
-        size: side of the results in pixels.
-        quality: of the JPEGs.
-        workers: processes; None takes all cores this process may use, 1 stays in it.
+    With None for `workers` processes on all cores do it, with 1 this one.
 
     Raises:
         InputError: a worker process was killed.
     """
     workers = workers or cores()
-    convert_chunk = partial(_convert_chunk, size=size, quality=quality)
-    chunks = _chunks(_Read(position, image.name, _read(image)) for position, image in images)
+    convert_chunk = partial(_convert, size=size, quality=quality)
+    chunks = _chunks(images)
     done = map(convert_chunk, chunks) if workers == 1 else _pooled(chunks, convert_chunk, workers)
     yield from chain.from_iterable(done)
 
@@ -93,25 +77,24 @@ def _pooled(
     convert_chunk: Callable[[list[_Read]], list[Converted]],
     workers: int,
 ) -> Iterator[list[Converted]]:
-    pending: deque[_Pending] = deque()
+    pending: deque[tuple[list[_Read], Future[list[Converted]]]] = deque()
     most = max(CHUNKS_PER_WORKER * workers, MIN_CHUNKS)
     # no forks: a copy of a process with threads may hang
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)
     try:
-        for chunk in chunks:
-            size = sum(map(_size, chunk))
+        for chunk in chain(chunks, [None]):
             while pending and (
-                len(pending) == most or size + sum(other.size for other in pending) > MAX_BYTES
+                chunk is None
+                or len(pending) == most
+                or _size(chunk) + sum(_size(other) for other, _ in pending) > MAX_BYTES
             ):
-                yield pending[0].converted.result()
+                yield pending[0][1].result()
                 pending.popleft()
-            with _interrupts_held():  # submit may start a worker
-                pending.append(_Pending(chunk[0].name, size, pool.submit(convert_chunk, chunk)))
-        while pending:
-            yield pending[0].converted.result()
-            pending.popleft()
+            if chunk is not None:
+                with _interrupts_held():  # submit may start a worker
+                    pending.append((chunk, pool.submit(convert_chunk, chunk)))
     except BrokenProcessPool as error:
-        where = f" at {pending[0].first} or an image after it" if pending else ""
+        where = f" at {pending[0][0][0].name} or an image after it" if pending else ""
         raise InputError(
             f"A process that converts images was killed{where}, perhaps for want of memory. What is"
             " finished stays: run the same command again. If one image does it each time, remove"
@@ -134,53 +117,46 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker() -> None:
-    """Have this process end with the one that started it, which else it would outlive."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
 def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    """Have this process end with the one that started it, which else it would outlive."""
+
+    def wait() -> None:
+        parent = parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
-def _convert_chunk(chunk: list[_Read], size: int, quality: int) -> list[Converted]:
-    return [_convert(image, size, quality) for image in chunk]
+def _convert(chunk: list[_Read], size: int, quality: int) -> list[Converted]:
+    converted = []
+    for position, name, data in chunk:
+        try:
+            result = data if isinstance(data, ImageError) else to_jpeg(data, size, quality)
+        except ImageError as error:
+            result = error
+        converted.append(Converted(position, name, result))
+    return converted
 
 
-def _convert(image: _Read, size: int, quality: int) -> Converted:
-    if isinstance(image.data, ImageError):
-        return Converted(image.position, image.name, image.data)
-    try:
-        return Converted(image.position, image.name, to_jpeg(image.data, size, quality))
-    except ImageError as error:
-        return Converted(image.position, image.name, error)
-
-
-def _chunks(images: Iterator[_Read]) -> Iterator[list[_Read]]:
-    """Several images at a time where they are small, so that sending them costs little."""
+def _chunks(images: Iterable[tuple[int, RawImage]]) -> Iterator[list[_Read]]:
+    """Read images, several at a time where they are small, so that sending them costs little."""
     chunk: list[_Read] = []
-    size = 0
-    for image in images:
-        chunk.append(image)
-        size += _size(image)
-        if len(chunk) == CHUNK_IMAGES or size >= CHUNK_BYTES:
+    for position, image in images:
+        try:
+            data: bytes | ImageError = image.read()
+        except ImageError as error:
+            data = error
+        except OSError as error:
+            data = ImageError(f"cannot be read ({error.strerror})")
+        chunk.append(_Read(position, image.name, data))
+        if len(chunk) == CHUNK_IMAGES or _size(chunk) >= CHUNK_BYTES:
             yield chunk
-            chunk, size = [], 0
+            chunk = []
     if chunk:
         yield chunk
 
 
-def _size(image: _Read) -> int:
-    return len(image.data) if isinstance(image.data, bytes) else 0
-
-
-def _read(image: RawImage) -> bytes | ImageError:
-    try:
-        return image.read()
-    except ImageError as error:
-        return error
-    except OSError as error:
-        return ImageError(f"cannot be read ({error.strerror})")
+def _size(chunk: list[_Read]) -> int:
+    return sum(len(image.data) for image in chunk if isinstance(image.data, bytes))

@@ -1,8 +1,8 @@
 """Image shards to code shards, by any number of threads, processes and nodes."""
 
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+import hashlib
+import json
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,12 +12,13 @@ from torch import nn
 from tqdm import tqdm
 
 from lit_mbldm.codecs.base import full_float32
-from lit_mbldm.data.prepare.codec import Codec
-from lit_mbldm.data.prepare.shard_codes import EncodeSettings, ShardCodes, ShardError, several_sizes
+from lit_mbldm.data.prepare.shard_codes import Codec, EncodeSettings, check_size, encode_shard
 from lit_mbldm.data.prepare.shard_folder import Part, ShardFolder, check_skipped
 from lit_mbldm.data.shards.locate import Patterns, ShardSet, open_shards
 from lit_mbldm.data.shards.manifest import FORMAT, Manifest
 from lit_mbldm.data.shards.patterns import VAL, validation_part
+from lit_mbldm.data.shards.reading import LostShardError
+from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.launcher import own_cores
 
@@ -86,20 +87,18 @@ def encode_shards(
         >>> encode_shards(shards.name, codes.name, load_pretrained("jpq-48"), workers=1).count
         4
     """
-    if batch_size < 1 or not (workers is None or workers >= 1):
+    if batch_size < 1 or not (workers is None or workers >= 1) or not 0 <= rank < world_size:
         raise InputError(
-            f"Expected a batch_size and workers of at least 1, got {batch_size} and {workers}."
+            "Expected a batch_size and workers of at least 1 and a rank below world_size, got"
+            f" {batch_size}, {workers}, {rank} and {world_size}."
         )
-    if not 0 <= rank < world_size:
-        raise InputError(f"Expected a rank from 0 to {world_size - 1}, got {rank}.")
     device = torch.device(device)
     workers = workers or (own_cores() if device.type == "cpu" else 1)
 
     def encode(images: ShardSet, folder: Path, flip: bool) -> Manifest:
         threads = max(own_cores() // min(workers, len(images.shards)), 1)
-        settings = EncodeSettings(codec, flip, batch_size, device, threads)
-        encoding = _Encoding(images, folder, settings)
-        manifest = encoding.run(rank, world_size, workers)
+        settings = EncodeSettings(codec, 2 if flip else 1, batch_size, device, threads)
+        manifest = _Encoding(images, folder, settings).run(rank, world_size, workers)
         check_skipped([manifest], images.count, max_skipped, folder, quiet=rank > 0)
         return manifest
 
@@ -108,6 +107,41 @@ def encode_shards(
     if (val := validation_part(shards)) is not None:
         encode(open_shards(val), Path(out) / VAL, False)
     return encode(open_shards(shards), Path(out), flip)
+
+
+def cached_codes(
+    images: ShardSet,
+    codec: Codec,
+    cache: Path,
+    *,
+    flip: bool,
+    device: str | torch.device,
+    rank: int,
+    world_size: int,
+) -> Path:
+    """The folder in `cache` of these images' codes, encoded first where that is not done yet.
+
+    All processes that need them call this, with a cache of all nodes or one on each node, and
+    share the work. Of a complete cache nothing is written.
+
+    Raises:
+        InputError: as `encode_shards`, in every process, or codes are missing and the cache
+            cannot be written.
+    """
+    text = json.dumps([images.versions(), flip])
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()
+    folder = cache / f"{codec.fingerprint[:16]}-{fingerprint[:16]}"
+    try:
+        encode_shards(
+            images, folder, codec, flip=flip, device=device, rank=rank, world_size=world_size
+        )
+    except OSError as error:
+        raise InputError(
+            f"The cache {folder} does not hold all codes of {images.name}, and cannot be written:"
+            f" {error}. Name a cache folder that can be, or train on the shards that `lit-mbldm"
+            " encode` writes."
+        ) from error
+    return folder
 
 
 class _Encoding:
@@ -124,35 +158,43 @@ class _Encoding:
         recipe = {
             "format": FORMAT,
             "codec": settings.codec.fingerprint,
-            "flip": settings.flip,
+            "flip": settings.variants == 2,
             "image shards": images.versions(),
         }
-        names = [f"codes-{number:06d}.tar" for number in range(len(images.shards))]
+        self._names = [f"codes-{number:06d}.tar" for number in range(len(images.shards))]
         self._images = images
-        self._folder = ShardFolder(out, names, recipe)
+        self._folder = ShardFolder(out, self._names, recipe)
         self._settings = settings
-        self._failed: dict[int, ShardError] = {}
+        self._lost: dict[str, str] = {}  # why, by name of the code shard
         self._progress = tqdm(disable=True)
 
     def run(self, rank: int, world_size: int, workers: int) -> Manifest:
         """Encode what is not finished, this process's share first."""
         if (manifest := self._folder.manifest()) is not None:
             return manifest
-        if isinstance(self._settings.codec, nn.Module):
-            self._settings.codec.to(self._settings.device)
-        counts = {n: shard.count for n, shard in enumerate(self._images.shards) if not self._has(n)}
-        todo = list(counts)
+        if isinstance(codec := self._settings.codec, nn.Module):
+            codec.to(self._settings.device)
+        todo = [n for n, name in enumerate(self._names) if not self._folder.has(name)]
+        left = sum(self._images.shards[number].count for number in todo)
         Random().shuffle(todo)  # so that processes seldom encode the same shard at once
         todo.sort(key=lambda number: number % world_size != rank)
         label = "encode" if world_size == 1 else f"encode (process {rank} of {world_size})"
-        total, left = self._images.count, sum(counts.values())
+        total, threads = self._images.count, torch.get_num_threads()
         with tqdm(desc=label, total=total, initial=total - left, unit="image") as self._progress:
-            # The codec switches global settings: around all threads, so that none undoes another's.
-            with full_float32(self._settings.device), _threads(self._settings.threads):
-                self._encode_all(todo, workers)
-            failed = {n: e for n, e in self._failed.items() if not self._has(n)}
-            if failed:
-                raise ShardError.of_several([failed[number] for number in sorted(failed)])
+            torch.set_num_threads(self._settings.threads)
+            try:
+                # It switches global settings: around all threads, so that none undoes another's.
+                with full_float32(self._settings.device):
+                    self._encode_all(todo, workers)
+            finally:
+                torch.set_num_threads(threads)
+            lost = [why for name, why in sorted(self._lost.items()) if not self._folder.has(name)]
+            if lost:
+                lines = "\n  ".join(["Image shards that cannot be encoded:", *lost])
+                raise InputError(
+                    f"{lines}\nWhat is finished is kept; run the same command again when they can"
+                    " be read."
+                )
             return self._folder.finish("codes", self._images.name, self._describe)
 
     def _encode_all(self, todo: list[int], workers: int) -> None:
@@ -160,7 +202,7 @@ class _Encoding:
             pending = {pool.submit(self._encode, number) for number in todo}
             try:
                 while pending:  # waking now and then: a signal that another thread got waits for it
-                    done, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
+                    done, pending = wait(pending, POLL_SECONDS, FIRST_EXCEPTION)
                     for future in done:
                         future.result()
             except BaseException:  # the others finish the shard that they are at
@@ -168,39 +210,21 @@ class _Encoding:
                 raise
 
     def _encode(self, number: int) -> None:
-        if self._has(number):
-            self._count(self._images.shards[number].count)
+        shard, name = self._images.shards[number], self._names[number]
+        if self._folder.has(name):
+            self._progress.update(shard.count)
             return
-        codes = ShardCodes(self._images.shards[number], self._settings, self._count)
+        skips, facts = SkipLog(), dict[str, Any]()
+        members = encode_shard(shard, self._settings, self._progress.update, skips, facts)
         try:
-            self._folder.write(self._folder.names[number], codes.members(), codes.notes)
-        except ShardError as error:
-            self._failed[number] = error
-
-    def _has(self, number: int) -> bool:
-        return self._folder.has(self._folder.names[number])
-
-    def _count(self, images: int) -> None:
-        with self._progress.get_lock():
-            self._progress.update(images)
+            self._folder.write(name, members, skips, facts)
+        except LostShardError as error:
+            self._lost[name] = f"{shard.name} {error}"
 
     def _describe(self, parts: list[Part]) -> dict[str, Any]:
         sizes = [(part.facts["size"], part.entry.name) for part in parts if part.entry is not None]
         for size, name in sizes:
-            if size != sizes[0][0]:
-                raise several_sizes(sizes[0][0], size, name)
-        codec = self._settings.codec
+            check_size(sizes[0][0], size, name)
+        codec, variants = self._settings.codec, self._settings.variants
         shape = list(codec.latent_shape(*sizes[0][0])) if sizes else None
-        variants = self._settings.variants
         return {"fingerprint": codec.fingerprint, "shape": shape, "variants": variants}
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Let each thread of this process compute with so many cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -5,17 +5,17 @@ B images, V variants (the image, its mirror image), S code channels, h×w patche
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from lit_mbldm.data.prepare.codec import Codec
 from lit_mbldm.data.shards.manifest import FORMAT
 from lit_mbldm.data.shards.reading import (
     LostShardError,
@@ -32,155 +32,112 @@ from lit_mbldm.data.sources.images import ImageError
 from lit_mbldm.errors import InputError
 
 
-class _Decoded(NamedTuple):
-    key: str
-    pixels: NDArray[np.uint8]
+class Codec(Protocol):
+    """What the data needs of a codec; every `lit_mbldm.codecs.ImageCodec` is one."""
 
     @property
-    def size(self) -> tuple[int, int]:
-        return self.pixels.shape[1], self.pixels.shape[2]
+    def fingerprint(self) -> str:
+        """sha256 of the codec's arrays."""
 
+    def encode(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W) to uint8 (B, S, h, w)."""
 
-class ShardError(InputError):
-    """A shard that cannot be encoded now, with its name and the reason; others can be."""
-
-    @staticmethod
-    def of_several(errors: "list[ShardError]") -> InputError:
-        """The error of all shards that failed, once the others are written."""
-        lines = "".join(f"\n  {error}" for error in errors)
-        return InputError(
-            f"Image shards that cannot be encoded:{lines}\nWhat is finished is kept; run the same"
-            " command again when they can be read."
-        )
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(S, h, w); raises InputError for a size that does not fit."""
 
 
 @dataclass(frozen=True)
 class EncodeSettings:
-    """How shards are encoded.
+    """How shards are encoded: with V variants an image, by a codec that is on the device.
 
-    Attributes:
-        codec: on `device`.
-        flip: V = 2: also encode each image flipped horizontally; else V = 1.
-        batch_size: images a batch.
-        device: of the codec.
-        threads: that decode the images of one shard.
+    So many threads decode the images of one shard.
     """
 
     codec: Codec
-    flip: bool
+    variants: int
     batch_size: int
     device: torch.device
     threads: int
 
-    @property
-    def variants(self) -> int:
-        """V."""
-        return 2 if self.flip else 1
+    def codes(self, images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Codes (B, V, S, h, w) uint8 of B images (3, H, W) uint8."""
+        batch = torch.from_numpy(np.stack(images)).to(self.device)
+        with torch.no_grad():
+            codes = [self.codec.encode(x) for x in [batch, batch.flip(-1)][: self.variants]]
+        return torch.stack(codes, dim=1).cpu().numpy()
 
-
-class ShardCodes:
-    """The codes of one shard of images.
-
-    What cannot be read of it is skipped and noted. A shard that differs from its manifest's sha256
-    is an error, as nobody can see which images are damaged.
-
-    Args:
-        shard: of images of one size.
-        settings: of the encoding.
-        on_batch: called with the number of images of each batch.
-
-    Attributes:
-        skips: what cannot be used.
-        size: (height, width) of the images in pixels, None before the first.
-    """
-
-    def __init__(
-        self, shard: Shard, settings: EncodeSettings, on_batch: Callable[[int], None]
-    ) -> None:
-        self.skips = SkipLog()
-        self.size: tuple[int, int] | None = None
-        self._shard = shard
-        self._settings = settings
-        self._on_batch = on_batch
-        self._failure: Exception | None = None
-
-    def members(self) -> Iterator[tuple[str, bytes]]:
-        """`__codec__`, then `<key>.npy` of each image; nothing where no image can be used.
-
-        Raises:
-            ShardError: the shard cannot be reached, or differs from its manifest.
-            InputError: images of several sizes.
-        """
-        for batch in self._batches():
-            if self.size is None:
-                self.size = batch[0].size
-                yield CODEC_MEMBER, self._tag()
-            for item in batch:
-                if item.size != self.size:
-                    raise several_sizes(self.size, item.size, f"{self._shard.name}/{item.key}")
-            codes = self._codes(batch)
-            for item, variants in zip(batch, codes, strict=True):
-                yield f"{item.key}.npy", dump_codes(variants)
-        if self._failure is not None:
-            raise ShardError(f"{self._shard.name} {self._failure}") from self._failure
-
-    def notes(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """What was skipped, and the images' size, of JSON's types."""
-        return self.skips.entries, {"size": self.size}
-
-    def _batches(self) -> Iterator[list[_Decoded]]:
-        samples = read_span(whole(self._shard), self._skip)
-        with ThreadPoolExecutor(self._settings.threads) as pool:
-            while batch := list(islice(samples, self._settings.batch_size)):
-                usable = []
-                for sample, result in zip(batch, pool.map(_decode, batch), strict=True):
-                    if isinstance(result, ImageError):
-                        self.skips.add(sample.name, result)
-                    else:
-                        usable.append(result)
-                self._on_batch(len(batch))
-                if usable:
-                    yield usable
-
-    def _skip(self, name: str, error: Exception, count: int) -> None:
-        if isinstance(error, LostShardError):
-            self._failure = error
-        else:
-            self.skips.add(name, error, count)
-
-    def _tag(self) -> bytes:
-        assert self.size is not None
+    def tag(self, size: Sequence[int]) -> bytes:
+        """What `__codec__` holds in a shard of images of this (height, width)."""
         fields = {
             "format": FORMAT,
-            "fingerprint": self._settings.codec.fingerprint,
-            "shape": self._settings.codec.latent_shape(*self.size),
-            "variants": self._settings.variants,
+            "fingerprint": self.codec.fingerprint,
+            "shape": self.codec.latent_shape(size[0], size[1]),
+            "variants": self.variants,
         }
         return json.dumps(fields).encode()
 
-    def _codes(self, batch: list[_Decoded]) -> NDArray[np.uint8]:
-        images = torch.from_numpy(np.stack([item.pixels for item in batch]))
-        images = images.to(self._settings.device)
-        variants = [images, images.flip(-1)][: self._settings.variants]
-        with torch.no_grad():
-            codes = [self._settings.codec.encode(x) for x in variants]
-        return torch.stack(codes, dim=1).cpu().numpy()  # (B, V, S, h, w)
+
+def encode_shard(
+    shard: Shard,
+    settings: EncodeSettings,
+    on_batch: Callable[[int], object],
+    skips: SkipLog,
+    facts: dict[str, Any],
+) -> Iterator[tuple[str, bytes]]:
+    """Give `__codec__`, then `<key>.npy` of each image; nothing where no image can be used.
+
+    `on_batch` is told how many images are done, `skips` what cannot be read, and `facts` get the
+    images' `"size"`, (height, width) in pixels.
+
+    Raises:
+        LostShardError: the shard cannot be reached, or differs from its manifest's sha256, so that
+            nobody can see which images are damaged.
+        InputError: images of several sizes.
+    """
+
+    def skip(name: str, error: Exception, count: int) -> None:
+        if isinstance(error, LostShardError):
+            raise error
+        skips.add(name, error, count)
+
+    samples = read_span(whole(shard), skip)
+    with ThreadPoolExecutor(settings.threads) as pool:
+        while batch := list(islice(samples, settings.batch_size)):
+            keys, images = [], []
+            for sample, pixels in zip(batch, pool.map(_decode, batch), strict=True):
+                if isinstance(pixels, ImageError):
+                    skips.add(sample.name, pixels)
+                    continue
+                if "size" not in facts:
+                    facts["size"] = pixels.shape[1:]
+                    yield CODEC_MEMBER, settings.tag(facts["size"])
+                check_size(facts["size"], pixels.shape[1:], sample.name)
+                keys.append(_key(sample))
+                images.append(pixels)
+            on_batch(len(batch))
+            if images:
+                for key, codes in zip(keys, settings.codes(images), strict=True):
+                    yield f"{key}.npy", dump_codes(codes)
 
 
-def several_sizes(first: tuple[int, ...], other: tuple[int, ...], name: str) -> InputError:
-    """The error of images (height, width) of two sizes."""
-    return InputError(
-        f"Expected images of one size, {first[1]}×{first[0]}, but {name} has"
-        f" {other[1]}×{other[0]}. Write the shards with `lit-mbldm shards --size`."
-    )
+def check_size(expected: Sequence[int], size: Sequence[int], name: str) -> None:
+    """Raise InputError where the images in `name` have another (height, width) than expected."""
+    if tuple(size) != tuple(expected):
+        raise InputError(
+            f"Expected images of one size, {expected[1]}×{expected[0]}, but {name} has"
+            f" {size[1]}×{size[0]}. Write the shards with `lit-mbldm shards --size`."
+        )
 
 
-def _decode(sample: Sample) -> _Decoded | ImageError:
-    key = sample.name.partition("/")[2]
-    folders = re.split(r"[/\\]", key)
+def _key(sample: Sample) -> str:
+    return sample.name.partition("/")[2]
+
+
+def _decode(sample: Sample) -> NDArray[np.uint8] | ImageError:
+    folders = re.split(r"[/\\]", _key(sample))
     if not folders[0] or ".." in folders:
         return ImageError("its name leads out of the folder that the codes are unpacked in")
     try:
-        return _Decoded(key, image_variants(sample.data)[0])
+        return image_variants(sample.data)[0]
     except ImageError as error:
         return error

@@ -31,21 +31,13 @@ UNFINISHED = ".unfinished"
 _RECIPE = "recipe"
 _PART = "part.json"
 
-Skips = list[dict[str, Any]]
-
 
 @dataclass(frozen=True)
 class Part:
-    """What became of one shard.
-
-    Attributes:
-        entry: of the file, None where no sample of it could be used.
-        skips: entries of a `SkipLog`.
-        facts: of the samples, for the manifest.
-    """
+    """What became of one shard: no entry where no sample of it could be used."""
 
     entry: ShardEntry | None
-    skips: Skips
+    skips: list[dict[str, Any]]
     facts: dict[str, Any]
 
 
@@ -65,22 +57,17 @@ class ShardFolder:
     def __init__(self, folder: Path, names: list[str], recipe: dict[str, Any]) -> None:
         self.folder = folder
         self.names = names
-        self._recipe = json.loads(json.dumps(recipe))
-        text = json.dumps(self._recipe, sort_keys=True)
+        text = json.dumps(recipe, sort_keys=True)
         self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
         self._unfinished = folder / UNFINISHED
         if self.manifest() is None:
-            self._begin()
+            self._begin(recipe)
         if (manifest := self.manifest()) is not None:
             manifest.verify_sizes(folder)
             shutil.rmtree(self._unfinished, ignore_errors=True)  # left by a process that was killed
 
     def manifest(self) -> Manifest | None:
-        """The manifest, None before all shards are written.
-
-        Raises:
-            InputError: it is of another recipe.
-        """
+        """The manifest, None before all is written; raises InputError for one of another recipe."""
         if not (self.folder / MANIFEST).exists():
             return None
         manifest = Manifest.read(self.folder)
@@ -100,21 +87,16 @@ class ShardFolder:
         self,
         name: str,
         members: Iterable[tuple[str, bytes]],
-        notes: Callable[[], tuple[Skips, dict[str, Any]]],
+        skips: SkipLog,
+        facts: dict[str, Any],
     ) -> None:
         """Write a shard, whole or not at all; one that another process has written stays.
 
-        Args:
-            name: of the shard.
-            members: (name, contents) in order; none where no sample can be used.
-            notes: asked, after the last member, for the part's skips and facts.
-
-        Raises:
-            OSError: it cannot be written, as on a full disk.
+        `members`, (name, contents) in order, may fill the part's skips and facts on the way.
         """
         with full_disk_explained(self.folder / name), self._adding(name) as new:
             entry = write_tar(new / name, members)
-            part = Part(entry if entry.count else None, *notes())
+            part = Part(entry if entry.count else None, skips.entries, facts)
             write_synced(new / _PART, json.dumps(asdict(part)).encode())
 
     def finish(
@@ -122,30 +104,24 @@ class ShardFolder:
     ) -> Manifest:
         """Move all shards to their places and write the manifest, unless another process has.
 
-        Args:
-            kind: what a sample is.
-            source: where the samples came from.
-            describe: gives what else the manifest says of the parts, which are in order.
+        `describe` gives what else the manifest says of the parts, which are in order.
         """
         try:
             parts = [self._part(name) for name in self.names]
-        except FileNotFoundError:
-            if self.manifest() is None:
-                raise
-        else:
             more = describe(parts)
             entries = [part.entry for part in parts if part.entry is not None]
             skipped = [skip for part in parts for skip in part.skips]
             count = sum(entry.count for entry in entries)
-            manifest = Manifest(
-                kind, count, source, entries, skipped, recipe=self._fingerprint, **more
-            )
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # another process has moved it
                     os.replace(self._unfinished / entry.name / entry.name, self.folder / entry.name)
-            with full_disk_explained(self.folder), contextlib.suppress(FileNotFoundError):
-                manifest.write(self._unfinished)  # what a kill leaves of it goes with the folder
-                os.replace(self._unfinished / MANIFEST, self.folder / MANIFEST)
+            recipe = self._fingerprint
+            manifest = Manifest(kind, count, source, entries, skipped, recipe=recipe, **more)
+            with full_disk_explained(self.folder):
+                manifest.write(self.folder)
+        except FileNotFoundError:  # another process has finished
+            if self.manifest() is None:
+                raise
         shutil.rmtree(self._unfinished, ignore_errors=True)
         return Manifest.read(self.folder)
 
@@ -168,7 +144,7 @@ class ShardFolder:
         entry = ShardEntry(**fields["entry"]) if fields["entry"] else None
         return Part(entry, fields["skips"], fields["facts"])
 
-    def _begin(self) -> None:
+    def _begin(self, recipe: dict[str, Any]) -> None:
         """Keep the recipe, or compare it with the one kept."""
         if not self.has(_RECIPE):
             if any(self.folder.glob("*.tar")):
@@ -177,14 +153,14 @@ class ShardFolder:
                     " first."
                 )
             with self._adding(_RECIPE) as new:
-                write_synced(new / _RECIPE, json.dumps(self._recipe).encode())
+                write_synced(new / _RECIPE, json.dumps(recipe).encode())
         try:
             begun = json.loads((self._unfinished / _RECIPE / _RECIPE).read_bytes())
         except FileNotFoundError:
             if self.manifest() is None:
                 raise
             return
-        if differ := [key for key in self._recipe if begun.get(key) != self._recipe[key]]:
+        if differ := [key for key in recipe if begun.get(key) != recipe[key]]:
             raise InputError(
                 f"{self.folder} holds unfinished shards that were begun with another"
                 f" {' and '.join(sorted(differ))}. Give what they were begun with, choose another"
@@ -196,11 +172,7 @@ class ShardFolder:
 def check_skipped(
     manifests: list[Manifest], total: int, max_skipped: float, kept: Path, quiet: bool = False
 ) -> None:
-    """Tell which of `total` samples were skipped.
-
-    Raises:
-        InputError: none is left, or more than the fraction was skipped; the rest is in `kept`.
-    """
+    """Tell which of `total` samples were skipped; raises InputError where they are too many."""
     skips = SkipLog()
     skips.entries += [skip for manifest in manifests for skip in manifest.skipped]
     good = sum(manifest.count for manifest in manifests)

@@ -11,14 +11,14 @@ from typing import Any
 from tqdm import tqdm
 
 from lit_mbldm.data.prepare.convert import Converted, convert
-from lit_mbldm.data.prepare.shard_folder import UNFINISHED, Part, ShardFolder, Skips, check_skipped
+from lit_mbldm.data.prepare.shard_folder import UNFINISHED, Part, ShardFolder, check_skipped
 from lit_mbldm.data.prepare.split import split
 from lit_mbldm.data.shards.manifest import FORMAT, Manifest
 from lit_mbldm.data.shards.patterns import VAL
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.sources.archives import open_source
 from lit_mbldm.data.sources.images import ImageError
-from lit_mbldm.data.sources.raw_image import ImageSource, RawImage, changed, describe_ignored
+from lit_mbldm.data.sources.raw_image import ImageSource, describe_ignored
 from lit_mbldm.errors import InputError
 
 
@@ -57,9 +57,8 @@ def write_shards(
         The manifest of `out`, without what is in `out/val`.
 
     Raises:
-        InputError: a bad argument, a source that is bad or changes while it is read, other shards
-            in `out`, a worker process that was killed, or, after everything is written, more
-            skipped than tolerated.
+        InputError: a bad argument, a bad source, other shards in `out`, a worker process that was
+            killed, or, after everything is written, more skipped than tolerated.
         OSError: nothing can be written, as on a full disk; the finished shards stay.
 
     Example:
@@ -77,105 +76,74 @@ def write_shards(
         )
     out = Path(out)
     if isinstance(source, str | Path | Sequence):
-        images = open_source(source, scratch=out / UNFINISHED)
-    else:
-        images = source
-    if images.ignored:
-        tqdm.write(describe_ignored(images.ignored), file=sys.stderr)
-    parts: dict[Path, ImageSource] = {out: images}
+        source = open_source(source, scratch=out / UNFINISHED)
+    if source.ignored:
+        tqdm.write(describe_ignored(source.ignored), file=sys.stderr)
+    parts: dict[Path, ImageSource] = {out: source}
     if val:
-        parts = dict(zip((out, out / VAL), split(images, val), strict=True))
-    todo = [_Writing(part, folder, size, shard_size, quality) for folder, part in parts.items()]
+        parts = dict(zip((out, out / VAL), split(source, val), strict=True))
+    recipe = {"size": size, "shard_size": shard_size, "quality": quality, "format": FORMAT}
+    todo = []
+    for folder, images in parts.items():
+        names = [f"images-{n:06d}.tar" for n in range(-(-len(images) // shard_size))]
+        shards = ShardFolder(folder, names, {**recipe, "source": images.fingerprint})
+        todo.append((images, shards))
     # the validation part first: where the training part is finished, it is too
-    manifests = [part.run(workers) for part in reversed(todo)]
-    check_skipped(manifests, len(images), max_skipped, out)
+    manifests = [_write(*each, size, shard_size, quality, workers) for each in reversed(todo)]
+    check_skipped(manifests, len(source), max_skipped, out)
     return manifests[-1]
 
 
-class _Writing:
-    """The shards of one folder; raises InputError where it holds others."""
+def _write(
+    images: ImageSource,
+    folder: ShardFolder,
+    size: int,
+    shard_size: int,
+    quality: int,
+    workers: int | None,
+) -> Manifest:
+    """Write the shards that are missing."""
+    if (manifest := folder.manifest()) is not None:
+        text = f"{folder.folder} holds these shards already: nothing is left to do."
+        tqdm.write(text, file=sys.stderr)
+        return manifest
+    total = len(images)
+    done = {n for n, name in enumerate(folder.names) if folder.has(name)}
+    wanted = ((i, image) for i, image in enumerate(images) if i // shard_size not in done)
+    initial = sum(min(shard_size, total - n * shard_size) for n in done)
+    with (
+        closing(convert(wanted, size, quality, workers)) as converted,
+        tqdm(total=total, initial=initial, desc="shards", unit="image") as progress,
+    ):
+        for number, group in groupby(converted, lambda image: image.position // shard_size):
+            skips, facts = SkipLog(), {"upsampled": 0, "shortest_side": None}
+            members = _members(group, size, skips, facts, progress)
+            folder.write(folder.names[number], members, skips, facts)
 
-    def __init__(
-        self, images: ImageSource, out: Path, size: int, shard_size: int, quality: int
-    ) -> None:
-        self._images = images
-        self._size = size
-        self._shard_size = shard_size
-        self._quality = quality
-        recipe = {
-            "source": images.fingerprint,
-            "size": size,
-            "shard_size": shard_size,
-            "quality": quality,
-            "format": FORMAT,
-        }
-        names = [f"images-{n:06d}.tar" for n in range(-(-len(images) // shard_size))]
-        self._folder = ShardFolder(out, names, recipe)
-
-    def run(self, workers: int | None) -> Manifest:
-        """Write the shards that are missing."""
-        folder, S, total = self._folder, self._shard_size, len(self._images)
-        if (manifest := folder.manifest()) is not None:
-            text = f"{folder.folder} holds these shards already: nothing is left to do."
-            tqdm.write(text, file=sys.stderr)
-            return manifest
-        done = {n for n, name in enumerate(folder.names) if folder.has(name)}
-        wanted = ((i, image) for i, image in _numbered(self._images) if i // S not in done)
-        initial = sum(min(S, total - n * S) for n in done)
-        with (
-            closing(convert(wanted, self._size, self._quality, workers)) as converted,
-            tqdm(total=total, initial=initial, desc="shards", unit="image") as progress,
-        ):
-            for number, group in groupby(converted, lambda image: image.position // S):
-                members = _Members(group, self._size, progress)
-                folder.write(folder.names[number], members, members.notes)
-        return folder.finish("images", self._images.name, self._describe)
-
-    def _describe(self, parts: list[Part]) -> dict[str, Any]:
+    def describe(parts: list[Part]) -> dict[str, Any]:
         sides = [part.facts["shortest_side"] for part in parts if part.entry is not None]
         return {
-            "size": self._size,
+            "size": size,
             "upsampled": sum(part.facts["upsampled"] for part in parts),
             "shortest_side": min(sides, default=None),
         }
 
-
-class _Members:
-    """The members of one shard, and what is to be noted once they are written."""
-
-    def __init__(self, converted: Iterator[Converted], size: int, progress: tqdm) -> None:
-        self._converted = converted
-        self._size = size
-        self._progress = progress
-        self._lost = Counter[tuple[str, str]]()
-        self._sides: list[int] = []
-
-    def __iter__(self) -> Iterator[tuple[str, bytes]]:
-        for position, name, result in self._converted:
-            self._progress.update()
-            if isinstance(result, ImageError):
-                self._lost[name, str(result)] += 1
-            else:
-                self._sides.append(result.shorter_side)
-                yield f"{position:08d}.jpg", result.data
-
-    def notes(self) -> tuple[Skips, dict[str, Any]]:
-        skips = SkipLog()
-        for (name, reason), count in self._lost.items():
-            skips.add(name, reason, count)
-        upsampled = sum(side < self._size for side in self._sides)
-        return skips.entries, {
-            "upsampled": upsampled,
-            "shortest_side": min(self._sides, default=None),
-        }
+    return folder.finish("images", images.name, describe)
 
 
-def _numbered(images: ImageSource) -> Iterator[tuple[int, RawImage]]:
-    """The images with their positions; raises InputError where they are not as many as told."""
-    position = -1
-    for position, image in enumerate(images):
-        if position == len(images):
-            raise changed(images)
-        yield position, image
-    if position + 1 < len(images):
-        raise changed(images)
+def _members(
+    converted: Iterator[Converted], size: int, skips: SkipLog, facts: dict[str, Any], progress: tqdm
+) -> Iterator[tuple[str, bytes]]:
+    """The members of one shard; notes what is skipped, and facts of the rest."""
+    lost = Counter[tuple[str, str]]()
+    for position, name, result in converted:
+        progress.update()
+        if isinstance(result, ImageError):
+            lost[name, str(result)] += 1
+            continue
+        side = result.shorter_side
+        facts["upsampled"] += side < size
+        facts["shortest_side"] = min(side, facts["shortest_side"] or side)
+        yield f"{position:08d}.jpg", result.data
+    for (name, reason), count in lost.items():
+        skips.add(name, reason, count)
