@@ -11,16 +11,6 @@ def streams(count: int, seed: int = 0) -> SampleStreams:
     return SampleStreams([(seed, i) for i in range(count)])
 
 
-def test_add_noise_has_the_moments_of_q() -> None:
-    process = GaussianProcess()
-    z0 = torch.full((4, 1, 200, 200), 0.5)
-    t = torch.tensor([1, 100, 500, 1000])
-    z_t = process.add_noise(z0, t, streams(4))
-    a = process.log_alpha_bar[t].double().exp().float()
-    assert torch.allclose(z_t.mean((1, 2, 3)), a.sqrt() * 0.5, atol=0.02)
-    assert torch.allclose(z_t.var((1, 2, 3)), 1 - a, rtol=0.03)
-
-
 @pytest.mark.parametrize(("t", "s"), [(1000, 999), (500, 120), (2, 1), (7, 0)])
 def test_posterior_is_bayes_rule(t: int, s: int) -> None:
     process = GaussianProcess()
@@ -39,15 +29,16 @@ def test_posterior_is_bayes_rule(t: int, s: int) -> None:
     assert std.item() == pytest.approx(precision**-0.5, rel=1e-4)
 
 
-def test_posterior_steps_compose_to_the_marginal() -> None:
+def test_noise_and_posterior_steps_have_the_moments_of_q() -> None:
     process = GaussianProcess()
     z0 = torch.full((1, 1, 400, 400), 0.4)
     z = process.add_noise(z0, 900, streams(1))
-    for t, s in [(900, 600), (600, 350), (350, 50)]:
-        z = process.draw_posterior(z, z0, t, s, streams(1, seed=t))
-    a = process.log_alpha_bar[50].double().exp().item()
-    assert z.mean().item() == pytest.approx(a**0.5 * 0.4, abs=0.01)
-    assert z.var().item() == pytest.approx(1 - a, rel=0.02)
+    for t, s in [(900, 600), (600, 350), (350, 50), (50, 0)]:
+        a = process.log_alpha_bar[t].double().exp().item()
+        assert z.mean().item() == pytest.approx(a**0.5 * 0.4, abs=0.01)
+        assert z.var().item() == pytest.approx(1 - a, rel=0.02)
+        z = process.step(z, Prediction(z0), t, s, streams(1, seed=t))
+    assert torch.allclose(z, z0, atol=1e-5)
 
 
 @pytest.mark.parametrize("objective", ["eps", "x0", "v"])
@@ -116,11 +107,3 @@ def test_self_conditioning_flips_one_coin_a_sample_and_takes_the_clipped_estimat
     assert ((got == 0).all(1) | (got == 1).all(1)).all()  # none, or 3 clipped to 1
     assert 16 < (got[:, 0] == 1).sum() < 48
     assert len(first) == (got[:, 0] == 1).sum()
-
-
-def test_step_draws_from_the_posterior_of_the_prediction() -> None:
-    process = GaussianProcess()
-    z_t, z0 = torch.randn(1, 1, 300, 300), torch.zeros(1, 1, 300, 300)
-    z_s = process.step(z_t, Prediction(z0), 500, 300, streams(1))
-    mean, std = process.posterior(z_t, z0, 500, 300)
-    assert (z_s - mean).std().item() == pytest.approx(std.item(), rel=0.02)
