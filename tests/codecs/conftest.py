@@ -5,11 +5,13 @@ from pathlib import Path
 import faiss
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_mbldm.codecs import PatchCodec
-from lit_mbldm.codecs.fitting.quantizers import fit_patch_codec
+from lit_mbldm.codecs import ImageCodec
+from lit_mbldm.codecs.fitting.fit import fit_codec
+from lit_mbldm.pictures import to_tensor
 
 
 def synthetic_image(seed: int, height: int = 96, width: int = 128) -> Tensor:
@@ -47,20 +49,20 @@ def unseen() -> Tensor:
 
 
 @pytest.fixture(scope="package")
-def opq(one_thread: None, images: list[Tensor]) -> PatchCodec:
-    return fit_patch_codec(images, "OPQ-32-8-8", max_patches=2500)
+def opq(one_thread: None, images: list[Tensor]) -> ImageCodec:
+    return fit_codec(images, "OPQ-32-8-8", max_patches=2500)
 
 
 @pytest.fixture(scope="package")
-def unsorted_opq(one_thread: None, images: list[Tensor]) -> PatchCodec:
-    """`opq` before sorting."""
-    return fit_patch_codec(images, "OPQ-32-8-8", max_patches=2500, sort=False)
+def jpq(one_thread: None, images: list[Tensor]) -> ImageCodec:
+    return fit_codec(images, "JPQ-48", max_patches=2500)
 
 
 @pytest.fixture(scope="package")
-def shared_data() -> Path:
+def kodak() -> list[Tensor]:
+    """24 photographs, (1, 3, H, W) each."""
     default = Path(__file__).parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("LIT_MBLDM_DATA", default))
+    folder = Path(os.environ.get("LIT_MBLDM_DATA", default)) / "kodak"
     if not folder.is_dir():
         pytest.skip(f"needs test images in {folder} (or LIT_MBLDM_DATA)")
-    return folder
+    return [to_tensor(Image.open(path))[None] for path in sorted(folder.glob("*.png"))]

@@ -10,7 +10,6 @@ from lit_mbldm.codecs import DecoderCodec, decoders
 from lit_mbldm.denoisers import RefinerUNet
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.codec_quality import psnr, ssim
-from lit_mbldm.pictures import to_tensor
 from lit_mbldm.zoo import load_pretrained
 
 
@@ -27,7 +26,9 @@ def test_only_decode_passes_through_the_network(opq, unseen):
     assert torch.equal(codes, opq.encode(unseen))
     plain = opq.decode(codes)
     assert torch.equal(codec.decode(codes, plain=True), plain)
-    assert torch.equal(codec.decode(codes), 255 - plain)
+    for mode in (False, True):  # a network in training goes on training
+        assert torch.equal(codec.train(mode).decode(codes), 255 - plain)
+        assert codec.network.training == mode
     assert torch.equal(codec.reconstruct(codes), opq.reconstruct(codes))
     weights = nn.functional.one_hot(codes.long(), 256).movedim(-1, 2).float()
     assert torch.equal(codec.decode_soft(weights), opq.decode_soft(weights))
@@ -52,24 +53,20 @@ def test_codecs_decode_to_any_size(size, opq, unseen):
         opq.decode(codes, (0, 5))
 
 
-def test_codes_are_the_codec_s(opq):
-    codec = DecoderCodec(opq, RefinerUNet(8, (1, 2, 2), 1))
-    assert codec.fingerprint == opq.fingerprint
-    assert codec.latent_shape(16, 24) == opq.latent_shape(16, 24)
-    assert codec.bits_per_pixel == opq.bits_per_pixel
-    assert codec.code_names == opq.code_names
-    assert codec.quantizer == "OPQ-32-8-8+decoder"
-    assert not list(codec.parameters())
-
-
-def test_images_of_another_network_are_told_apart(opq):
+def test_codes_are_the_codec_s_and_images_the_network_s(opq):
     torch.manual_seed(0)
     one, other = (DecoderCodec(opq, RefinerUNet(8, (1, 2), 1)) for _ in range(2))
+    for name in ("fingerprint", "bits_per_pixel", "code_names"):
+        assert getattr(one, name) == getattr(opq, name)
+    assert one.latent_shape(16, 24) == opq.latent_shape(16, 24)
+    assert one.quantizer == "OPQ-32-8-8+decoder"
+    assert not list(one.parameters())
     same = DecoderCodec(opq, copy.deepcopy(one.network))
     assert opq.image_fingerprint == opq.fingerprint
     assert one.image_fingerprint == same.image_fingerprint
-    found = {codec.image_fingerprint for codec in (opq, one, other)}
-    assert len(found) == 3
+    assert len({codec.image_fingerprint for codec in (opq, one, other)}) == 3
+    with pytest.raises(InputError, match="has a learned decoder already"):
+        DecoderCodec(one, Inverts())
 
 
 def test_the_network_given_is_left_alone(opq, unseen):
@@ -118,48 +115,25 @@ def test_mixed_precision_changes_no_pixel(opq, unseen):
     assert not torch.equal(expected, opq.decode(codes))
 
 
-def test_a_network_in_training_goes_on_training(opq, unseen):
-    codec = DecoderCodec(opq, Inverts()).train()
-    codes = opq.encode(unseen)
-    assert torch.equal(codec.decode(codes), 255 - opq.decode(codes))
-    assert codec.network.training
-
-
-def test_bad_parts(opq):
-    with pytest.raises(InputError, match="has a learned decoder already"):
-        DecoderCodec(DecoderCodec(opq, Inverts()), Inverts())
-
-
-def test_the_shipped_decoder_improves_photographs(shared_data):
+def test_the_shipped_decoder_improves_photographs_and_the_grid_of_patches_fades(kodak):
     """Kodak's, which it was not trained on; of jpq-48's codes."""
     codec, gains = load_pretrained("jpq-48+decoder"), []
+    opq = load_pretrained("opq-32-8-8")
     assert codec.fingerprint == load_pretrained("jpq-48").fingerprint
-    for path in sorted((shared_data / "kodak").glob("*.png"))[::6]:
-        image = to_tensor(Image.open(path))[None, :, :256, :256].contiguous()
+    for photograph in kodak[::6]:
+        image = photograph[..., :256, :256].contiguous()
         codes = codec.encode(image)
-        plain, decoded = codec.decode(codes, plain=True), codec.decode(codes)
+        decoded, plain = codec.decode(codes), codec.decode(codes, plain=True)
+        blocks = opq.decode(opq.encode(image))
         gains.append([float(f(image, decoded) - f(image, plain)) for f in (psnr, ssim)])
+        assert border_step(decoded) < border_step(plain) < 0.7 * border_step(blocks)
     decibels, similarity = torch.tensor(gains).mean(0)
     assert decibels > 0.3
     assert similarity > 0.01
 
 
-def test_the_grid_of_patches_fades(shared_data):
-    """The step across a border between patches, relative to those inside."""
-    codec, opq = load_pretrained("jpq-48+decoder"), load_pretrained("opq-32-8-8")
-    for path in sorted((shared_data / "kodak").glob("*.png"))[::6]:
-        image = to_tensor(Image.open(path))[None, :, :256, :256].contiguous()
-        codes = codec.encode(image)
-        shown = (
-            codec.decode(codes),
-            codec.decode(codes, plain=True),
-            opq.decode(opq.encode(image)),
-        )
-        decoded, plain, blocks = (border_step(one) for one in shown)
-        assert decoded < plain < 0.7 * blocks
-
-
 def border_step(images: Tensor) -> float:
+    """The step across a border between patches, relative to those inside."""
     steps = images.float().diff(dim=3).abs().mean((0, 1, 2))  # (W-1,)
     across = torch.arange(len(steps)) % 8 == 7
     return float(steps[across].mean() / steps[~across].mean())

@@ -22,7 +22,10 @@ def test_codes_survive_the_index_latent():
     assert torch.equal(latent.to_codes(z0 * 1.5).unique()[[0, -1]], codes.unique()[[0, -1]])
 
 
-@pytest.mark.parametrize("name", ["opq-32-8-8", "jpq-48"])
+EITHER_CODEC = pytest.mark.parametrize("name", ["opq-32-8-8", "jpq-48"])
+
+
+@EITHER_CODEC
 @pytest.mark.parametrize("coordinates", [1, 2, 3])
 def test_codes_survive_the_principal_latent(name, coordinates):
     codec, latent = load_pretrained(name), PrincipalLatent(coordinates)
@@ -34,7 +37,7 @@ def test_codes_survive_the_principal_latent(name, coordinates):
     assert torch.equal(latent.to_codes(z0), codes)
 
 
-@pytest.mark.parametrize("name", ["opq-32-8-8", "jpq-48"])
+@EITHER_CODEC
 def test_one_coordinate_as_a_rank_is_the_index(name):
     latent = PrincipalLatent(1, ranks=True)
     latent.use(load_pretrained(name))
@@ -50,11 +53,11 @@ def test_the_nearest_codeword_is_found(opq):
     latent.use(opq)
     z0 = torch.rand(2, 12, 3, 4, generator=torch.Generator().manual_seed(1)) * 2 - 1
     found = latent.to_codes(z0)
-    for site, book in enumerate(opq.codebooks()):
+    for position, book in enumerate(opq.codebooks()):
         points = place_codewords(book, 2).double()
-        given = z0[:, 2 * site : 2 * site + 2].double()  # (2, 2, 3, 4)
+        given = z0[:, 2 * position : 2 * position + 2].double()  # (2, 2, 3, 4)
         squared = (given[:, None] - points[None, :, :, None, None]).square().sum(2)
-        assert torch.equal(found[:, site].long(), squared.argmin(1))
+        assert torch.equal(found[:, position].long(), squared.argmin(1))
 
 
 def test_coordinates_are_those_of_principal_components():
@@ -76,8 +79,8 @@ def test_coordinates_are_those_of_principal_components():
 
 
 def test_ranks_along_every_direction():
-    generator = torch.Generator().manual_seed(0)
-    cloud = torch.randn(16, 3, generator=generator) * torch.tensor([4.0, 2, 1])
+    cloud = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
+    cloud *= torch.tensor([4.0, 2, 1])
     ranks, placed = (place_codewords(cloud, 3, ranks=ranked) for ranked in (True, False))
     assert torch.equal(ranks.argsort(0), placed.argsort(0))
     for i in range(3):
@@ -93,15 +96,12 @@ def test_codewords_that_are_equal():
     torch.testing.assert_close(ranks[:, 0], torch.linspace(-1, 1, 8))
 
 
-def test_an_index_latent_of_another_codec_is_refused():
+def test_latents_that_do_not_fit_the_codec_are_refused():
+    opq = PatchCodec("OPQ-32-8-8")
     with pytest.raises(InputError, match="latent has codebook_size 16, the codec 256"):
-        IndexLatent(16).use(PatchCodec("OPQ-32-8-8"))
-
-
-def test_bad_numbers_of_coordinates():
+        IndexLatent(16).use(opq)
     with pytest.raises(InputError, match="at least 1 coordinate a code, got 0"):
         PrincipalLatent(0)
-    with pytest.raises(InputError, match="JPQ-48 have 16 numbers, too few for coordinates: 17"):
-        PrincipalLatent(17).use(JointCodec("JPQ-48"))
-    with pytest.raises(InputError, match="have 16 numbers"):  # Y has 16, Cb and Cr have 64
-        PrincipalLatent(17).use(PatchCodec("OPQ-32-8-8"))
+    for codec in (JointCodec("JPQ-48"), opq):  # Y of OPQ-32 has 16, Cb and Cr have 64
+        with pytest.raises(InputError, match="have 16 numbers, too few for coordinates: 17"):
+            PrincipalLatent(17).use(codec)

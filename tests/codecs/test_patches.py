@@ -9,7 +9,6 @@ from lit_mbldm.codecs.patches import (
     overlapping_patches,
     rgb_to_ycbcr,
     to_patches,
-    ycbcr_to_rgb,
 )
 from lit_mbldm.errors import InputError
 
@@ -20,11 +19,8 @@ def test_patches_round_trip(patch_size):
     patches = to_patches(images, patch_size)
     assert patches.shape == (3, 2, 16 // patch_size, 24 // patch_size, patch_size**2)
     assert torch.equal(from_patches(patches, patch_size), images)
-
-
-def test_patch_is_row_major():
-    images = torch.arange(16 * 24).view(1, 1, 16, 24)
-    assert torch.equal(to_patches(images, 8)[0, 0, 1, 2].view(8, 8), images[0, 0, 8:, 16:])
+    corner = images[1, 2, -patch_size:, -patch_size:]
+    assert torch.equal(patches[2, 1, -1, -1].view(patch_size, patch_size), corner)
 
 
 def test_overlapping_patches_are_where_they_say():
@@ -41,10 +37,6 @@ def test_ycbcr_agrees_with_pillow(images):
     theirs = np.asarray(Image.fromarray(image.permute(1, 2, 0).numpy()).convert("YCbCr"))
     ours = (rgb_to_ycbcr(image[None])[0] + 128).round()
     assert (ours - torch.from_numpy(theirs.copy()).permute(2, 0, 1)).abs().max() <= 1
-
-
-def test_ycbcr_round_trip(unseen):
-    assert torch.allclose(ycbcr_to_rgb(rgb_to_ycbcr(unseen)), unseen.float(), atol=1e-2)
 
 
 def test_sizes_that_fit_are_named():

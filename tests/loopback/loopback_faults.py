@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
-from loopback_http import Action, DroppedError, Exchange, Response
+from loopback_http import Action, Exchange, Response
 
 
 @dataclass
@@ -23,17 +23,16 @@ class Fault:
 class Faults(list[Fault]):
     """The faults to come, first match first; each method adds one."""
 
-    def __init__(self, elsewhere: Callable[[], str]) -> None:
-        super().__init__()
-        self.elsewhere, self.lock = elsewhere, Lock()
+    elsewhere = ""  # the origin to which `redirect` leads
+    lock = Lock()
 
-    def take(self, exchange: Exchange) -> Action | None:
+    def answer(self, exchange: Exchange) -> Response:
         with self.lock:
-            for fault in self:
-                if fault.times != 0 and re.search(fault.match, exchange.line):
-                    fault.times = None if fault.times is None else fault.times - 1
-                    return fault.action
-        return None
+            hits = (one for one in self if one.times != 0 and re.search(one.match, exchange.line))
+            fault = next(hits, None)
+            if fault and fault.times:
+                fault.times -= 1
+        return fault.action(exchange) if fault else exchange.respond()
 
     def add(self, match: str, action: Action, times: int | None = 1) -> Fault:
         self.append(Fault(match, action, times))
@@ -41,17 +40,15 @@ class Faults(list[Fault]):
 
     def change(self, match: str, times: int | None, change: Callable[[Response], object]) -> Fault:
         """The request takes effect, and `change` sees its answer."""
+        return self.add(match, lambda one: (answer := one.respond(), change(answer))[0], times)
 
-        def action(exchange: Exchange) -> Response:
-            answer = exchange.respond()
-            change(answer)
-            return answer
-
-        return self.add(match, action, times)
+    def hook(self, match: str, act: Callable[[], object], times: int | None = 1) -> Fault:
+        """`act` is called before the request is handled as ever."""
+        return self.add(match, lambda exchange: (act(), exchange.respond())[1], times)
 
     def drop_before(self, match: str, times: int | None = 1) -> Fault:
         """The connection is closed; nothing took effect."""
-        return self.add(match, lambda _: drop(), times)
+        return self.hook(match, drop, times)
 
     def drop_after(self, match: str, times: int | None = 1) -> Fault:
         """The request takes effect and the connection is closed without an answer."""
@@ -61,20 +58,15 @@ class Faults(list[Fault]):
         self, match: str, status: int, times: int | None = 1, after: bool = False, **headers: str
     ) -> Fault:
         """An answer of this status; with `after` the request takes effect all the same."""
-
-        def action(exchange: Exchange) -> Response:
-            if after:
-                exchange.respond()
-            return Response.of_json({"error": f"injected {status}"}, status, **headers)
-
-        return self.add(match, action, times)
+        injected = Response.of_json({"error": f"injected {status}"}, status, **headers)
+        return self.add(match, lambda one: (after and one.respond(), injected)[1], times)
 
     def corrupt(self, match: str, times: int | None = 1) -> Fault:
         """A body of the right size with its middle byte changed."""
 
         def change(answer: Response) -> None:
-            middle, body = len(answer.body) // 2, bytearray(answer.body)
-            body[middle : middle + 1] = bytes(byte ^ 1 for byte in body[middle : middle + 1])
+            body = bytearray(answer.body)
+            body[len(body) // 2] ^= 1
             answer.body = bytes(body)
 
         return self.change(match, times, change)
@@ -88,28 +80,18 @@ class Faults(list[Fault]):
         return self.change(match, times, lambda answer: setattr(answer, "seconds", seconds))
 
     def redirect(self, match: str, times: int | None = 1) -> Fault:
-        """302 to the same path of the other listener, all metadata of the true answer kept."""
+        """302 to the same path `elsewhere`, all metadata of the true answer kept."""
 
         def action(exchange: Exchange) -> Response:
-            answer, target = exchange.respond(), self.elsewhere()
-            if exchange.origin == target:
+            answer = exchange.respond()
+            if exchange.origin == self.elsewhere:
                 return answer
             size, etag = str(len(answer.body)), answer.headers.get("ETag", '""')
             headers = {"X-Linked-Size": size, "X-Linked-Etag": etag} | answer.headers
-            headers["Location"] = target + exchange.request.path
-            return Response(302, b"", headers)
-
-        return self.add(match, action, times)
-
-    def hook(self, match: str, act: Callable[[], object], times: int | None = 1) -> Fault:
-        """`act` is called before the request is handled as ever."""
-
-        def action(exchange: Exchange) -> Response:
-            act()
-            return exchange.respond()
+            return Response(302, b"", headers | {"Location": self.elsewhere + exchange.target})
 
         return self.add(match, action, times)
 
 
-def drop() -> Response:
-    raise DroppedError
+def drop() -> None:
+    raise ConnectionAbortedError

@@ -10,16 +10,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
-
-
-class Request(NamedTuple):
-    """One entry of the request log; header names are in lower case."""
-
-    method: str
-    path: str  # with the query, as sent
-    headers: dict[str, str]
 
 
 @dataclass
@@ -33,35 +25,33 @@ class Response:
     @classmethod
     def of_json(cls, value: Any, status: int = 200, **headers: str) -> "Response":
         names = {name.replace("_", "-"): text for name, text in headers.items()}
-        kind = {"Content-Type": "application/json; charset=utf-8"}
-        return cls(status, json.dumps(value).encode(), kind | names)
+        return cls(status, json.dumps(value).encode(), {"Content-Type": "application/json"} | names)
 
 
-class DroppedError(Exception):
-    """The connection is to be closed without an answer."""
-
-
-@dataclass
+@dataclass(eq=False)
 class Exchange:
     """A request being answered: faults look at it and decide what becomes of `respond`."""
 
-    request: Request
+    method: str
+    target: str  # path and query, as sent
+    headers: dict[str, str]  # names in lower case
     origin: str  # of the listener: http://host:port
-    body: bytes
-    answer: Callable[["Exchange"], Response]
+    body: bytes = field(repr=False)
+    answer: "Action" = field(repr=False)
+    user: str | None = None  # set by the Hub
 
     @property
     def line(self) -> str:
-        return f"{self.request.method} {self.origin}{self.request.path}"
+        return f"{self.method} {self.origin}{self.target}"
 
     @property
     def path(self) -> str:
         """The path as sent, without its query: %2F stays apart from /."""
-        return urlsplit(self.request.path).path
+        return urlsplit(self.target).path
 
     @property
     def query(self) -> dict[str, list[str]]:
-        return parse_qs(urlsplit(self.request.path).query)
+        return parse_qs(urlsplit(self.target).query)
 
     def json(self) -> Any:
         return json.loads(self.body or b"{}")
@@ -77,12 +67,10 @@ Action = Callable[[Exchange], Response]
 def ranged(exchange: Exchange, content: bytes, headers: dict[str, str]) -> Response:
     """The content, or the part of it that a Range header asks for."""
     headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"} | headers
-    asked = re.fullmatch(r"bytes=(\d+)-(\d*)", exchange.request.headers.get("range", ""))
+    asked = re.fullmatch(r"bytes=(\d+)-(\d*)", exchange.headers.get("range", ""))
     if asked is None:
         return Response(200, content, headers)
     start, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
-    if start > last:
-        return Response(416, b"", headers | {"Content-Range": f"bytes */{len(content)}"})
     told = {"Content-Range": f"bytes {start}-{last}/{len(content)}"}
     return Response(206, content[start : last + 1], headers | told)
 
@@ -98,51 +86,38 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(self.command, self.path, headers)
-        self.server.log.append(request)
-        body = self.rfile.read(int(headers.get("content-length", 0)))
-        exchange = Exchange(request, self.server.origin, body, self.server.answer)
-        action = self.server.take_fault(exchange)
-        try:
-            self.send(action(exchange) if action else exchange.respond())
-        except DroppedError:
-            self.close_connection = True
-
-    do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815
-
-    def send(self, answer: Response) -> None:
+        body, listener = self.rfile.read(int(headers.get("content-length", 0))), self.server
+        asked = self.command, self.path, headers
+        answer = listener.receive(Exchange(*asked, listener.origin, body, listener.answer))
         self.send_response(answer.status)
         for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "HEAD":
-            return
-        body = answer.body[: answer.sent]
-        step = max(1, len(body) // 50) if answer.seconds else max(1, len(body))
+        body = b"" if self.command == "HEAD" else answer.body[: answer.sent]
+        parts = 50 if answer.seconds else 1
+        step = len(body) // parts + 1
         for start in range(0, len(body), step):
             self.wfile.write(body[start : start + step])
-            time.sleep(answer.seconds * step / max(1, len(body)))
-        self.close_connection = self.close_connection or answer.sent is not None
+            time.sleep(answer.seconds / parts)
+        self.close_connection |= answer.sent is not None
+
+    do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815
 
 
 class Listener(ThreadingTCPServer):
-    """One origin: a free port of 127.0.0.1, reached as `host`."""
+    """One origin: a free port of 127.0.0.1, reached as `host`.
+
+    `receive` answers what comes, and may ask `answer`, which knows of no faults.
+    """
 
     daemon_threads = True
-    block_on_close = False
     request_queue_size = 64
 
-    def __init__(
-        self,
-        host: str,
-        log: list[Request],
-        take_fault: Callable[[Exchange], Action | None],
-        answer: Callable[[Exchange], Response],
-    ) -> None:
+    def __init__(self, host: str, receive: Action, answer: Action) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.origin = f"http://{host}:{self.server_address[1]}"
-        self.log, self.take_fault, self.answer = log, take_fault, answer
-        self.errors: list[str] = []  # of this server itself; a client that leaves is none
+        self.receive, self.answer = receive, answer
+        self.errors: list[str] = []  # of this server itself; a connection that breaks is none
         Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     def handle_error(self, request: object, client_address: object) -> None:

@@ -19,14 +19,10 @@ class StorageError(Exception):
 
     def __init__(self, status: int, message: str, code: str = "", **headers: str) -> None:
         super().__init__(message)
-        self.status, self.message, self.headers = status, message, headers
-        if code:
-            self.headers["X_Error_Code"] = code
-
-    def response(self) -> Response:
-        told = self.message.encode("ascii", "backslashreplace").decode().replace("\n", " ")
-        headers = self.headers | {"X_Error_Message": told}
-        return Response.of_json({"error": self.message}, self.status, **headers)
+        ascii = message.encode("ascii", "backslashreplace").decode().replace("\n", " ")
+        told = headers | {"X_Error_Message": ascii}
+        told |= {"X_Error_Code": code} if code else {}
+        self.response = Response.of_json({"error": message}, status, **told)
 
 
 @dataclass(frozen=True)
@@ -41,16 +37,15 @@ class File:
         return hashlib.sha256(self.content).hexdigest()
 
     @cached_property
-    def pointer(self) -> bytes:
-        """What git keeps of an LFS file."""
-        head = "version https://git-lfs.github.com/spec/v1\n"
-        return f"{head}oid sha256:{self.sha256}\nsize {len(self.content)}\n".encode()
-
-    @cached_property
     def blob_oid(self) -> str:
-        """The sha1 by which git names the file."""
-        blob = self.pointer if self.lfs else self.content
-        return hashlib.sha1(b"blob %d\0" % len(blob) + blob).hexdigest()
+        """The sha1 by which git names the file, or what stands for it."""
+        head = b"lfs" if self.lfs else b"blob %d\0" % len(self.content)
+        return hashlib.sha1(head + self.content).hexdigest()
+
+
+def kept_by_lfs(path: str, size: int) -> bool:
+    """Whether the Hub takes such a file as an LFS object."""
+    return size > LARGEST_REGULAR or any(fnmatch(path, pattern) for pattern in LFS_PATTERNS)
 
 
 @dataclass(frozen=True)
@@ -69,11 +64,6 @@ class Commit:
             told = f"Entry not found: {path}"
             raise StorageError(404, told, "EntryNotFound", X_Repo_Commit=self.oid)
         return self.files[path]
-
-    def kept_by_lfs(self, path: str, size: int) -> bool:
-        """Whether the Hub takes such a file as an LFS object."""
-        name = path.rsplit("/", 1)[-1]
-        return size > LARGEST_REGULAR or any(fnmatch(name, pattern) for pattern in LFS_PATTERNS)
 
 
 class Repository:
@@ -105,7 +95,7 @@ class Repository:
     def commit(
         self, branch: str, changes: dict[str, File | None], title: str, parent: str | None = None
     ) -> Commit:
-        """Move `branch` by one commit; None removes a file, or all files of a folder `name/`.
+        """Move `branch` by one commit; None removes a file.
 
         Raises:
             StorageError: 412 where the branch is no longer at `parent`, 404 for a branch or a file
@@ -114,19 +104,13 @@ class Repository:
         with self.lock:
             if branch not in self.branches:
                 raise StorageError(404, f"Invalid rev id: {branch}", "RevisionNotFound")
-            head = self.commits[self.branches[branch]]
+            head = self.at(branch)
             if parent is not None and not head.oid.startswith(parent):
                 raise StorageError(412, "A commit has happened since. Please refresh.")
-            files = dict(head.files)
-            for path, file in changes.items():
-                if file is not None:
-                    files[path] = file
-                    continue
-                gone = [p for p in files if p == path or (path[-1] == "/" and p.startswith(path))]
-                if not gone:
-                    raise StorageError(404, f"There is no file {path}", "EntryNotFound")
-                for name in gone:
-                    del files[name]
+            for path in changes:
+                if changes[path] is None:
+                    head.file(path)
+            files = {path: file for path, file in (head.files | changes).items() if file}
             commit = Commit(head.oid, files, title)
             self.commits[commit.oid] = commit
             self.branches[branch] = commit.oid

@@ -1,12 +1,11 @@
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from scipy.stats import chisquare
 from torch import Tensor
 
-from lit_mbldm.codecs import ImageCodec, PatchCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import CategoricalProcess
 from lit_mbldm.processes.base import Prediction
@@ -15,28 +14,14 @@ from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.zoo import load_pretrained
 
 
-def process_of(codec: ImageCodec, **options: Any) -> CategoricalProcess:
+def process_of(codec: str, **options: Any) -> CategoricalProcess:
     process = CategoricalProcess(**options)
-    process.use(codec)
+    process.use(load_pretrained(codec))
     return process
 
 
-def streams(count: int, seed: int = 0) -> SampleStreams:
-    return SampleStreams([(seed, i) for i in range(count)])
-
-
-@pytest.fixture(scope="module")
-def codec() -> PatchCodec:
-    return load_pretrained("opq-32-8-8")
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.2])
-def test_drawn_frequencies_are_the_softmax_s(temperature: float) -> None:
-    logits = 2 * torch.randn(8, generator=torch.Generator().manual_seed(0))
-    draws = draw_categories(logits.expand(1, 1, 200, 200, 8), temperature, streams(1))
-    observed = draws.flatten().bincount(minlength=8).double()
-    expected = (logits.double() / temperature).softmax(0) * draws.numel()
-    assert chisquare(observed.numpy(), expected.numpy()).pvalue > 1e-3
+def streams(count: int) -> SampleStreams:
+    return SampleStreams([(0, i) for i in range(count)])
 
 
 def test_rare_categories_are_drawn_as_often_as_they_should() -> None:
@@ -47,17 +32,25 @@ def test_rare_categories_are_drawn_as_often_as_they_should() -> None:
     assert abs(rare - 490) < 4 * 490**0.5
 
 
-def test_temperature_zero_is_the_argmax_and_negative_is_refused() -> None:
+def test_temperature_zero_is_the_argmax() -> None:
     logits = torch.randn(2, 3, 4, 4, 16)
     assert torch.equal(draw_categories(logits, 0, streams(2)), logits.argmax(-1))
-    with pytest.raises(InputError, match="temperature"):
-        draw_categories(logits, -1, streams(2))
 
 
-def test_logits_of_minus_infinity_are_never_drawn() -> None:
-    logits = torch.full((1, 1, 50, 50, 4), -torch.inf)
-    logits[..., 1:3] = 0.0
-    assert set(draw_categories(logits, 1.0, streams(1)).unique().tolist()) == {1, 2}
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: draw_categories(torch.zeros(2, 3), -1, streams(2)), "temperature"),
+        (lambda: CategoricalProcess(gumbel_temperature=0), "gumbel_temperature"),
+        (lambda: CategoricalProcess(latent_weight=0, image_weight=0), "cross_entropy_weight"),
+        (lambda: CategoricalProcess(image_weight=-1.0), "cross_entropy_weight"),
+    ],
+)
+def test_weights_and_temperatures_that_teach_nothing_are_refused(
+    build: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        build()
 
 
 def test_likelihood_gives_bayes_posterior_under_a_uniform_network() -> None:
@@ -94,9 +87,8 @@ def test_gumbel_softmax_has_the_right_gradient_and_approaches_a_draw() -> None:
 @pytest.mark.parametrize("image_target", ["decoded", "original"])
 def test_the_paper_s_loss_has_the_gradient_of_its_differences(image_target: str, name: str) -> None:
     """Along the gradient itself, through Gumbel-softmax, codewords and colours."""
-    codec = load_pretrained(name)
     process = process_of(
-        codec, gumbel_temperature=0.5, image_target=image_target, self_conditioning=False
+        name, gumbel_temperature=0.5, image_target=image_target, self_conditioning=False
     )
     z0 = process.index.to_latent(torch.randint(0, 256, (2, 6, 2, 2)))
     images = torch.randint(0, 256, (2, 3, 16, 16)).byte()
@@ -113,65 +105,16 @@ def test_the_paper_s_loss_has_the_gradient_of_its_differences(image_target: str,
     assert difference.item() == pytest.approx(gradient.norm().item(), rel=5e-3)
 
 
-def test_gumbel_scores_argmax_has_the_softmax_s_frequencies() -> None:
-    logits = torch.randn(6, generator=torch.Generator().manual_seed(0))
-    scores = gumbel_scores(logits.expand(150**2, 6), 1.0, streams(1))
-    observed = scores.argmax(1).flatten().bincount(minlength=6).double()
-    expected = logits.double().softmax(0) * observed.sum()
-    assert chisquare(observed.numpy(), expected.numpy()).pvalue > 1e-3
-
-
 def test_expectation_is_the_softmax_s_mean_however_large_the_scores() -> None:
     scores, values = 300 * torch.randn(20, 7), torch.randn(7, 4)
     expected = scores.softmax(1) @ values
     assert torch.allclose(expectation(scores, values), expected, atol=1e-5)
 
 
-def test_image_error_is_the_distance_of_decoded_images(codec: PatchCodec) -> None:
-    weights = torch.randn(2, 6, 256, 3, 4).softmax(2)
-    codes = torch.randint(0, 256, (2, 6, 3, 4))
-    difference = (codec.decode_soft(weights) - codec.reconstruct(codes)) / 127.5
-    expected = difference.square().mean((1, 2, 3))
-    found = codec.image_error(codec.soft_codewords(weights), codec.look_up(codes))
-    assert torch.allclose(found, expected, rtol=1e-4)
-
-
-def test_loss_is_the_sum_of_its_weighted_terms(codec: PatchCodec) -> None:
-    z0 = CategoricalProcess().index.to_latent(torch.randint(0, 256, (3, 6, 2, 2)))
-    t = torch.tensor([1, 300, 900])
-    output = torch.randn(3, 6 * 256, 2, 2)
-
-    def loss(**weights: float) -> Tensor:
-        process = process_of(codec, self_conditioning=False, **weights)
-        return process.loss(lambda *_: output, z0, t, streams(3))
-
-    off = {"latent_weight": 0.0, "image_weight": 0.0}
-    terms = [
-        loss(latent_weight=2.0, image_weight=0.0),
-        loss(latent_weight=0.0, image_weight=3.0),
-        loss(**off, cross_entropy_weight=0.5),
-    ]
-    together = loss(latent_weight=2.0, image_weight=3.0, cross_entropy_weight=0.5)
-    assert torch.allclose(sum(terms), together, rtol=1e-5)
-
-
-def test_weights_that_teach_nothing_are_refused() -> None:
-    for weights in ((0.0, 0.0, 0.0), (1.0, -1.0, 0.0)):
-        with pytest.raises(InputError, match="cross_entropy_weight"):
-            CategoricalProcess(
-                latent_weight=weights[0], image_weight=weights[1], cross_entropy_weight=weights[2]
-            )
-
-
 @pytest.mark.parametrize("gaussian_head", [False, True])
-def test_mixed_precision_reaches_the_network_alone(codec: PatchCodec, gaussian_head: bool) -> None:
-    process = process_of(
-        codec,
-        schedule="cosine",
-        cross_entropy_weight=1.0,
-        likelihood=True,
-        gaussian_head=gaussian_head,
-    )
+def test_mixed_precision_reaches_the_network_alone(gaussian_head: bool) -> None:
+    options = {"cross_entropy_weight": 1.0, "likelihood": True, "gaussian_head": gaussian_head}
+    process = process_of("opq-32-8-8", schedule="cosine", **options)
     z0 = process.index.to_latent(torch.randint(0, 256, (2, 6, 2, 2)))
     output = torch.randn(2, process.output_channels(6), 2, 2)
     t = torch.tensor([3, 400])
@@ -184,16 +127,16 @@ def test_mixed_precision_reaches_the_network_alone(codec: PatchCodec, gaussian_h
     assert torch.equal(*losses)
 
 
-def test_latent_term_is_the_paper_s_epsilon_term_under_min_snr(codec: PatchCodec) -> None:
+def test_latent_term_is_the_paper_s_epsilon_term_under_min_snr() -> None:
     process = CategoricalProcess(image_weight=0.0, self_conditioning=False)
     z0 = process.index.to_latent(torch.randint(0, 256, (2, 6, 2, 2)))
     t = torch.tensor([5, 600])
     logits = torch.randn(2, 6, 256, 2, 2)
     found = process.loss(lambda *_: logits.flatten(1, 2), z0, t, streams(2))
-    generator = streams(2)
-    eps = generator.normal(z0.shape[1:])
+    drawn = streams(2)
+    eps = drawn.normal(z0.shape[1:])
     scores = [
-        gumbel_scores(logits[:, s].movedim(1, -1).reshape(-1, 256), 1.0, generator.branch(s))
+        gumbel_scores(logits[:, s].movedim(1, -1).reshape(-1, 256), 1.0, drawn.branch(s))
         for s in range(6)
     ]
     soft = torch.stack([x.softmax(1) @ process.levels for x in scores]).view(6, 2, 2, 2)
@@ -205,23 +148,6 @@ def test_latent_term_is_the_paper_s_epsilon_term_under_min_snr(codec: PatchCodec
     weight = snr.clamp(max=5) / snr
     expected = weight * (eps - eps_theta).square().flatten(1).mean(1)
     assert torch.allclose(found.double(), expected, rtol=1e-3)
-
-
-def test_bad_temperature_is_refused() -> None:
-    with pytest.raises(InputError, match="gumbel_temperature"):
-        CategoricalProcess(gumbel_temperature=0)
-
-
-def test_gaussian_head_gives_a_discretised_gaussian() -> None:
-    process = CategoricalProcess(gaussian_head=True, codebook_size=16)
-    mean, log_precision = 0.3, 2.0
-    output = torch.zeros(1, 18, 1, 1)
-    output[:, 16], output[:, 17] = mean, log_precision
-    prediction = process.predict(lambda *_: output, torch.zeros(1, 1, 1, 1), 10)
-    assert prediction.logits is not None
-    sigma = math.exp(-log_precision / 2)
-    density = torch.distributions.Normal(mean, sigma).log_prob(process.levels)
-    assert torch.allclose(prediction.logits.flatten().softmax(0), density.softmax(0), atol=1e-5)
 
 
 def test_gaussian_head_and_likelihood_combine_as_bayes_rule() -> None:

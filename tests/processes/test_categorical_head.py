@@ -1,14 +1,14 @@
 """The loss in bounded memory against the same loss with all logits at once."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.denoisers import UNet
 from lit_mbldm.processes import CategoricalProcess, categorical_head
-from lit_mbldm.processes.categorical_head import ChunkedHead
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.zoo import load_pretrained
 
@@ -19,9 +19,10 @@ def streams(count: int) -> SampleStreams:
     return SampleStreams([(0, i) for i in range(count)])
 
 
-@pytest.fixture(scope="module")
-def codec() -> PatchCodec:
-    return load_pretrained("opq-32-8-8")
+def process_of(**options: Any) -> CategoricalProcess:
+    process = CategoricalProcess(**options)
+    process.use(load_pretrained("opq-32-8-8"))
+    return process
 
 
 def network(process: CategoricalProcess) -> UNet:
@@ -35,12 +36,10 @@ def cut(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     monkeypatch.setattr(categorical_head, "_AT_ONCE_CPU", limit)
 
 
-def plain_loss(
-    process: CategoricalProcess, denoiser: nn.Module, z0: Tensor, t: Tensor, codec: PatchCodec
-) -> Tensor:
+def plain_loss(process: CategoricalProcess, denoiser: nn.Module, z0: Tensor, t: Tensor) -> Tensor:
     """The class's formula with every logit at once."""
-    generator = streams(B)
-    z_t = process.add_noise(z0, t, generator)
+    codec, drawn = load_pretrained("opq-32-8-8"), streams(B)
+    z_t = process.add_noise(z0, t, drawn)
     output = denoiser(z_t, t / 1000, torch.zeros_like(z_t)).unflatten(1, (S, -1))
     v = process.levels.view(K, 1, 1)
     logits = output[:, :, :K]
@@ -50,7 +49,7 @@ def plain_loss(
     if process.likelihood:
         a = process.log_alpha_bar[t].exp().view(B, 1, 1, 1, 1)
         logits = logits - (z_t.unsqueeze(2) - a.sqrt() * v).square() / (2 * (1 - a))
-    uniform = torch.stack([generator.branch(s).uniform((SIDE, SIDE, K)) for s in range(S)], dim=1)
+    uniform = torch.stack([drawn.branch(s).uniform((SIDE, SIDE, K)) for s in range(S)], dim=1)
     uniform = uniform.movedim(-1, 2)  # (B, S, K, h, w)
     gumbel = -(-uniform.clamp(min=1e-37).log()).log()
     soft = ((logits + gumbel) / process.gumbel_temperature).softmax(2)
@@ -69,17 +68,18 @@ def plain_loss(
 @pytest.mark.parametrize("options", [False, True], ids=["paper", "likelihood and gaussian head"])
 @pytest.mark.parametrize("limit", [1, 2 * K * SIDE**2, 2**30], ids=["tiny", "pairs", "whole"])
 def test_loss_and_gradients_are_those_of_the_plain_loss(
-    codec: PatchCodec, options: bool, limit: int, monkeypatch: pytest.MonkeyPatch
+    options: bool, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut(monkeypatch, limit)
-    process = CategoricalProcess(
+    process = process_of(
         schedule="cosine",
+        latent_weight=2.0,
+        image_weight=3.0,
         cross_entropy_weight=0.7,
         likelihood=options,
         gaussian_head=options,
         self_conditioning=False,
     )
-    process.use(codec)
     denoiser = network(process)
     torch.manual_seed(1)
     z0 = process.index.to_latent(torch.randint(0, K, (B, S, SIDE, SIDE)))
@@ -89,7 +89,7 @@ def test_loss_and_gradients_are_those_of_the_plain_loss(
     def gradients(loss: Tensor) -> list[Tensor]:
         return list(torch.autograd.grad(loss, list(denoiser.parameters()), upstream))
 
-    expected = plain_loss(process, denoiser, z0, t, codec)
+    expected = plain_loss(process, denoiser, z0, t)
     found = process.loss(denoiser, z0, t, streams(B))
     assert torch.allclose(found, expected, rtol=1e-5)
     for got, want in zip(gradients(found), gradients(expected), strict=True):
@@ -97,10 +97,9 @@ def test_loss_and_gradients_are_those_of_the_plain_loss(
 
 
 def test_mixed_precision_gives_nearly_the_same_loss_however_it_is_cut(
-    codec: PatchCodec, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    process = CategoricalProcess(cross_entropy_weight=1.0)
-    process.use(codec)
+    process = process_of(cross_entropy_weight=1.0)
     denoiser = network(process)
     z0 = process.index.to_latent(torch.randint(0, K, (B, S, SIDE, SIDE)))
     found = []
@@ -121,9 +120,9 @@ def test_mixed_precision_gives_nearly_the_same_loss_however_it_is_cut(
     ("paper", "cross_entropy"), [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)], ids=["paper", "ce", "both"]
 )
 def test_the_backward_pass_keeps_one_number_a_logit_and_term(
-    codec: PatchCodec, paper: float, cross_entropy: float
+    paper: float, cross_entropy: float
 ) -> None:
-    process = CategoricalProcess(
+    process = process_of(
         latent_weight=paper,
         image_weight=paper,
         cross_entropy_weight=cross_entropy,
@@ -131,7 +130,6 @@ def test_the_backward_pass_keeps_one_number_a_logit_and_term(
         gaussian_head=True,
         self_conditioning=False,
     )
-    process.use(codec)
     kept: dict[int, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -158,9 +156,3 @@ def test_a_network_without_a_head_gives_the_same_logits() -> None:
     assert split.logits is not None
     assert torch.allclose(whole.logits, split.logits, atol=1e-5)
     assert torch.allclose(process.estimate(headed, z_t, 300), split.z0, atol=1e-6)
-
-
-def test_chunks_cover_the_samples_once() -> None:
-    parts = ChunkedHead(torch.zeros(10, 16, 2 * 5), 2, None)
-    covered = [i for rows in parts.chunks() for i in range(10)[rows]]
-    assert covered == list(range(10))

@@ -87,25 +87,19 @@ def test_unknown_samplers_and_misused_eta_are_refused_before_the_network_runs(
 
 @EVERY_SAMPLER
 @pytest.mark.parametrize("steps", [1, 2, 7, 50])
-def test_a_perfect_denoiser_recovers_z0(sampler: Sampler, eta: float, steps: int) -> None:
-    process = GaussianProcess(objective="x0")
-    z0 = torch.rand(1, 6, 4, 4) * 2 - 1
-    found = draw(process, lambda z, *_: z0.expand_as(z), (6, 4, 4), steps, streams(3), sampler, eta)
-    assert torch.allclose(found, z0.expand(3, -1, -1, -1), atol=1e-6)
-
-
-@EVERY_SAMPLER
-@pytest.mark.parametrize("steps", [1, 2, 7])
-def test_a_perfect_denoiser_recovers_the_codes(sampler: Sampler, eta: float, steps: int) -> None:
+def test_a_perfect_denoiser_recovers_z0_and_the_codes(
+    sampler: Sampler, eta: float, steps: int
+) -> None:
     process = CategoricalProcess()
     codes = torch.randint(0, 256, (1, 6, 4, 4))
+    z0 = process.index.to_latent(codes)
     logits = 100 * torch.nn.functional.one_hot(codes, 256).movedim(-1, 2).flatten(1, 2).float()
-
-    def network(z_t: Tensor, *_: object) -> Tensor:
-        return logits.expand(len(z_t), -1, -1, -1)
-
-    z0 = draw(process, network, (6, 4, 4), steps, streams(2), sampler, eta)
-    assert torch.equal(process.index.to_codes(z0).long(), codes.expand(2, -1, -1, -1))
+    for made, output in [(GaussianProcess(objective="x0"), z0), (process, logits)]:
+        found = draw(
+            made, lambda z, *_, x=output: x.expand(len(z), -1, -1, -1), (6, 4, 4), steps,
+            streams(2), sampler, eta,
+        )  # fmt: skip
+        assert torch.allclose(found, z0.expand(2, -1, -1, -1), atol=1e-6)
 
 
 @EVERY_SAMPLER
@@ -189,16 +183,6 @@ def test_ddim_with_eta_one_is_ancestral_sampling() -> None:
     assert torch.allclose(*ends, atol=1e-5)
 
 
-def test_ddim_with_eta_zero_draws_no_noise() -> None:
-    process = GaussianProcess(objective="x0", self_conditioning=False)
-    network = exact_gaussian(process)
-    generator = streams(1)
-    draw(process, network, (1, 4, 4), 5, generator, "ddim")
-    fresh = streams(1)
-    fresh.normal((1, 4, 4))  # z_T
-    assert torch.equal(generator.normal((3,)), fresh.normal((3,)))
-
-
 def error_at(sampler: Sampler, steps: int) -> Callable[[int], float]:
     """Mean distance of a path from the probability-flow ODE's, at times the path visits."""
     process = GaussianProcess(objective="x0", self_conditioning=False)
@@ -217,14 +201,3 @@ def test_twice_the_steps_divide_the_error_by_two_to_the_order(sampler: Sampler, 
     errors = [error_at(sampler, steps)(200) for steps in (20, 40, 80)]
     for coarse, fine in pairwise(errors):
         assert coarse / fine == pytest.approx(2**order, rel=0.15)
-
-
-def test_dpm_solver_ends_no_farther_from_the_ode_than_ddim() -> None:
-    """Both end with a step of first order, which hides what the others gained while it is large.
-
-    Measured: 0.0484 against 0.0485 at 10 steps, 0.0069 against 0.0114 at 80.
-    """
-    samplers: list[Sampler] = ["ddim", "dpm++"]
-    ends = {(sampler, n): error_at(sampler, n)(0) for sampler in samplers for n in (10, 80)}
-    assert ends["dpm++", 10] < ends["ddim", 10]
-    assert ends["dpm++", 80] < 0.7 * ends["ddim", 80]

@@ -1,13 +1,14 @@
-"""Other clients of the Hub: its own of the major before, and one that is not in Python."""
+"""Clients in other processes: of the major before, not in Python, and ranks of one training."""
 
 import hashlib
 import json
-import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
-from entries import REFINED, loads, outcome
+import pytest
+from entries import REFINED, REPO, loads, outcome
 from loopback_hub import Hub
 from torch import nn
 
@@ -49,6 +50,27 @@ const options = { name: repo, hubUrl, accessToken, additionalFields: ["library_n
 const info = await modelInfo(options);
 console.log(JSON.stringify({ found, task: info.task, library: info.library_name }));
 """
+RANK = """
+import sys
+from torch import distributed
+from lit_mbldm.zoo import load_pretrained
+
+before = load_pretrained(sys.argv[1]).fingerprint
+distributed.init_process_group("gloo")
+inside = load_pretrained(sys.argv[2]).fingerprint
+distributed.destroy_process_group()
+print(before, inside)
+"""
+FIT = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+
+
+def run(command: list[str], environment: dict[str, str], folder: Path | None = None) -> str:
+    """What it printed."""
+    ran = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return ran.stdout
 
 
 def test_the_client_of_the_major_before_goes_both_ways(
@@ -62,48 +84,72 @@ def test_the_client_of_the_major_before_goes_both_ways(
 
     push_pretrained(folders["refined"], "org/current", private=True)
     environment = hub.environment(tmp_path / "previous") | {"PYTHONPATH": str(previous_client)}
-    ran = subprocess.run(
-        [sys.executable, "-c", BOTH_WAYS, str(folders["refined"])],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    version, digest = ran.stdout.split()
+    printed = run([sys.executable, "-c", BOTH_WAYS, str(folders["refined"])], environment)
+    version, sha256 = printed.split()
     assert int(version.split(".")[0]) == int(huggingface_hub.__version__.split(".")[0]) - 1
     images = outcome(modules["refined"])
-    assert digest == hashlib.sha256(images.numpy().tobytes()).hexdigest()
+    assert sha256 == hashlib.sha256(images.numpy().tobytes()).hexdigest()
     loads("org/previous", modules["refined"])
     sent, current = hub.files("org/previous"), hub.files("org/current")
     assert sent.keys() == current.keys()
     # all but the cards, which name their repositories
-    differ = {name for name in sent if sent[name] != current[name]}
-    assert differ == {"README.md", "config.json"}
+    assert {name for name in sent if sent[name] != current[name]} == {"README.md", "config.json"}
 
 
 def test_a_client_in_javascript_reads_what_was_pushed(
     hub: Hub, folders: dict[str, Path], npm_hub_client: Path, tmp_path: Path
 ) -> None:
-    push_pretrained(folders["refined"], "org/model", private=True)
+    push_pretrained(folders["refined"], REPO, private=True)
     script = npm_hub_client / "read.mjs"
     script.write_text(LIST_AND_DOWNLOAD)
-    node = shutil.which("node")
-    assert node
-    ran = subprocess.run(
-        [node, str(script), hub.url, hub.token, "org/model"],
-        cwd=npm_hub_client,
-        env=hub.environment(tmp_path / "node"),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert ran.returncode == 0, ran.stderr
-    told = json.loads(ran.stdout)
-    files = hub.files("org/model")
+    command = ["node", str(script), hub.url, hub.token, REPO]
+    told = json.loads(run(command, hub.environment(tmp_path / "node"), npm_hub_client))
+    files = hub.files(REPO)
     assert told["found"] == {n: hashlib.sha256(data).hexdigest() for n, data in files.items()}
     assert set(told["found"]) > REFINED
-    config = json.loads(files["config.json"])
-    for name, digest in config["sha256"].items():
-        assert name == "config.json" or told["found"][name] == digest
     assert (told["task"], told["library"]) == ("unconditional-image-generation", "lit_mbldm")
+
+
+@pytest.fixture
+def shared(hub: Hub) -> Hub:
+    """A Hub with two copies of a codec."""
+    for name in (REPO, "org/other"):
+        push_pretrained("opq-32-8-8", name)
+    hub.requests.clear()
+    return hub
+
+
+def test_a_file_is_fetched_once_a_node(shared: Hub, tmp_path: Path) -> None:
+    """Two nodes of two processes, as torchrun starts them; a node has a disk of its own."""
+    shared.faults.slow("GET .*/objects/", seconds=0.5, times=None)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    place = {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command, ranks = [sys.executable, "-c", RANK, REPO, "org/other"], []
+    for rank in range(4):
+        environment = shared.environment(tmp_path / f"node{rank // 2}") | place
+        environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank % 2)}
+        ranks.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+    printed = [rank.communicate(timeout=120)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * 4
+    assert len({*" ".join(printed).split()}) == 1
+    assert len(shared.asked("GET .*/objects/")) == 4  # two repositories, two nodes
+    assert len(shared.asked("GET .*/config.json")) == 4
+
+
+@pytest.mark.slow
+def test_the_processes_of_a_fit_fetch_their_codec_once(shared: Hub, tmp_path: Path) -> None:
+    model = f"codec={REPO} image_size=32 denoiser.base_channels=16 denoiser.blocks_per_level=1"
+    data = "crop_size=32 batch_size=4 crops_per_epoch=8"
+    trainer = "accelerator=cpu devices=2 strategy=ddp fast_dev_run=1 limit_val_batches=0"
+    options = [
+        f"--{section}.{option}"
+        for section, given in {"model": model, "data": data, "trainer": trainer}.items()
+        for option in given.split()
+    ]
+    command = [sys.executable, "-m", "lit_mbldm", "fit", "--config", str(FIT), *options]
+    run(command, shared.environment(tmp_path / "node") | {"OMP_NUM_THREADS": "1"}, tmp_path)
+    assert len(shared.asked("HEAD .*/config.json")) == 2  # both asked
+    assert len(shared.asked("GET .*/objects/")) == 1
