@@ -194,7 +194,7 @@ def test_values_of_finished_shards_are_not_read(
     monkeypatch.setattr("lit_mbldm.data.sources.lsun.check_bytes", note)
     with pytest.raises(KeyboardInterrupt):
         write_shards(lsun, tmp_path, SIZE, shard_size=50, workers=1)
-    assert len(list(tmp_path.rglob("*.tar"))) == 2
+    assert len(list(tmp_path.rglob("*.tar/*.tar"))) == 2
     monkeypatch.setattr("lit_mbldm.data.sources.lsun.check_bytes", read.append)
     write_shards(lsun, tmp_path, SIZE, shard_size=50, workers=1)
     assert len(read) == 120 + COUNT - 100

@@ -131,7 +131,8 @@ class Manifest:
                 raise ValueError(f"{shard.name} of {shard.count} samples and {shard.bytes} bytes")
         if self.count != (total := sum(shard.count for shard in self.shards)):
             raise ValueError(f"a count of {self.count}, but {total} samples in its shards")
-        _ = self.tag
+        if self.shards:  # a manifest without shards has no shape
+            _ = self.tag
 
 
 def _typed(kind: type[T], fields: dict[str, Any]) -> T:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lit_mbldm.data.sources.images import HEIF_SUFFIXES, IMAGE_SUFFIXES, ImageError
-from lit_mbldm.errors import InputError
 
 MAX_BYTES = 1 << 29
 SHOWN_ENDINGS = 8
@@ -94,11 +93,3 @@ def check_bytes(size: int) -> None:
     """Raise ImageError where a file of `size` bytes is too large to be an image."""
     if size > MAX_BYTES:
         raise ImageError(f"{size} bytes, more than the {MAX_BYTES} allowed")
-
-
-def changed(source: ImageSource) -> InputError:
-    """The error of a source that gives other images than it held when it was opened."""
-    return InputError(
-        f"The images in {source.name} changed while they were read: there were {len(source)} at"
-        " first. Run the command again, with a new folder for what it writes."
-    )
