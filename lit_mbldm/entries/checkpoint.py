@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbldm.entries.about import About
-from lit_mbldm.entries.weights import assemble
+from lit_mbldm.entries.tree import assemble
 from lit_mbldm.errors import InputError
 
 # The key of a checkpoint under which LightningModules keep their class_path tree.
 CHECKPOINT_KEY = "lit_mbldm"
-_EXPECTED = "Expected what `lightning fit` writes, or an entry's folder."
 
 
 def load_checkpoint(path: Path) -> nn.Module:
@@ -30,15 +29,13 @@ def load_checkpoint(path: Path) -> nn.Module:
         tree = kept["model"]
         if not isinstance(tree, dict) or not all(isinstance(t, Tensor) for t in weights.values()):
             raise TypeError("its model is no class_path tree, or its state_dict holds no tensors")
-    except UnpicklingError as error:  # torch's message tells how to run what the file holds
-        raise InputError(
-            f"{path} is no checkpoint of lit_mbldm: torch.save did not write it, or it holds"
-            f" objects that may run code, which are never loaded. {_EXPECTED}"
-        ) from error
     except Exception as error:  # torch.load raises nearly anything on a file it cannot read
+        reason = f"{type(error).__name__}: {error!s:.300}"
+        if isinstance(error, UnpicklingError):  # torch tells how to run what the file holds
+            reason = "it may hold objects that run code, which are never loaded."
         raise InputError(
-            f"{path} is no checkpoint of lit_mbldm, or is damaged: {type(error).__name__}:"
-            f" {error!s:.300}. {_EXPECTED}"
+            f"{path} is no checkpoint of lit_mbldm, or is damaged: {reason} Expected what"
+            " `lightning fit` writes, or an entry's folder."
         ) from error
     try:
         return assemble(tree, weights, about)

@@ -52,31 +52,26 @@ def load_pretrained(
             that cannot be used.
         OSError: the Hub fails.
     """
-    module = _load(name, revision, cache_dir, local_files_only)
+    folder, checkpoint = find_folder(name), _find_checkpoint(Path(name))
+    if revision is not None and (folder or checkpoint):
+        raise InputError(f"{name} is not on the Hub: leave the revision {revision!r} out.")
+    if folder is not None:
+        module = load_entry(folder)
+    elif checkpoint is not None:
+        module = load_checkpoint(checkpoint)
+    else:
+        from lit_mbldm.entries.fetch import load_from_hub  # slow to import
+
+        repository, revision = parse_repository(str(name), revision)
+        module = load_from_hub(repository, revision, cache_dir, local_files_only)
     try:
         return module.to(device or "cpu")
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"The device {device} cannot be used: {error}") from error
 
 
-def _load(
-    name: str | Path, revision: str | None, cache_dir: str | Path | None, local_files_only: bool
-) -> torch.nn.Module:
-    folder, checkpoint = find_folder(name), _find_checkpoint(Path(name))
-    if revision is not None and (folder or checkpoint):
-        raise InputError(f"{name} is not on the Hub: leave the revision {revision!r} out.")
-    if folder is not None:
-        return load_entry(folder)
-    if checkpoint is not None:
-        return load_checkpoint(checkpoint)
-    from lit_mbldm.entries.fetch import load_from_hub  # slow to import, which shipped entries spare
-
-    repository, revision = parse_repository(str(name), revision)
-    return load_from_hub(repository, revision, cache_dir, local_files_only)
-
-
 def find_folder(name: str | Path) -> Path | None:
-    """The folder of an entry that ships or lies on this machine, where it is one's name or path."""
+    """The folder of an entry that a shipped name or a path names."""
     if isinstance(name, str) and name in list_pretrained():
         return ASSETS / name
     path = Path(name)
@@ -92,11 +87,7 @@ def _find_checkpoint(path: Path) -> Path | None:
 
 
 def parse_repository(name: str, revision: str | None = None) -> tuple[str, str | None]:
-    """Split `org/repo[@revision]`.
-
-    Raises:
-        InputError: it is nothing of that form, or says another revision.
-    """
+    """Split `org/repo[@revision]`; InputError where it is none, or says another revision."""
     repository, _, named = name.partition("@")
     if not REPOSITORY.fullmatch(repository) or Path(name).suffix in PICKLES:
         is_path = "://" not in name and ("/" in name or name.endswith(PICKLES))
@@ -112,14 +103,8 @@ def parse_repository(name: str, revision: str | None = None) -> tuple[str, str |
 
 
 def load_codec(name: str | Path) -> ImageCodec:
-    """Load a codec as `load_pretrained` does.
-
-    Raises:
-        InputError: as `load_pretrained`, or a model in place of a codec.
-    """
+    """Load a codec as `load_pretrained` does; InputError where it is a model."""
     codec = load_pretrained(name)
     if not isinstance(codec, ImageCodec):
-        raise InputError(
-            f"{name} is a {type(codec).__name__}, expected a codec such as opq-32-8-8."
-        )
+        raise InputError(f"{name} is a {type(codec).__name__}, expected a codec as opq-32-8-8.")
     return codec

@@ -1,10 +1,11 @@
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import nn
 
-from lit_mbldm.entries.about import About, Figure, about_module, read_figures
+from lit_mbldm.entries.about import About, Figure, about_module, read_figures_file
 from lit_mbldm.errors import InputError
 
 FULL = About(
@@ -54,9 +55,12 @@ def test_other_facts_are_refused(values: Any) -> None:
         About.read(values)
 
 
-def test_figures_are_read_alone() -> None:
-    found = read_figures([{"metric": "KID x 1000", "value": 3.5, "command": "lightning test"}])
-    assert found == (Figure("KID x 1000", 3.5, "", "lightning test"),)
+def test_figures_are_read_alone(tmp_path: Path) -> None:
+    values = [{"metric": "KID x 1000", "value": 3.5, "command": "lightning test"}]
+    (tmp_path / "figures.json").write_text(json.dumps(values))
+    assert read_figures_file(tmp_path / "figures.json") == (
+        Figure("KID x 1000", 3.5, "", "lightning test"),
+    )
 
 
 def test_a_module_without_facts_has_empty_ones() -> None:

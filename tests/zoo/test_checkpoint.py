@@ -109,8 +109,14 @@ CHANGES: dict[str, tuple[Change, str]] = {
         lambda c: c["state_dict"].update({HEAD: torch.zeros(5)}),
         f"{HEAD}: expected .*(4,).*got .*(5,)",
     ),
-    "a missing weight": (lambda c: c["state_dict"].pop(HEAD), f"lack {HEAD}"),
-    "an unknown weight": (lambda c: c["state_dict"].update({7: torch.zeros(1)}), "hold 7"),
+    "a missing weight": (
+        lambda c: c["state_dict"].pop(HEAD),
+        f"{HEAD}: expected .*, got none",
+    ),
+    "an unknown weight": (
+        lambda c: c["state_dict"].update({7: torch.zeros(1)}),
+        "7: expected none, got ",
+    ),
 }
 
 

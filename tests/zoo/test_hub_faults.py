@@ -102,7 +102,7 @@ def test_a_push_to_a_hub_that_keeps_failing_leaves_the_branch(
 ) -> None:
     head = hub.add_repo(REPO)
     fault = hub.faults.status(request_, 503, times=None)
-    with pytest.raises(OSError, match=r"answers 503 for org/model\. Try again later"):
+    with pytest.raises(OSError, match=r"answers 503 .* for org/model\. Try again later"):
         push_pretrained(folders["codec"], REPO)
     assert hub.head(REPO) == head
     assert sum(hasty) < 90
@@ -177,7 +177,7 @@ def test_wrong_bytes_of_the_right_size_are_named_and_do_not_stay(
     pushed: Hub, modules: Modules, name: str, request_: str
 ) -> None:
     pushed.faults.corrupt(request_)
-    with pytest.raises(InputError, match=f"{name} is damaged.*the same again fetches it anew"):
+    with pytest.raises(InputError, match=f"{name} is damaged.*he same again fetches it anew"):
         load_pretrained(REPO)
     loads(REPO, modules["refined"])
 
@@ -211,7 +211,7 @@ def test_a_hub_that_keeps_failing_is_told(
         fault, told = pushed.faults.drop_before(request_, times=None), "cannot be reached"
     else:
         fault = pushed.faults.status(request_, status, times=None)
-        told = r"answers 503 for org/model\. Try again later"
+        told = r"answers 503 .* for org/model\. Try again later"
     with pytest.raises(OSError, match=told):
         load_pretrained(REPO)
     assert sum(hasty) < 90

@@ -10,8 +10,7 @@ import torch
 from lit_mbldm.codecs import PatchCodec
 from lit_mbldm.denoisers import UNet
 from lit_mbldm.entries.about import About
-from lit_mbldm.entries.tree import build, describe
-from lit_mbldm.entries.weights import assemble
+from lit_mbldm.entries.tree import assemble, build, describe
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion
