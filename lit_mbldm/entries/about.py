@@ -83,14 +83,7 @@ def about_module(module: nn.Module) -> About:
 
 
 def read_figures_file(path: Path) -> tuple[Figure, ...]:
-    """Read figures.
-
-    Args:
-        path: a JSON list of `{"metric", "value", "data", "command"}`, or a `scores.json`.
-
-    Raises:
-        InputError: another file.
-    """
+    """Read a JSON list of `{"metric", "value", "data", "command"}`, or a `scores.json`."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return _read_figures(_of_scores(values) if isinstance(values, dict) else values)

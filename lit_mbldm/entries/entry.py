@@ -30,12 +30,7 @@ _UNFINISHED = ".unfinished"
 
 
 def save_entry(module: nn.Module, folder: Path, about: About | None = None) -> None:
-    """Write a module as an entry; a refiner that it brings is written too.
-
-    Args:
-        module: a codec or model of lit_mbldm.
-        folder: created where it is not there; must not hold an entry yet.
-        about: for people; what it was loaded with otherwise.
+    """Write a codec or model, and the refiner that it brings, as an entry.
 
     Raises:
         InputError: the folder holds an entry already, or the module cannot be one.
@@ -136,10 +131,10 @@ def load_entry(folder: Path) -> nn.Module:
         if refiner is not None:
             use_refiner(module, refiner)
     except Exception as error:  # safetensors and torch have no one error for what they cannot hold
-        reason = str(error) if isinstance(error, InputError) else repr(error)
+        reason = error if isinstance(error, InputError) else repr(error)
         raise InputError(
             f"The {CONFIG} and {WEIGHTS} in {folder} do not fit each other, or the {REFINER} there:"
-            f" {reason:.600} Export it again, or ask its owner to."
+            f" {reason!s:.600} Export it again, or ask its owner to."
         ) from error
     return module
 

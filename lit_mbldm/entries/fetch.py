@@ -40,20 +40,11 @@ def load_from_hub(
 
 
 def pull(repository: str, revision: str | None = None, out: Path | None = None) -> Path:
-    """Fetch all files of an entry, and compare each with its sha256.
-
-    Args:
-        repository: `org/repo`.
-        revision: branch, tag or commit; the default branch otherwise.
-        out: folder for a copy of the entry, created where it is not there; must not hold other
-            files of the same names.
-
-    Returns:
-        The folder with the files, in the Hub's cache or `out`.
+    """Fetch all files of an entry into the Hub's cache, and a copy to `out`; check their sha256.
 
     Raises:
-        InputError: no such repository, revision or entry, no access, or a file that is not the
-            one that was pushed; that one leaves the cache.
+        InputError: no such repository, revision or entry, no access, other files in `out`, or a
+            file that is not the one that was pushed; that one leaves the cache.
         OSError: the Hub fails, or the disk.
     """
     cache, offline = Path(constants.HF_HUB_CACHE), constants.HF_HUB_OFFLINE

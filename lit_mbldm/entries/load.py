@@ -90,12 +90,10 @@ def parse_repository(name: str, revision: str | None = None) -> tuple[str, str |
     """Split `org/repo[@revision]`; InputError where it is none, or says another revision."""
     repository, _, named = name.partition("@")
     if not REPOSITORY.fullmatch(repository) or Path(name).suffix in PICKLES:
-        is_path = "://" not in name and ("/" in name or name.endswith(PICKLES))
-        kind = "There is no such file or folder:" if is_path else "There is no codec or model"
         raise InputError(
-            f"{kind} {name!r}. Expected a shipped name ({', '.join(list_pretrained())}), a"
-            " checkpoint file, the folder of an entry or of a run, or org/repo[@revision] on the"
-            " Hub, where pickled files are never read."
+            f"There is no model, file or folder {name!r}. Expected a shipped name"
+            f" ({', '.join(list_pretrained())}), a checkpoint file, the folder of an entry or of a"
+            " run, or org/repo[@revision] on the Hub, where pickled files are never read."
         )
     if named and revision not in (None, named):
         raise InputError(f"{name} says another revision than {revision!r}: leave one out.")

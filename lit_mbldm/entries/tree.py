@@ -50,12 +50,7 @@ def describe(module: nn.Module) -> Tree:
 
 
 def assemble(tree: Tree, weights: Mapping[str, Tensor], about: About) -> nn.Module:
-    """Build a module of these tensors, which it then owns, in eval mode.
-
-    Args:
-        tree: of its class_path.
-        weights: every parameter and persistent buffer of the module.
-        about: what people want to know, kept as the module's attribute `about`.
+    """Build a module of these tensors, which it then owns, in eval mode, and attach `about`.
 
     Raises:
         InputError: as `build`, or a tensor too few or too many, of another shape or dtype.

@@ -21,15 +21,7 @@ _DATASET = re.compile(r"[\w.-]+(/[\w.-]+)?")  # as the Hub names them
 
 
 def write_card(module: nn.Module, about: About) -> str:
-    """Write the card of an entry that has no repository yet.
-
-    Args:
-        module: a codec, diffusion model or refiner.
-        about: what is known of it.
-
-    Raises:
-        InputError: another kind of module.
-    """
+    """Write the card of an entry that has no repository yet; InputError on another module."""
     kind = _kind_of(module, about)
     origin = {
         "Data": about.data or _NOT_STATED,

@@ -36,11 +36,11 @@ def export(
     refiner: str | Path | None = None,
     name: str | None = None,
 ) -> None:
-    """Write a whole entry.
+    """Write a whole entry into the folder `out`, of whatever `load_pretrained` takes.
 
     Args:
-        model: whatever `load_pretrained` takes.
-        out: folder, created where it is not there; must not hold an entry yet.
+        model: name or path.
+        out: created where it is not there; must not hold an entry yet.
         facts: attributes of `About` to state, over what is known of the model already.
         refiner: name or path of the refiner that its samples shall pass through.
         name: by which its card says that it is loaded; pushing fills it in otherwise.
@@ -65,17 +65,12 @@ def export(
 def whole_entry(
     module: nn.Module, folder: Path | None = None, name: str | None = None
 ) -> dict[str, bytes]:
-    """The contents of all files of a module's entry, by path; samples show their progress.
+    """The contents of all files of a module's entry, by path; the same module makes the same.
 
     Args:
-        module: a codec, diffusion model or refiner; the same one makes the same files.
-        folder: its entry, whose card and picture stay as they are, edited by hand perhaps; where
-            there are none they are made.
+        module: a codec, diffusion model or refiner.
+        folder: its entry; a card and a picture there stay as they are, edited by hand perhaps.
         name: by which it is loaded, for a card that does not say it yet.
-
-    Raises:
-        InputError: another kind of module, options of sampling that do not fit it, or a card that
-            is no text.
     """
     about, files = about_module(module), {}
     for file in (CARD, PICTURE):

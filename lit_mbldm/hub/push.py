@@ -90,7 +90,10 @@ def push_pretrained(
     files = whole_entry(module, folder, f"{repo_id}@{revision}" if revision else repo_id)
     with hub_errors_explained(repo_id, revision):
         if not dry_run and found.head is None:
-            found = branch.make(private)
+            branch.api.create_repo(repo_id, private=private, exist_ok=True)
+            if revision is not None:
+                branch.api.create_branch(repo_id, branch=revision, exist_ok=True)
+            found = branch.look()
         changes = found.compare(files)
         commit = found.head if set(changes.values()) == {"same"} else None
         if commit is None and not dry_run:
@@ -158,18 +161,10 @@ class _Branch:
                 return False
         return any(isinstance(self.module, kind) and issubclass(cls, kind) for kind in _KINDS)
 
-    def make(self, private: bool) -> _Found:
-        """Make the repository and the branch."""
-        self.api.create_repo(self.repository, private=private, exist_ok=True)
-        if self.revision is not None:
-            self.api.create_branch(self.repository, branch=self.revision, exist_ok=True)
-        return self.look()
-
     def commit(self, found: _Found, files: Mapping[str, bytes], message: str) -> str:
         """Commit on top of what was found, or not at all.
 
-        The Hub may make a commit whose answer gets lost, and leaves out what a repository's
-        .gitignore names: the branch itself tells what it holds.
+        The answer may get lost, and .gitignore leaves files out: the branch tells what it holds.
         """
         operations = [
             CommitOperationDelete(name)
