@@ -158,12 +158,10 @@ def test_zoo_lists_what_ships(capsys: pytest.CaptureFixture[str]) -> None:
         (["pull", "opq-32-8-8"], "org/repo"),
         (["pull", "org/none"], "no repository org/none"),
         (["pull", "org/model@a", "--revision", "b"], "another revision"),
-        (["push", "no-model", "org/x"], "no codec or model"),
+        (["push", "no-model", "org/x"], "no model, file or folder"),
         (["push", "opq-32-8-8", "org/x@main"], "A branch is named as the revision"),
-        (["push", "opq-32-8-8", "x"], "org/repo"),
         (["export", "opq-32-8-8", "OUT", "--figures", "none.json"], "none.json"),
         (["export", "opq-32-8-8", "OUT", "--refiner", "opq-32-8-8"], "expected a Refiner"),
-        (["sample", "org/model/last.ckpt"], "never read"),
     ],
 )
 def test_mistakes_are_named(
