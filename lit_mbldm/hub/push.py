@@ -3,7 +3,9 @@
 import hashlib
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
@@ -134,13 +136,12 @@ class _Branch:
 
     def look(self, commit: str | None = None) -> _Found:
         """Ask what is there, or what a commit holds; InputError where it is another kind."""
+        ask = partial(self.api.model_info, files_metadata=True)
         try:
-            info = self.api.model_info(
-                self.repository, revision=commit or self.revision, files_metadata=True
-            )
+            info = ask(self.repository, revision=commit or self.revision)
             head = info.sha
         except RevisionNotFoundError:  # a new branch starts as the default one
-            info, head = self.api.model_info(self.repository, files_metadata=True), None
+            info, head = ask(self.repository), None
         except RepositoryNotFoundError:
             return _Found()
         ids = {f.rfilename: str(f.lfs.sha256 if f.lfs else f.blob_id) for f in info.siblings or []}
@@ -154,11 +155,9 @@ class _Branch:
 
     def _is_kind_of(self, commit: str | None) -> bool:
         with tempfile.TemporaryDirectory() as folder:
-            path = download(self.repository, CONFIG, commit, folder)
-            try:
+            path, cls = download(self.repository, CONFIG, commit, folder), nn.Module
+            with suppress(InputError):  # of another library, or of a newer version
                 cls = find_class(read_config(path).model.get("class_path"))
-            except InputError:  # of another library, or of a newer version
-                return False
         return any(isinstance(self.module, kind) and issubclass(cls, kind) for kind in _KINDS)
 
     def commit(self, found: _Found, files: Mapping[str, bytes], message: str) -> str:

@@ -115,16 +115,6 @@ def test_an_upload_that_fails_once_is_tried_again(
     assert_pushed_once(hub, head)
 
 
-def test_a_repository_that_was_made_though_the_answer_was_lost_is_taken(
-    hub: Hub, folders: Folders
-) -> None:
-    hub.faults.drop_after("POST .*/repos/create")
-    with pytest.raises(OSError, match="cannot be reached"):
-        push_pretrained(folders["codec"], REPO)
-    push_pretrained(folders["codec"], REPO)
-    assert set(hub.files(REPO)) == FILES | {".gitattributes"}
-
-
 def test_a_push_while_offline_says_why_not(
     hub: Hub, folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,36 +258,7 @@ def test_a_full_disk_is_named_and_goes_on_once_there_is_room(
     assert_same(ask(), modules["refined"])
 
 
-# several at once
-
-
-def start(hub: Hub, home: Path) -> "subprocess.Popen[bytes]":
-    environment = hub.environment(home) | {"HF_HUB_DOWNLOAD_TIMEOUT": "120"}
-    return subprocess.Popen([sys.executable, "-c", LOAD, REPO], env=environment)
-
-
-def test_processes_that_pull_at_once_fetch_a_file_once(hub: Hub, tmp_path: Path) -> None:
-    push_pretrained("opq-32-8-8", REPO)
-    hub.requests.clear()
-    overlapped = []
-
-    def hold(exchange: Exchange) -> Response:
-        """Keep the first waiting until the other has asked for the same file."""
-        end = time.monotonic() + 90
-        asked = f"HEAD {hub.url}/.*/model.safetensors"
-        while len(hub.asked(asked)) < 2 and time.monotonic() < end:
-            time.sleep(0.02)
-        overlapped.append(len(hub.asked(asked)) == 2)
-        answer = exchange.respond()
-        answer.seconds = 1.0
-        return answer
-
-    hub.faults.add("GET .*/objects/", hold, times=None)
-    both = [start(hub, tmp_path / "huggingface") for _ in range(2)]
-    assert [one.wait(timeout=180) for one in both] == [0, 0]
-    assert overlapped == [True]
-    assert len(hub.asked("GET .*/objects/")) == 1
-    assert len(hub.asked("HEAD .*/config.json")) == 2
+# a killed process
 
 
 def test_a_process_that_is_killed_while_it_fetches_leaves_nothing_broken(
@@ -306,7 +267,8 @@ def test_a_process_that_is_killed_while_it_fetches_leaves_nothing_broken(
     push_pretrained("opq-32-8-8", REPO)
     fault = hub.faults.slow("GET .*/objects/", seconds=20.0, times=None)
     hub.requests.clear()
-    child = start(hub, tmp_path / "huggingface")
+    environment = hub.environment(tmp_path / "huggingface")
+    child = subprocess.Popen([sys.executable, "-c", LOAD, REPO], env=environment)
     end = time.monotonic() + 60
     while not hub.asked("GET .*/objects/") and time.monotonic() < end:
         time.sleep(0.02)

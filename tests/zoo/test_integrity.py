@@ -230,19 +230,6 @@ def test_a_config_that_is_whole_and_wrong_is_named(
     refuse(folder, reason)
 
 
-def test_a_refiner_is_the_one_that_came_with_the_model(entry: Entry, tmp_path: Path) -> None:
-    other = tiny.refiner()
-    with torch.no_grad():
-        other.network.head.bias.add_(1)
-    save_entry(other, tmp_path / "other")
-    folder = entry("refined")
-    for name in (CONFIG, WEIGHTS):
-        good = (folder / "refiner" / name).read_bytes()
-        shutil.copy(tmp_path / "other" / name, folder / "refiner" / name)
-        refuse(folder, str(folder / "refiner" / name), "sha256", REMEDY)
-        (folder / "refiner" / name).write_bytes(good)
-
-
 @pytest.mark.parametrize(
     ("name", "instead", "reason"),
     [

@@ -14,6 +14,7 @@ from loopback_hub import Hub
 from torch import nn
 
 from lit_mbldm.cli import main
+from lit_mbldm.entries.fetch import pull
 from lit_mbldm.errors import InputError
 from lit_mbldm.hub.push import Push
 from lit_mbldm.zoo import push_pretrained
@@ -33,28 +34,25 @@ def entry(hub: Hub, branch: str = "main") -> set[str]:
     return set(hub.files(REPO, branch)) - {".gitattributes"}
 
 
-@pytest.mark.parametrize("kind", ["codec", "refined"])
-def test_an_entry_goes_in_one_commit(hub: Hub, folders: Folders, kind: str) -> None:
-    names = REFINED if kind == "refined" else FILES
-    push = push_pretrained(folders[kind], REPO, message="Epoch 90")
+def test_an_entry_goes_in_one_commit(hub: Hub, folders: Folders) -> None:
+    push = push_pretrained(folders["refined"], REPO, message="Epoch 90")
     assert history(hub) == ["Epoch 90", "initial commit"]
-    assert entry(hub) == names
+    assert entry(hub) == REFINED
     files = hub.files(REPO)
     assert push == Push(
         url=f"{hub.url}/{REPO}",
-        changes=dict.fromkeys(sorted(names), "new"),
-        sizes={name: len(files[name]) for name in names},
+        changes=dict.fromkeys(sorted(REFINED), "new"),
+        sizes={name: len(files[name]) for name in REFINED},
         commit=hub.head(REPO),
     )
     config = json.loads(files["config.json"])
-    others = {n: hashlib.sha256(files[n]).hexdigest() for n in names - {"config.json"}}
+    others = {n: hashlib.sha256(files[n]).hexdigest() for n in REFINED - {"config.json"}}
     assert config["sha256"] == others
-    assert (config["format"], config["library"]) == (1, "lit_mbldm")
     (sent,) = hub.asked("POST .*/commit/")
     assert "lit_mbldm" in sent.headers["user-agent"]
     kept = hub.repository(REPO).at("main").files
     assert {name for name, file in kept.items() if file.lfs} == {
-        name for name in names if name.endswith(".safetensors")
+        name for name in REFINED if name.endswith(".safetensors")
     }
 
 
@@ -100,24 +98,16 @@ def test_the_lines_that_a_card_tells_to_type_do_what_they_say(
         assert torch.equal(made, module.sample(16, steps=2, seed=0))
 
 
-def test_the_same_again_sends_nothing(hub: Hub, modules: Modules) -> None:
+def test_what_changed_is_all_that_is_sent(hub: Hub, modules: Modules, tmp_path: Path) -> None:
     first = push_pretrained(modules["refined"], REPO)
     hub.requests.clear()
     again = push_pretrained(modules["refined"], REPO)
     assert again.commit == first.commit == hub.head(REPO)
     assert set(again.changes.values()) == {"same"}
     assert not hub.asked(CHANGES)
-
-
-def test_what_changed_is_all_that_is_sent(hub: Hub, folders: Folders, tmp_path: Path) -> None:
-    from lit_mbldm.entries.fetch import pull
-
-    push_pretrained(folders["refined"], REPO)
-    folder = pull(REPO, out=tmp_path / "copy")
-    card = folder / "README.md"
+    card = pull(REPO, out=tmp_path / "copy") / "README.md"
     card.write_text(card.read_text() + "\nSeen by a person.\n")
-    hub.requests.clear()
-    push = push_pretrained(folder, REPO)
+    push = push_pretrained(tmp_path / "copy", REPO)
     changed = {name for name, change in push.changes.items() if change != "same"}
     assert changed == {"README.md", "config.json"}
     assert hub.files(REPO)["README.md"] == card.read_bytes()
@@ -251,17 +241,11 @@ def test_a_card_that_the_hub_does_not_take_is_named(
 @pytest.mark.parametrize("exists", [True, False])
 @pytest.mark.parametrize("token", [None, "hf_unknownTokenOfNobody"])
 def test_without_a_valid_token_nothing_is_pushed(
-    hub: Hub,
-    folders: Folders,
-    monkeypatch: pytest.MonkeyPatch,
-    token: str | None,
-    exists: bool,
+    hub: Hub, folders: Folders, monkeypatch: pytest.MonkeyPatch, token: str | None, exists: bool
 ) -> None:
     if exists:
         hub.add_repo(REPO)
-    monkeypatch.delenv("HF_TOKEN")
-    if token:
-        monkeypatch.setenv("HF_TOKEN", token)
+    monkeypatch.delenv("HF_TOKEN") if token is None else monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(InputError, match="hf auth login"):
         push_pretrained(folders["codec"], REPO)
     assert exists == (REPO in hub.api.repositories)

@@ -149,21 +149,16 @@ def test_a_number_that_is_far_too_large_is_refused(tree: dict[str, Any]) -> None
 
 
 def test_parts_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(InputError, match="out_channels: 1536"):
-        CategoricalDiffusion("opq-32-8-8", UNet(6, 6, 8, (1,)), CategoricalProcess(), 32)
-    with pytest.raises(InputError, match="codebook_size"):
-        ContinuousDiffusion(
-            "opq-32-8-8", UNet(6, 6, 8, (1,)), GaussianProcess(codebook_size=16), 32
-        )
-    with pytest.raises(InputError, match="multiples of 8"):
-        ContinuousDiffusion("opq-32-8-8", UNet(6, 6, 8, (1,)), GaussianProcess(), 33)
-
-
-def test_residual_codecs_are_refused_unless_forced() -> None:
-    codec = PatchCodec("RQ-32-8-8")
-    with pytest.raises(InputError, match="allow_residual"):
-        ContinuousDiffusion(codec, UNet(6, 6, 8, (1,)), GaussianProcess(), 32)
-    ContinuousDiffusion(codec, UNet(6, 6, 8, (1,)), GaussianProcess(), 32, allow_residual=True)
+    for codec, process, side, told in (
+        ("opq-32-8-8", CategoricalProcess(), 32, "out_channels: 1536"),
+        ("opq-32-8-8", GaussianProcess(codebook_size=16), 32, "codebook_size"),
+        ("opq-32-8-8", GaussianProcess(), 33, "multiples of 8"),
+        (PatchCodec("RQ-32-8-8"), GaussianProcess(), 32, "allow_residual"),
+    ):
+        kind = CategoricalDiffusion if told.startswith("out") else ContinuousDiffusion
+        with pytest.raises(InputError, match=told):
+            kind(codec, UNet(6, 6, 8, (1,)), process, side)
+    ContinuousDiffusion(codec, UNet(6, 6, 8, (1,)), process, 32, allow_residual=True)
 
 
 def test_a_module_where_a_number_was_expected_is_not_quoted_whole() -> None:
