@@ -13,7 +13,6 @@ from huggingface_hub.errors import (
     FileMetadataError,
     GatedRepoError,
     HfHubHTTPError,
-    HFValidationError,
     HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
@@ -43,8 +42,7 @@ _TOLD: dict[type[Exception], str] = {
     HfHubHTTPError: "{hub} answers {error} for {name}. {advice}",
     HTTPError: "{hub} cannot be reached ({error}). Check the connection, or load from the cache"
     " with HF_HUB_OFFLINE=1.",
-    HFValidationError: "{name} is no name of a repository: {error}",
-    ValueError: "{hub} does not take {name}: {error}",  # its card
+    ValueError: "{hub} does not take {name}: {error}",  # the name, or its card
 }
 P = ParamSpec("P")
 Answer = TypeVar("Answer")

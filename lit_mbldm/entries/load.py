@@ -52,13 +52,11 @@ def load_pretrained(
             that cannot be used.
         OSError: the Hub fails.
     """
-    folder, checkpoint = find_folder(name), _find_checkpoint(Path(name))
-    if revision is not None and (folder or checkpoint):
+    path = find_local(name)
+    if revision is not None and path is not None:
         raise InputError(f"{name} is not on the Hub: leave the revision {revision!r} out.")
-    if folder is not None:
-        module = load_entry(folder)
-    elif checkpoint is not None:
-        module = load_checkpoint(checkpoint)
+    if path is not None:
+        module = load_entry(path) if path.is_dir() else load_checkpoint(path)
     else:
         from lit_mbldm.entries.fetch import load_from_hub  # slow to import
 
@@ -70,20 +68,15 @@ def load_pretrained(
         raise InputError(f"The device {device} cannot be used: {error}") from error
 
 
-def find_folder(name: str | Path) -> Path | None:
-    """The folder of an entry that a shipped name or a path names."""
+def find_local(name: str | Path) -> Path | None:
+    """The entry's folder or the checkpoint on this machine that a name or path names."""
     if isinstance(name, str) and name in list_pretrained():
         return ASSETS / name
     path = Path(name)
-    return path if path.is_dir() and _find_checkpoint(path) is None else None
-
-
-def _find_checkpoint(path: Path) -> Path | None:
-    """The checkpoint that a path names: a file, or the last one of a run's folder."""
-    if not path.is_dir():
-        return path if path.exists() else None
     last = path / "checkpoints" / "last.ckpt"
-    return last if last.exists() and not (path / CONFIG).exists() else None
+    if last.exists() and not (path / CONFIG).exists():
+        return last
+    return path if path.exists() else None
 
 
 def parse_repository(name: str, revision: str | None = None) -> tuple[str, str | None]:

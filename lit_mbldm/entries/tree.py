@@ -27,7 +27,7 @@ def describe(module: nn.Module) -> Tree:
     """Write down how to build a module: `{"class_path": …, "init_args": {…}}`.
 
     Raises:
-        InputError: an argument of the constructor that is not kept as an attribute of its name.
+        AttributeError: an argument of the constructor is not kept as an attribute of its name.
     """
     cls = type(module)
     room = ".".join(cls.__module__.split(".")[:2])
@@ -36,11 +36,6 @@ def describe(module: nn.Module) -> Tree:
     for name, parameter in inspect.signature(cls).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        if not hasattr(module, name):
-            raise InputError(
-                f"A {cls.__name__} must keep its argument {name} as an attribute of that name, for"
-                " checkpoints and entries to tell how it is built."
-            )
         value = getattr(module, name)
         init_args[name] = describe(value) if isinstance(value, nn.Module) else value
     return {
@@ -107,14 +102,12 @@ def _build(tree: Mapping[str, Any]) -> nn.Module:
 def find_class(path: object) -> type[nn.Module]:
     """The class of a codec, denoiser, process or model; InputError on another path."""
     match = _CLASS_PATH.fullmatch(path) if isinstance(path, str) else None
-    if match is None:
-        raise InputError(
-            "Only classes inside lit_mbldm are loaded that its codecs, denoisers, processes or"
-            f" training export; got class_path {path!r:.80}."
-        )
-    cls = getattr(importlib.import_module(match[1]), match[2], None)
+    cls = getattr(importlib.import_module(match[1]), match[2], None) if match else None
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise InputError(f"This version of lit_mbldm has no model or part of one {path!r:.80}.")
+        raise InputError(
+            "Only classes inside lit_mbldm are loaded that this version's codecs, denoisers,"
+            f" processes or training export; got class_path {path!r:.80}."
+        )
     return cls
 
 

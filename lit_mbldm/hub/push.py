@@ -16,7 +16,7 @@ from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.entries.entry_config import CARD, CONFIG, FILES, LIBRARY, read_config
 from lit_mbldm.entries.fetch import blob_id, download
 from lit_mbldm.entries.hub_errors import LOG_IN, hub_errors_explained, try_again
-from lit_mbldm.entries.load import PICKLES, REPOSITORY, find_folder, load_pretrained
+from lit_mbldm.entries.load import PICKLES, REPOSITORY, find_local, load_pretrained
 from lit_mbldm.entries.tree import find_class
 from lit_mbldm.errors import InputError
 from lit_mbldm.hub.card import unstated
@@ -83,7 +83,7 @@ def push_pretrained(
         raise InputError(f"A push needs a login: {LOG_IN}.")
     module, folder = model_or_path, None
     if not isinstance(module, nn.Module):
-        module, folder = load_pretrained(module), find_folder(module)
+        module, folder = load_pretrained(module), find_local(module)
     branch = _Branch(HfApi(library_name=LIBRARY), repo_id, revision, module)
     with hub_errors_explained(repo_id, revision):
         found = branch.look()

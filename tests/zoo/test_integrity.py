@@ -197,7 +197,7 @@ def test_what_is_no_config_is_named(entry: Entry, text: str | bytes) -> None:
         ("model", [], "class_path tree"),
         ("model", {}, "Only classes inside lit_mbldm"),
         ("model/class_path", "torch.nn.Linear", "Only classes inside lit_mbldm"),
-        ("model/class_path", "lit_mbldm.codecs.Newer", "This version of lit_mbldm has no"),
+        ("model/class_path", "lit_mbldm.codecs.Newer", "Only classes inside lit_mbldm"),
         ("model", {"class_path": "lit_mbldm.processes.GaussianProcess"}, "The weight "),
         ("model/init_args/codec", "opq-32-8-8", "must hold its codec, not the name"),
         ("model/init_args/codec", None, "NoneType"),
