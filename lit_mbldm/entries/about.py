@@ -32,14 +32,7 @@ _SCORES = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured number.
-
-    Attributes:
-        metric: its name and unit, such as `PSNR (dB)`.
-        value: the number.
-        data: what it was measured on.
-        command: what measured it.
-    """
+    """A measured number of a metric with its unit, `PSNR (dB)`, on some data, by a command."""
 
     metric: str
     value: float
@@ -73,14 +66,10 @@ class About:
 
     @classmethod
     def read(cls, values: object) -> "About":
-        """Take over what a JSON object says.
-
-        Raises:
-            InputError: another key or type.
-        """
+        """Take over a JSON object; raise InputError on another key or type."""
         facts = _check(values, _FACTS, "facts of a model")
         _check(facts.get("sampling", {}), _SAMPLING, "options of sampling")
-        return cls(**{**facts, "figures": read_figures(facts.get("figures", []))})
+        return cls(**facts | {"figures": _read_figures(facts.get("figures", []))})
 
     def written(self) -> dict[str, Any]:
         """What is known, for JSON."""
@@ -93,37 +82,21 @@ def about_module(module: nn.Module) -> About:
     return about if isinstance(about, About) else About()
 
 
-def read_figures(values: object) -> tuple[Figure, ...]:
-    """Take over a JSON list of figures.
+def read_figures_file(path: Path) -> tuple[Figure, ...]:
+    """Read a JSON list of `{"metric", "value", "data", "command"}`, or a `scores.json`."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return _read_figures(_of_scores(values) if isinstance(values, dict) else values)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} is no JSON of figures or scores: {error!r:.300}") from error
 
-    Raises:
-        InputError: no list of objects with `metric`, `value` and perhaps `data` and `command`.
-    """
-    if not isinstance(values, list):
-        raise InputError(f"Expected a list of figures, got {values!r:.80}.")
+
+def _read_figures(values: list[Any]) -> tuple[Figure, ...]:
     for value in values:
         figure = _check(value, _FIGURE, "each figure")
         if not figure.get("metric", "").strip() or not math.isfinite(figure.get("value", math.nan)):
             raise InputError(f"Expected a metric and a finite value, got the figure {value!r:.80}.")
     return tuple(Figure(**value) for value in values)
-
-
-def read_figures_file(path: Path) -> tuple[Figure, ...]:
-    """Read figures.
-
-    Args:
-        path: a JSON list of `{"metric", "value", "data", "command"}`, or a `scores.json`.
-
-    Raises:
-        InputError: another file.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(values, dict) and _SCORES.keys() <= values.keys():
-            values = _of_scores(values)
-        return read_figures(values)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path} is no readable JSON file of figures: {error}") from error
 
 
 def _of_scores(scores: dict[str, Any]) -> list[dict[str, Any]]:

@@ -4,15 +4,14 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lit_mbldm.entries.about import About
-from lit_mbldm.entries.weights import assemble
+from lit_mbldm.entries.tree import assemble
 from lit_mbldm.errors import InputError
 
 # The key of a checkpoint under which LightningModules keep their class_path tree.
 CHECKPOINT_KEY = "lit_mbldm"
-_EXPECTED = "Expected what `lightning fit` writes, or an entry's folder."
 
 
 def load_checkpoint(path: Path) -> nn.Module:
@@ -23,24 +22,16 @@ def load_checkpoint(path: Path) -> nn.Module:
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        kept, weights = checkpoint[CHECKPOINT_KEY], checkpoint["state_dict"]
+        kept = checkpoint[CHECKPOINT_KEY]
         # the command that older checkpoints kept may hold secrets
         facts = {name: kept[name] for name in ("config", "sampling") if kept.get(name)}
         about = About.read({**facts, "steps": checkpoint["global_step"]})
-        tree = kept["model"]
-        if not isinstance(tree, dict) or not all(isinstance(t, Tensor) for t in weights.values()):
-            raise TypeError("its model is no class_path tree, or its state_dict holds no tensors")
-    except UnpicklingError as error:  # torch's message tells how to run what the file holds
-        raise InputError(
-            f"{path} is no checkpoint of lit_mbldm: torch.save did not write it, or it holds"
-            f" objects that may run code, which are never loaded. {_EXPECTED}"
-        ) from error
+        return assemble(kept["model"], checkpoint["state_dict"], about)
     except Exception as error:  # torch.load raises nearly anything on a file it cannot read
+        reason = f"{error if isinstance(error, InputError) else repr(error)!s:.400}"
+        if isinstance(error, UnpicklingError):  # torch tells how to run what the file holds
+            reason = "it may hold objects that run code, which are never loaded."
         raise InputError(
-            f"{path} is no checkpoint of lit_mbldm, or is damaged: {type(error).__name__}:"
-            f" {error!s:.300}. {_EXPECTED}"
+            f"{path} is no checkpoint of lit_mbldm, or is damaged: {reason} Expected what"
+            " `lightning fit` writes, or an entry's folder."
         ) from error
-    try:
-        return assemble(tree, weights, about)
-    except InputError as error:
-        raise InputError(f"The weights in {path} do not fit its model: {error}") from error

@@ -18,13 +18,11 @@ from lit_mbldm.entries.entry_config import (
     FILES,
     REFINER,
     WEIGHTS,
-    DamagedError,
     EntryConfig,
     read_bytes,
     read_config,
 )
-from lit_mbldm.entries.tree import describe
-from lit_mbldm.entries.weights import assemble, fingerprint_of
+from lit_mbldm.entries.tree import assemble, describe
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import write_synced
 
@@ -32,12 +30,7 @@ _UNFINISHED = ".unfinished"
 
 
 def save_entry(module: nn.Module, folder: Path, about: About | None = None) -> None:
-    """Write a module as an entry; a refiner that it brings is written too.
-
-    Args:
-        module: a codec or model of lit_mbldm.
-        folder: created where it is not there; must not hold an entry yet.
-        about: for people; what it was loaded with otherwise.
+    """Write a codec or model, and the refiner that it brings, as an entry.
 
     Raises:
         InputError: the folder holds an entry already, or the module cannot be one.
@@ -49,12 +42,7 @@ def save_entry(module: nn.Module, folder: Path, about: About | None = None) -> N
 def entry_files(
     module: nn.Module, about: About, others: Mapping[str, bytes] | None = None
 ) -> dict[str, bytes]:
-    """The contents of an entry's files, by path.
-
-    Args:
-        module: a codec or model of lit_mbldm.
-        about: for people.
-        others: files beside config and weights, such as the card.
+    """The contents of an entry's files, by path; `others` lie beside config and weights.
 
     Raises:
         InputError: a module that could not be loaded again.
@@ -63,7 +51,7 @@ def entry_files(
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     try:
         assemble(tree, tensors, about)
-        fingerprint = fingerprint_of(module)
+        fingerprint = _fingerprint(module)
     except InputError as error:
         raise InputError(f"This {type(module).__name__} cannot be published: {error}") from error
     files = {WEIGHTS: save(tensors, metadata={"format": "pt"}), **(others or {})}
@@ -76,11 +64,7 @@ def entry_files(
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """Read all files of an entry, by path.
-
-    Raises:
-        DamagedError: one that cannot be read or is another.
-    """
+    """Read all files of an entry, by path; DamagedError where one is another or unreadable."""
     sha256 = read_config(folder / CONFIG).sha256
     files = {name: read_bytes(folder / name, expected) for name, expected in sha256.items()}
     return {**files, CONFIG: read_bytes(folder / CONFIG)}
@@ -139,44 +123,33 @@ def load_entry(folder: Path) -> nn.Module:
         expected = config.sha256.get(f"{REFINER}/{CONFIG}", "that of a listed file")
         read_bytes(folder / REFINER / CONFIG, expected)
         refiner = load_entry(folder / REFINER)
+    data = read_bytes(folder / WEIGHTS, config.sha256[WEIGHTS])
     try:
-        module = _load(folder, config)
+        module = assemble(config.model, load(data), config.about)
+        if (found := _fingerprint(module)) != config.fingerprint:
+            raise InputError(f"The fingerprint is {found}, expected {config.fingerprint:.80}.")
         if refiner is not None:
             use_refiner(module, refiner)
-    except DamagedError:
-        raise
-    except InputError as error:  # it was so from the start
+    except Exception as error:  # safetensors and torch have no one error for what they cannot hold
+        reason = error if isinstance(error, InputError) else repr(error)
         raise InputError(
             f"The {CONFIG} and {WEIGHTS} in {folder} do not fit each other, or the {REFINER} there:"
-            f" {error} Export it again, or ask its owner to."
+            f" {reason!s:.600} Export it again, or ask its owner to."
         ) from error
     return module
 
 
 def use_refiner(module: nn.Module, refiner: nn.Module) -> None:
-    """Pass the samples of a model through a refiner from now on.
-
-    Raises:
-        InputError: it has no samples, or another codec.
-    """
+    """Pass the samples of a model through a refiner from now on; InputError where it has none."""
     take: Callable[[nn.Module], None] | None = getattr(module, "use_refiner", None)
     if take is None:
         raise InputError(f"A {type(module).__name__} has no samples to refine.")
     take(refiner)
 
 
-def _load(folder: Path, config: EntryConfig) -> nn.Module:
-    data = read_bytes(folder / WEIGHTS, config.sha256[WEIGHTS])
-    try:
-        weights = load(data)
-    except Exception as error:  # safetensors has no one error for what torch cannot hold
-        raise InputError(
-            f"{WEIGHTS} is no safetensors file ({type(error).__name__}: {error!s:.200})."
-        ) from error
-    module = assemble(config.model, weights, config.about)
-    if fingerprint_of(module) != config.fingerprint:
-        raise InputError(
-            f"The codec has the fingerprint {fingerprint_of(module)}, expected"
-            f" {config.fingerprint:.80}."
-        )
-    return module
+def _fingerprint(module: nn.Module) -> str:
+    """That of a codec, or of a model's codec."""
+    fingerprint = getattr(getattr(module, "codec", module), "fingerprint", None)
+    if not isinstance(fingerprint, str):
+        raise InputError(f"A {type(module).__name__} is neither a codec nor a model with a codec.")
+    return fingerprint

@@ -3,7 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from lit_mbldm.entries.about import About
@@ -19,67 +19,38 @@ FILES = {CONFIG, WEIGHTS, CARD, PICTURE, f"{REFINER}/{CONFIG}", f"{REFINER}/{WEI
 
 
 class DamagedError(InputError):
-    """A file of an entry cannot be read, or is not the one that was published.
-
-    Attributes:
-        path: of the file.
-        reason: how that shows.
-    """
+    """A file of an entry cannot be read, or is not the one that was published."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path} is damaged: {reason}. Fetch or write the entry again.")
-        self.path = path
-        self.reason = reason
+        self.path, self.reason = path, reason
 
 
 @dataclass(frozen=True)
 class EntryConfig:
-    """What `config.json` says.
-
-    Attributes:
-        model: the class_path tree.
-        sha256: hex, of every other file by its path in the entry's folder.
-        fingerprint: of the codec whose codes it makes or takes.
-        about: for people.
-        version: of the lit_mbldm that wrote it.
-    """
+    """What `config.json` says."""
 
     model: Tree
-    sha256: dict[str, str]
-    fingerprint: str
-    about: About = field(default_factory=About)
-    version: str = field(default_factory=lambda: importlib.metadata.version("lit-mbldm"))
+    sha256: dict[str, str]  # of every other file by its path in the entry's folder
+    fingerprint: str  # of the codec whose codes it makes or takes
+    about: About
 
     def text(self) -> str:
-        """As JSON.
-
-        Raises:
-            InputError: an infinite number or NaN, which JSON does not have.
-        """
+        """As JSON; ValueError on an infinite number or NaN, which JSON does not have."""
         values = {
             "format": FORMAT,
             "library": LIBRARY,
-            "version": self.version,
+            "version": importlib.metadata.version("lit-mbldm"),
             "model": self.model,
             "fingerprint": self.fingerprint,
             "about": self.about.written(),
             "sha256": dict(sorted(self.sha256.items())),
         }
-        try:
-            return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"The model's arguments or facts do not fit into JSON: {error}. Give finite"
-                " numbers and texts."
-            ) from error
+        return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_bytes(path: Path, sha256: str | None = None) -> bytes:
-    """Read a file, and compare its sha256 (hex) where it is known.
-
-    Raises:
-        DamagedError: it cannot be read, or is another.
-    """
+    """Read a file and compare its sha256 where that is known; DamagedError where it is another."""
     try:
         if path.exists() and not path.is_file():  # a pipe or device might never end
             raise DamagedError(path, "it is no regular file")
@@ -100,16 +71,15 @@ def read_config(path: Path) -> EntryConfig:
         InputError: it is another kind of file, of a newer format, or names files that are no part
             of an entry.
     """
+    data = read_bytes(path)
     try:
-        values = json.loads(read_bytes(path))
+        values = json.loads(data)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, DamagedError):
-            raise
         raise DamagedError(path, f"it is no JSON ({error!s:.200})") from error
     if not isinstance(values, dict) or values.get("library") != LIBRARY:
         raise InputError(
-            f"{path} is no entry of lit_mbldm's zoo: expected what `lit-mbldm export` and"
-            f' `lit-mbldm push` write, with the library "{LIBRARY}".'
+            f"{path} is no entry of lit_mbldm's zoo: expected what `lit-mbldm export` writes, with"
+            f' the library "{LIBRARY}".'
         )
     if values.get("format") != FORMAT:
         raise InputError(
@@ -119,19 +89,15 @@ def read_config(path: Path) -> EntryConfig:
     model, sha256 = values.get("model"), values.get("sha256")
     if not isinstance(model, dict) or not isinstance(sha256, dict) or WEIGHTS not in sha256:
         raise InputError(f"{path} must hold a class_path tree as `model`, and sha256 of files.")
-    for name in sha256:
-        if name not in FILES:
-            raise InputError(
-                f"{path} names the file {name!r:.80}, which is no part of an entry; such may lie"
-                " outside its folder or run code. Do not use this entry, or ask its owner for one"
-                f" with {', '.join(sorted(FILES))} alone."
-            )
-        if not isinstance(sha256[name], str):
-            raise DamagedError(path, f"the sha256 of {name} is {sha256[name]!r:.80}")
-    sha256.pop(CONFIG, None)  # of its own contents, which earlier versions wrote
+    if strange := sorted(sha256.keys() - FILES):
+        raise InputError(
+            f"{path} names the file {strange[0]!r:.80}, which is no part of an entry; such may lie"
+            " outside its folder or run code. Do not use this entry, or ask its owner for another."
+        )
+    # that of its own contents, which earlier versions wrote, says nothing
+    sha256 = {name: str(value) for name, value in sha256.items() if name != CONFIG}
     try:
         about = About.read(values.get("about", {}))
     except InputError as error:
         raise InputError(f"{path} has unknown facts in `about`. {error}") from error
-    fingerprint, version = (str(values.get(name, "")) for name in ("fingerprint", "version"))
-    return EntryConfig(model, sha256, fingerprint, about, version)
+    return EntryConfig(model, sha256, str(values.get("fingerprint", "")), about)

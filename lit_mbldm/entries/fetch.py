@@ -1,20 +1,25 @@
 """Entries from the Hub: fetched by its client, which compares sizes only, and checked here."""
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download, set_client_factory
+from huggingface_hub.utils import _http
 from torch import nn
 
 from lit_mbldm.entries.entry import load_entry, read_files, write_files
 from lit_mbldm.entries.entry_config import CARD, CONFIG, FILES, PICTURE, DamagedError, read_config
-from lit_mbldm.entries.hub_client import download
-from lit_mbldm.entries.hub_errors import hub_errors_explained
+from lit_mbldm.entries.hub_errors import hub_errors_explained, try_again
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import full_disk_explained
+
+_NAMES = ("ETag", "X-Linked-Etag", "X-Repo-Commit", "X-Xet-Hash")
+_PLAIN = re.compile(r'(W/)?"?\w[\w.+=-]*"?', re.ASCII)
 
 
 def load_from_hub(
@@ -23,20 +28,10 @@ def load_from_hub(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> nn.Module:
-    """Load an entry: its config, its weights and its refiner's, and no other file.
+    """Load an entry as `load_pretrained` does: its config, weights and refiner, no other file.
 
-    Of several processes on one machine the first to come fetches a file while the others wait.
-
-    Args:
-        repository: `org/repo`.
-        revision: branch, tag or commit; the default branch otherwise.
-        cache_dir: the Hub client's own otherwise.
-        local_files_only: take what the cache has, without the network.
-
-    Raises:
-        InputError: no such repository, revision or entry, no access, or a file that is not the
-            one that was pushed; that one leaves the cache.
-        OSError: the Hub fails, or the disk.
+    Of several processes on one machine the first to come fetches a file while the others wait. A
+    damaged file leaves the cache.
     """
     cache = Path(cache_dir or constants.HF_HUB_CACHE)
     offline = local_files_only or constants.HF_HUB_OFFLINE
@@ -45,19 +40,11 @@ def load_from_hub(
 
 
 def pull(repository: str, revision: str | None = None, out: Path | None = None) -> Path:
-    """Fetch all files of an entry, and compare each with its sha256.
-
-    Args:
-        repository: `org/repo`.
-        revision: branch, tag or commit; the default branch otherwise.
-        out: folder for a copy of the entry, created where it is not there; must not hold other
-            files of the same names.
-
-    Returns:
-        The folder with the files, in the Hub's cache or `out`.
+    """Fetch all files of an entry into the Hub's cache, and a copy to `out`; check their sha256.
 
     Raises:
-        InputError: as `load_from_hub`.
+        InputError: no such repository, revision or entry, no access, other files in `out`, or a
+            file that is not the one that was pushed; that one leaves the cache.
         OSError: the Hub fails, or the disk.
     """
     cache, offline = Path(constants.HF_HUB_CACHE), constants.HF_HUB_OFFLINE
@@ -88,35 +75,65 @@ def _fetch(
 
 @contextmanager
 def _damage_explained(repository: str, cache: Path, offline: bool) -> Iterator[None]:
-    """Remove a file that is damaged from the cache, so that it comes anew, and say so."""
+    """Remove a damaged file, and what its link points to, from the cache, and say so."""
     try:
         yield
     except DamagedError as error:
-        if offline:
-            remedy = "Load it once with the network, which mends the cache."
-        else:
-            remedy = _discard(error.path, cache)
-        raise InputError(
-            f"{repository}: {error.path} is damaged: {error.reason}. {remedy}"
-        ) from error
+        path, blob = error.path, error.path.resolve()
+        remedy = "Load it once with the network, which mends the cache."
+        if not offline:
+            with suppress(OSError):  # somebody else's cache
+                path.unlink(missing_ok=True)
+                if blob.is_relative_to(cache.resolve()):
+                    blob.unlink(missing_ok=True)
+            remedy = (
+                "It cannot be removed from the cache: use another (HF_HOME, cache_dir)."
+                if os.path.lexists(path)
+                else "The same again fetches it anew, or its owner must push it again."
+            )
+        raise InputError(f"{repository}: {path} is damaged: {error.reason}. {remedy}") from error
 
 
-def _discard(path: Path, cache: Path) -> str:
-    """Remove a file of a snapshot with what its link points to, and say what to do then."""
-    blob = path.resolve()
-    try:
-        path.unlink(missing_ok=True)
-        if blob.is_relative_to(cache.resolve()):
-            blob.unlink(missing_ok=True)
-    except OSError as error:
-        return (
-            f"It cannot be removed from the cache ({error.strerror}): have its owner remove it, or"
-            " use another cache (HF_HOME, cache_dir)."
-        )
-    return (
-        "It was removed from the cache: the same again fetches it anew. If that does not help, its"
-        " owner must push it again."
-    )
+def download(
+    repository: str,
+    name: str,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """Bring a file into the Hub's cache, and nothing anywhere else.
+
+    Up to its version 2.4.0 the client takes over an answer's ETag, commit and hash as parts of
+    paths: an endpoint (HF_ENDPOINT) with `ETag: "../../../x"` would make it write anywhere.
+
+    Raises:
+        InputError: the endpoint answers with what is no name of a file.
+        Exception: whatever the client raises.
+    """
+    make = _http._GLOBAL_CLIENT_FACTORY  # a user's own, such as one with a proxy, goes on serving
+    if not hasattr(make, "checks"):
+
+        def make_checked() -> Any:
+            client = make()
+            client.event_hooks["response"].append(_check)
+            return client
+
+        vars(make_checked)["checks"] = True
+        set_client_factory(make_checked)
+    options = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    ask: Any = hf_hub_download  # its type has three forms
+    return Path(try_again(ask, repository, name, **options))
+
+
+def _check(response: Any) -> None:
+    """Refuse an answer before anything reads it."""
+    for name in _NAMES if response.request.method == "HEAD" else ():  # which names the files
+        value = response.headers.get(name)
+        if value is not None and not _PLAIN.fullmatch(value):
+            raise InputError(
+                f"{constants.ENDPOINT} answers with the {name} {value!r:.80}, which is no name of a"
+                " file: it may write outside the Hub's cache. Use another endpoint (HF_ENDPOINT)."
+            )
 
 
 def blob_id(data: bytes) -> str:

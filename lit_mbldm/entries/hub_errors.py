@@ -5,16 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from json import JSONDecodeError
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from huggingface_hub import constants
 from huggingface_hub.errors import (
-    BadRequestError,
     EntryNotFoundError,
     FileMetadataError,
     GatedRepoError,
     HfHubHTTPError,
-    HFValidationError,
     HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
@@ -26,24 +24,45 @@ from lit_mbldm.errors import InputError
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _PAUSES = (1.0, 4.0)  # seconds
+_NOT_HERE = "There is no local file or folder of that name either."
+# the first that fits, by the client's class
+_TOLD: dict[type[Exception], str] = {
+    GatedRepoError: f"{{name}} asks for consent: give it on {{hub}}/{{name}}, and {LOG_IN}.",
+    RepositoryNotFoundError: "{hub} has no repository {name}, or it is private: check the name, and"
+    f" {LOG_IN}. {_NOT_HERE}",
+    RevisionNotFoundError: "{name} has no revision {revision}: name a branch, tag or commit.",
+    LocalEntryNotFoundError: "{name} at {revision} is not in the Hub's cache, and the network is"
+    f" not used. Load it once with it, such as by `lit-mbldm pull {{name}}`. {_NOT_HERE}",
+    EntryNotFoundError: "{name} at {revision} is no entry of lit_mbldm's zoo, or not a whole one"
+    " ({error}). Its owner can make one with `lit-mbldm push`. Pickled weights (.bin, .ckpt, …) may"
+    " run code and are never read.",
+    OfflineModeIsEnabled: "This needs the network, but HF_HUB_OFFLINE is set: unset it.",
+    FileMetadataError: "{hub} does not answer as the Hub does: {error}",
+    JSONDecodeError: "{hub} does not answer as the Hub does: {error}",
+    HfHubHTTPError: "{hub} answers {error} for {name}. {advice}",
+    HTTPError: "{hub} cannot be reached ({error}). Check the connection, or load from the cache"
+    " with HF_HUB_OFFLINE=1.",
+    ValueError: "{hub} does not take {name}: {error}",  # the name, or its card
+}
+P = ParamSpec("P")
 Answer = TypeVar("Answer")
 
 
-def try_again(ask: Callable[[], Answer]) -> Answer:
+def try_again(ask: Callable[P, Answer], *args: P.args, **kwargs: P.kwargs) -> Answer:
     """Ask the Hub, and again after a pause where the failure may pass."""
     for pause in _PAUSES:
         try:
-            return ask()
+            return ask(*args, **kwargs)
         except HTTPError as error:
             if not _may_pass(error):
                 raise
         time.sleep(pause)
-    return ask()
+    return ask(*args, **kwargs)
 
 
 @contextmanager
-def hub_errors_explained(repository: str, revision: str | None = None) -> Iterator[None]:
-    """Raise what the Hub's client raises in words that say what to do.
+def hub_errors_explained(name: str, revision: str | None = None) -> Iterator[None]:
+    """Raise what the Hub's client raises of a repository in words that say what to do.
 
     Raises:
         InputError: it will fail again: not there, no access, or not in the cache while offline.
@@ -53,69 +72,33 @@ def hub_errors_explained(repository: str, revision: str | None = None) -> Iterat
         yield
     except UnicodeError:  # what cannot be sent may be the token
         raise InputError(f"The login's token has odd characters: {LOG_IN}.") from None
+    except InputError:
+        raise
     except (HTTPError, OSError, EntryNotFoundError, RuntimeError, ValueError) as error:
-        cause = error.__cause__
-        behind = isinstance(error, LocalEntryNotFoundError) or type(error) is RuntimeError
-        told = cause if behind and isinstance(cause, HTTPError | OSError) else error
-        explained = _explain(told, repository, revision or "its default branch")
-        if explained is None:
+        told = error
+        if isinstance(error, LocalEntryNotFoundError | RuntimeError):  # around another
+            told = error.__cause__ if isinstance(error.__cause__, HTTPError | OSError) else error
+        text = next((text for kind, text in _TOLD.items() if isinstance(told, kind)), None)
+        if text is None:
             raise
-        raise explained from error
+        what, advice = f"({type(told).__name__}) {told}", "Try again later."
+        if isinstance(told, HfHubHTTPError) and not isinstance(told, EntryNotFoundError):
+            response = told.response
+            what = f"{response.status_code} ({told.server_message or response.reason_phrase})"
+            if not _may_pass(told):
+                advice = f"If it refuses access, {LOG_IN}, with a token that may do this."
+        said = text.format(
+            hub=constants.ENDPOINT,
+            name=name,
+            revision=revision or "its default branch",
+            error=" ".join(what.split()),
+            advice=advice,
+        )
+        raise (OSError if _may_pass(told) else InputError)(said) from error
 
 
 def _may_pass(error: Exception) -> bool:
     if not isinstance(error, HfHubHTTPError):
-        return True
+        return isinstance(error, HTTPError | FileMetadataError | JSONDecodeError)
     status = error.response.status_code
     return status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-
-
-def _explain(error: Exception, repository: str, revision: str) -> Exception | None:
-    hub = constants.ENDPOINT
-    match error:
-        case GatedRepoError():
-            text = f"{repository} asks for consent: give it on {hub}/{repository}, and {LOG_IN}."
-        case RepositoryNotFoundError():
-            text = (
-                f"{hub} has no repository {repository}, or it is private: check the name, and"
-                f" {LOG_IN}. There is no local file or folder of that name either."
-            )
-        case RevisionNotFoundError():
-            text = f"{repository} has no revision {revision}: name a branch, tag or commit."
-        case LocalEntryNotFoundError():
-            text = (
-                f"{repository} at {revision} is not in the Hub's cache, and the network is not"
-                f" used. Load it once with it, such as by `lit-mbldm pull {repository}`. There is"
-                " no local file or folder of that name either."
-            )
-        case EntryNotFoundError():
-            text = (
-                f"{repository} at {revision} is no entry of lit_mbldm's zoo, or not a whole one"
-                f" ({str(error).splitlines()[-1]}). Its owner can make one with `lit-mbldm push`."
-                " Pickled weights (.bin, .ckpt, …) may run code and are never read."
-            )
-        case OfflineModeIsEnabled():
-            text = "This needs the network, but HF_HUB_OFFLINE is set: unset it."
-        case FileMetadataError() | JSONDecodeError():
-            return OSError(f"{hub} does not answer as the Hub does: {error}")
-        case HfHubHTTPError() if error.response.status_code in (401, 403):
-            text = (
-                f"The Hub refuses access to {repository}: {LOG_IN}, with a token that may do this."
-            )
-        case HfHubHTTPError():
-            text = f"{hub} answers {error.response.status_code} for {repository}"
-            if _may_pass(error):
-                return OSError(f"{text}. Try again later.")
-            text += f": {error.server_message or error.response.reason_phrase}."
-        case HTTPError():
-            return OSError(
-                f"{hub} cannot be reached ({type(error).__name__}: {error}). Check the connection,"
-                " or load from the cache with HF_HUB_OFFLINE=1."
-            )
-        case HFValidationError():
-            text = f"{repository} is no name of a repository: {error}"
-        case ValueError() if isinstance(error.__cause__, BadRequestError):  # a card
-            text = f"{hub} does not take the card of {repository}: {error}"
-        case _:
-            return None
-    return InputError(text)

@@ -62,59 +62,41 @@ def load_pretrained(
         >>> codec.bits_per_pixel
         0.75
     """
-    module = _load(name, revision, cache_dir, local_files_only)
+    path = find_local(name)
+    if revision is not None and path is not None:
+        raise InputError(f"{name} is not on the Hub: leave the revision {revision!r} out.")
+    if path is not None:
+        module = load_entry(path) if path.is_dir() else load_checkpoint(path)
+    else:
+        from lit_mbldm.entries.fetch import load_from_hub  # slow to import
+
+        repository, revision = parse_repository(str(name), revision)
+        module = load_from_hub(repository, revision, cache_dir, local_files_only)
     try:
         return module.to(device or "cpu")
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"The device {device} cannot be used: {error}") from error
 
 
-def _load(
-    name: str | Path, revision: str | None, cache_dir: str | Path | None, local_files_only: bool
-) -> torch.nn.Module:
-    folder, checkpoint = find_folder(name), _find_checkpoint(Path(name))
-    if revision is not None and (folder or checkpoint):
-        raise InputError(f"{name} is not on the Hub: leave the revision {revision!r} out.")
-    if folder is not None:
-        return load_entry(folder)
-    if checkpoint is not None:
-        return load_checkpoint(checkpoint)
-    from lit_mbldm.entries.fetch import load_from_hub  # slow to import, which shipped entries spare
-
-    repository, revision = parse_repository(str(name), revision)
-    return load_from_hub(repository, revision, cache_dir, local_files_only)
-
-
-def find_folder(name: str | Path) -> Path | None:
-    """The folder of an entry that ships or lies on this machine, where it is one's name or path."""
+def find_local(name: str | Path) -> Path | None:
+    """The entry's folder or the checkpoint on this machine that a name or path names."""
     if isinstance(name, str) and name in list_pretrained():
         return ASSETS / name
     path = Path(name)
-    return path if path.is_dir() and _find_checkpoint(path) is None else None
-
-
-def _find_checkpoint(path: Path) -> Path | None:
-    """The checkpoint that a path names: a file, or the last one of a run's folder."""
-    if not path.is_dir():
-        return path if path.exists() else None
     last = path / "checkpoints" / "last.ckpt"
-    return last if last.exists() and not (path / CONFIG).exists() else None
+    if last.exists() and not (path / CONFIG).exists():
+        return last
+    return path if path.exists() else None
 
 
 def parse_repository(name: str, revision: str | None = None) -> tuple[str, str | None]:
-    """Split `org/repo[@revision]`.
-
-    Raises:
-        InputError: it is nothing of that form, or says another revision.
-    """
+    """Split `org/repo[@revision]`; InputError where it is none, or says another revision."""
     repository, _, named = name.partition("@")
     if not REPOSITORY.fullmatch(repository) or Path(name).suffix in PICKLES:
-        is_path = "://" not in name and ("/" in name or name.endswith(PICKLES))
-        kind = "There is no such file or folder:" if is_path else "There is no codec or model"
         raise InputError(
-            f"{kind} {name!r}. Expected a shipped name ({', '.join(list_pretrained())}), a"
-            " checkpoint file, the folder of an entry or of a run, or org/repo[@revision] on the"
-            " Hub, where pickled files are never read."
+            f"There is no model, file or folder {name!r}. Expected a shipped name"
+            f" ({', '.join(list_pretrained())}), a checkpoint file, the folder of an entry or of a"
+            " run, or org/repo[@revision] on the Hub, where pickled files are never read."
         )
     if named and revision not in (None, named):
         raise InputError(f"{name} says another revision than {revision!r}: leave one out.")
@@ -122,14 +104,8 @@ def parse_repository(name: str, revision: str | None = None) -> tuple[str, str |
 
 
 def load_codec(name: str | Path) -> ImageCodec:
-    """Load a codec as `load_pretrained` does.
-
-    Raises:
-        InputError: as `load_pretrained`, or a model in place of a codec.
-    """
+    """Load a codec as `load_pretrained` does; InputError where it is a model."""
     codec = load_pretrained(name)
     if not isinstance(codec, ImageCodec):
-        raise InputError(
-            f"{name} is a {type(codec).__name__}, expected a codec such as opq-32-8-8."
-        )
+        raise InputError(f"{name} is a {type(codec).__name__}, expected a codec as opq-32-8-8.")
     return codec

@@ -15,13 +15,10 @@ _DEFAULTS = {name: p.default for name, p in inspect.signature(L.Trainer).paramet
 
 
 def shared_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a config others need to train alike: classes and numbers, and no text of a user's.
-
-    Args:
-        config: of `lightning fit`, resolved.
+    """What others need of `lightning fit`'s resolved config to train alike, fit for JSON.
 
     Returns:
-        The seed, the model, the data and the trainer's options, fit for JSON.
+        Seed, model, data and the trainer's options: classes and numbers, and no text of a user's.
     """
     trainer = {
         name: value
@@ -29,8 +26,7 @@ def shared_config(config: Mapping[str, Any]) -> dict[str, Any]:
         if name not in _PRIVATE and value != _DEFAULTS.get(name)
     }
     kept = {name: config.get(name) for name in ("seed_everything", "model", "data")}
-    shared: dict[str, Any] = _shared({**kept, "trainer": trainer}) or {}
-    return shared
+    return dict(_shared({**kept, "trainer": trainer}) or {})
 
 
 def _shared(value: Any, name: str = "") -> Any:
@@ -41,8 +37,8 @@ def _shared(value: Any, name: str = "") -> Any:
             return {key: part for key, part in parts.items() if part is not None} or None
         case list() | tuple():
             return [part for item in value if (part := _shared(item)) is not None] or None
-        case str():
-            return value if name in _TEXTS else None
+        case str() if name in _TEXTS:
+            return value
         case int() | float() if math.isfinite(value):
             return value
     return None

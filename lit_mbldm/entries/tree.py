@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lit_mbldm.entries.about import About
 from lit_mbldm.errors import InputError
 
 Tree = dict[str, Any]
@@ -26,7 +27,7 @@ def describe(module: nn.Module) -> Tree:
     """Write down how to build a module: `{"class_path": …, "init_args": {…}}`.
 
     Raises:
-        InputError: an argument of the constructor that is not kept as an attribute of its name.
+        AttributeError: an argument of the constructor is not kept as an attribute of its name.
     """
     cls = type(module)
     room = ".".join(cls.__module__.split(".")[:2])
@@ -35,17 +36,32 @@ def describe(module: nn.Module) -> Tree:
     for name, parameter in inspect.signature(cls).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        if not hasattr(module, name):
-            raise InputError(
-                f"A {cls.__name__} must keep its argument {name} as an attribute of that name, for"
-                " checkpoints and entries to tell how it is built."
-            )
         value = getattr(module, name)
         init_args[name] = describe(value) if isinstance(value, nn.Module) else value
     return {
         "class_path": f"{room if public else cls.__module__}.{cls.__name__}",
         "init_args": init_args,
     }
+
+
+def assemble(tree: Tree, weights: Mapping[str, Tensor], about: About) -> nn.Module:
+    """Build a module of these tensors, which it then owns, in eval mode, and attach `about`.
+
+    Raises:
+        InputError: as `build`, or a tensor too few or too many, of another shape or dtype.
+    """
+    module = build(tree)
+    state = module.state_dict()
+    for name in sorted(state.keys() | weights.keys(), key=str):
+        expected, found = (
+            (tensors[name].dtype, tuple(tensors[name].shape)) if name in tensors else "none"
+            for tensors in (state, weights)
+        )
+        if expected != found:
+            raise InputError(f"The weight {name!s:.80}: expected {expected}, got {found}.")
+    module.load_state_dict(weights, assign=True)
+    vars(module)["about"] = about
+    return module.eval()
 
 
 def build(tree: Mapping[str, Any]) -> nn.Module:
@@ -68,13 +84,13 @@ def _build(tree: Mapping[str, Any]) -> nn.Module:
     init_args = tree.get("init_args", {})
     if not isinstance(init_args, Mapping):
         raise InputError(f"Expected the init_args of {path} by name, got {init_args!r:.80}.")
-    if isinstance(init_args.get("codec"), str):  # which would be read from the disk or the Hub
-        raise InputError(f"{path} must hold its codec, not the name {init_args['codec']!r:.80}.")
     built = {
         name: _build(value) if isinstance(value, Mapping) and "class_path" in value else value
         for name, value in init_args.items()
     }
     try:
+        if isinstance(built.get("codec"), str):  # which would be read from the disk or the Hub
+            raise TypeError(f"it must hold its codec, not the name {built['codec']!r:.80}")
         return cls(**built)
     except Exception as error:  # constructors do not expect what a damaged tree holds
         reason = str(error).partition("\n")[0]  # torch adds traces of its own
@@ -84,20 +100,14 @@ def _build(tree: Mapping[str, Any]) -> nn.Module:
 
 
 def find_class(path: object) -> type[nn.Module]:
-    """The class of a codec, denoiser, process or model.
-
-    Raises:
-        InputError: another or an unknown class path.
-    """
+    """The class of a codec, denoiser, process or model; InputError on another path."""
     match = _CLASS_PATH.fullmatch(path) if isinstance(path, str) else None
-    if match is None:
-        raise InputError(
-            "Only classes inside lit_mbldm are loaded that its codecs, denoisers, processes or"
-            f" training export; got class_path {path!r:.80}."
-        )
-    cls = getattr(importlib.import_module(match[1]), match[2], None)
+    cls = getattr(importlib.import_module(match[1]), match[2], None) if match else None
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise InputError(f"This version of lit_mbldm has no model or part of one {path!r:.80}.")
+        raise InputError(
+            "Only classes inside lit_mbldm are loaded that this version's codecs, denoisers,"
+            f" processes or training export; got class_path {path!r:.80}."
+        )
     return cls
 
 
@@ -107,15 +117,13 @@ class _Hollow(TorchFunctionMode):
     A number in a damaged tree is often huge: many tensors and large tables are errors.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._num_tensors = 0
+    num_tensors = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         hollow = {**(kwargs or {}), "device": "meta"}
         if func in _WEIGHTS:
-            self._num_tensors += 1
-            if self._num_tensors > _MAX_TENSORS:
+            self.num_tensors += 1
+            if self.num_tensors > _MAX_TENSORS:
                 raise InputError(f"The model has more than {_MAX_TENSORS:,} tensors.")
             if func is torch.eye:  # whose kernel for meta takes a second to import
                 func, args = torch.empty, (args[0], args[-1])

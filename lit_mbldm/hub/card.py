@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
@@ -15,23 +15,14 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.training import Refiner
 from lit_mbldm.training.diffusion import DiffusionModule
 
-_ANY_REPOSITORY = "org/repo"  # in the card of an entry that has no repository yet
+_LOAD = 'load_pretrained("org/repo")'  # in the card of an entry that has no repository yet
 _NOT_STATED = "not stated"
 _DATASET = re.compile(r"[\w.-]+(/[\w.-]+)?")  # as the Hub names them
 
 
 def write_card(module: nn.Module, about: About) -> str:
-    """Write the card of an entry that has no repository yet.
-
-    Args:
-        module: a codec, diffusion model or refiner.
-        about: what is known of it.
-
-    Raises:
-        InputError: another kind of module.
-    """
+    """Write the card of an entry that has no repository yet; InputError on another module."""
     kind = _kind_of(module, about)
-    facts = {"Class": f"`{type(module).__name__}`", **kind.facts}
     origin = {
         "Data": about.data or _NOT_STATED,
         "Terms of the data": about.terms or _NOT_STATED,
@@ -41,19 +32,13 @@ def write_card(module: nn.Module, about: About) -> str:
         origin["Training steps"] = f"{about.steps:,}"
     parts = [
         f"---\n{_metadata(kind, about)}\n---",
-        f"# {kind.title}",
-        kind.summary,
-        f"![{kind.caption}]({PICTURE})",
-        f"*{kind.caption}.*",
-        "## Use",
-        "`pip install lit-mbldm`, then",
+        f"# {kind.title}\n\n{kind.summary}\n\n![{kind.caption}]({PICTURE})\n\n*{kind.caption}.*",
+        "## Use\n\n`pip install lit-mbldm`, then",
         f"```python\nfrom lit_mbldm.zoo import load_pretrained\n\n{kind.use}\n```",
-        "## What it is",
-        _list(facts),
+        f"## What it is\n\n{_list({'Class': f'`{type(module).__name__}`', **kind.facts})}",
         "Weights are safetensors. `config.json` holds the sha256 of every file: pulling compares"
         " all of them, loading those that it reads.",
-        "## Where it comes from",
-        _list(origin),
+        f"## Where it comes from\n\n{_list(origin)}",
     ]
     if about.command:
         parts.append(f"```bash\n{about.command}\n```")
@@ -61,7 +46,7 @@ def write_card(module: nn.Module, about: About) -> str:
         text = yaml.safe_dump(dict(about.config), sort_keys=False)
         parts.append(f"Its config, without paths and loggers:\n\n```yaml\n{text}```")
     if about.figures:
-        parts += ["## Figures", _table(about)]
+        parts.append(f"## Figures\n\n{_table(about)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -83,7 +68,7 @@ class _Kind:
     summary: str
     caption: str
     task: str
-    tags: list[str]
+    tag: str
     use: str
     facts: dict[str, str]
 
@@ -93,9 +78,15 @@ def _kind_of(module: nn.Module, about: About) -> _Kind:
         case DiffusionModule():
             return _diffusion(module, about)
         case Refiner():
-            return _refiner(module)
-        case DecoderCodec():
-            return _decoder_codec(module)
+            return _Kind(
+                title=f"Refiner of {module.codec.quantizer} images",
+                summary="A network that brings images decoded from codes closer to the originals.",
+                caption="Photographs, decoded from their codes, and refined",
+                task="image-to-image",
+                tag="image-restoration",
+                use=f"refiner = {_LOAD}\nimages = refiner.refine(images)  # uint8 (B, 3, H, W)",
+                facts={"Codec": _rate(module.codec), "Parameters": _parameters(module)},
+            )
         case ImageCodec():
             return _codec(module)
     raise InputError(
@@ -104,86 +95,64 @@ def _kind_of(module: nn.Module, about: About) -> _Kind:
 
 
 def _diffusion(model: DiffusionModule, about: About) -> _Kind:
-    size, codec = model.image_size, model.codec
+    size, codec, process = model.image_size, model.codec, model.process
     options = "".join(f", {name}={json.dumps(value)}" for name, value in about.sampling.items())
     S, h, w = model.codes_shape
     latent = f"{S} codes of {codec.codebook_size} codewords at {h}×{w} positions"
     if not isinstance(model.latent, IndexLatent):
         latent += f", as {model.latent_shape[0]} numbers (`{type(model.latent).__name__}`)"
-    facts = {
-        "Images": f"{size}×{size}",
-        "Latent": latent,
-        "Codec": f"{_of_codec(codec)}; its codebooks are among the weights",
-        "Process": f"`{type(model.process).__name__}`, {model.process.num_timesteps} steps,"
-        f" {model.process.schedule} schedule",
-        "Parameters": _parameters(model),
-        "Refiner": "in `refiner/`, applied to samples" if model.refiner else "none",
-    }
     return _Kind(
-        f"{size}×{size} images by diffusion on {codec.quantizer} codes",
-        "A diffusion model learned the codes of a classical codec, which decodes its samples to"
-        " images.",
-        "Samples, not chosen",
-        "unconditional-image-generation",
-        ["diffusion"],
-        f'model = load_pretrained("{_ANY_REPOSITORY}")\n'
+        title=f"{size}×{size} images by diffusion on {codec.quantizer} codes",
+        summary="A diffusion model learned the codes of a classical codec, which decodes its"
+        " samples to images.",
+        caption="Samples, not chosen",
+        task="unconditional-image-generation",
+        tag="diffusion",
+        use=f"model = {_LOAD}\n"
         f"images = model.sample(16, seed=0{options})  # uint8 (16, 3, {size}, {size})",
-        facts,
-    )
-
-
-def _refiner(refiner: Refiner) -> _Kind:
-    codec = refiner.codec
-    return _Kind(
-        f"Refiner of {codec.quantizer} images",
-        "A network that brings images decoded from codes closer to the originals.",
-        "Photographs, decoded from their codes, and refined",
-        "image-to-image",
-        ["image-restoration"],
-        f'refiner = load_pretrained("{_ANY_REPOSITORY}")\n'
-        "images = refiner.refine(images)  # uint8 (B, 3, H, W)",
-        {"Codec": _of_codec(codec), "Parameters": _parameters(refiner)},
-    )
-
-
-def _codec(codec: ImageCodec) -> _Kind:
-    S = codec.num_codes
-    return _Kind(
-        f"{codec.quantizer}, a codec of {codec.patch_size}×{codec.patch_size} patches",
-        "A classical codec: vector quantisation, fitted without a network. It turns images into"
-        " codes, the latent of diffusion models, and back.",
-        "Photographs, and the same decoded from their codes",
-        "image-feature-extraction",
-        ["image-compression"],
-        f'codec = load_pretrained("{_ANY_REPOSITORY}")\n'
-        f"codes = codec.encode(images)  # uint8 (B, 3, H, W) -> (B, {S}, H/{codec.patch_size},"
-        f" W/{codec.patch_size})\n"
-        "images = codec.decode(codes)",
-        {"Rate": _of_codec(codec), "Codes": f"{S} a patch, {codec.codebook_size} codewords each"},
-    )
-
-
-def _decoder_codec(codec: DecoderCodec) -> _Kind:
-    kind = _codec(codec)
-    return replace(
-        kind,
-        summary="A classical codec, vector quantisation without a network, and a small network that"
-        " improves the images it decodes. Its codes are those of the codec alone, so that"
-        " code shards serve both.",
-        caption="Photographs, the same decoded plainly, and decoded with the network",
-        use=f"{kind.use}\nplain = codec.decode(codes, plain=True)  # without the network",
         facts={
-            **kind.facts,
-            "Parameters": f"{sum(t.numel() for t in codec.network.state_dict().values()):,}",
+            "Images": f"{size}×{size}",
+            "Latent": latent,
+            "Codec": f"{_rate(codec)}; its codebooks are among the weights",
+            "Process": f"`{type(process).__name__}`, {process.num_timesteps} steps,"
+            f" {process.schedule} schedule",
+            "Parameters": _parameters(model),
+            "Refiner": "in `refiner/`, applied to samples" if model.refiner else "none",
         },
     )
 
 
-def _of_codec(codec: ImageCodec) -> str:
-    return (
-        f"{codec.quantizer}, {codec.bits_per_pixel:g} bits a pixel, fingerprint"
-        f" `{codec.fingerprint[:16]}`"
+def _codec(codec: ImageCodec) -> _Kind:
+    S, p = codec.num_codes, codec.patch_size
+    summary = (
+        "A classical codec: vector quantisation, fitted without a network. It turns images into"
+        " codes, the latent of diffusion models, and back."
     )
+    caption = "Photographs, and the same decoded from their codes"
+    use = (
+        f"codec = {_LOAD}\n"
+        f"codes = codec.encode(images)  # uint8 (B, 3, H, W) -> (B, {S}, H/{p}, W/{p})\n"
+        "images = codec.decode(codes)"
+    )
+    facts = {"Rate": _rate(codec), "Codes": f"{S} a patch, {codec.codebook_size} codewords each"}
+    if isinstance(codec, DecoderCodec):
+        summary = (
+            "A classical codec, vector quantisation without a network, and a small network that"
+            " improves the images it decodes. Its codes are those of the codec alone, so that code"
+            " shards serve both."
+        )
+        caption = "Photographs, the same decoded plainly, and decoded with the network"
+        use += "\nplain = codec.decode(codes, plain=True)  # without the network"
+        network = codec.network.state_dict().values()
+        facts["Parameters"] = f"{sum(tensor.numel() for tensor in network):,}"
+    title = f"{codec.quantizer}, a codec of {p}×{p} patches"
+    task, tag = "image-feature-extraction", "image-compression"
+    return _Kind(title, summary, caption, task, tag, use, facts)
+
+
+def _rate(codec: ImageCodec) -> str:
+    fingerprint = codec.fingerprint[:16]
+    return f"{codec.quantizer}, {codec.bits_per_pixel:g} bits a pixel, fingerprint `{fingerprint}`"
 
 
 def _parameters(module: nn.Module) -> str:
@@ -196,7 +165,7 @@ def _metadata(kind: _Kind, about: About) -> str:
             task_type=kind.task,
             dataset_type=figure.data or _NOT_STATED,
             dataset_name=figure.data or _NOT_STATED,
-            metric_type=_metric(figure.metric),
+            metric_type=figure.metric.split()[0].lower(),  # `psnr` of `PSNR (dB)`
             metric_name=figure.metric,
             metric_value=figure.value,
         )
@@ -205,18 +174,13 @@ def _metadata(kind: _Kind, about: About) -> str:
     return ModelCardData(
         license=about.license,
         library_name=LIBRARY,
-        tags=[LIBRARY.replace("_", "-"), "vector-quantization", *kind.tags],
+        tags=[LIBRARY.replace("_", "-"), "vector-quantization", kind.tag],
         pipeline_tag=kind.task,
         datasets=[about.data] if about.data and _DATASET.fullmatch(about.data) else None,
         metrics=sorted({result.metric_type for result in results}) or None,
         model_name=kind.title if results else None,
         eval_results=results or None,
     ).to_yaml()
-
-
-def _metric(name: str) -> str:
-    """The metric as the Hub indexes it: `psnr` of `PSNR (dB)`."""
-    return name.split()[0].lower()
 
 
 def _list(facts: dict[str, str]) -> str:
@@ -226,9 +190,8 @@ def _list(facts: dict[str, str]) -> str:
 def _table(about: About) -> str:
     rows = ["| figure | | measured on | by |", "|---|---|---|---|"]
     for figure in about.figures:
-        metric, data, command = (
-            _line(text).replace("|", "\\|") for text in (figure.metric, figure.data, figure.command)
-        )
+        texts = (figure.metric, figure.data, figure.command)
+        metric, data, command = (_line(text).replace("|", "\\|") for text in texts)
         rows.append(f"| {metric} | {figure.value:g} | {data} | `{command}` |")
     return "\n".join(rows)
 

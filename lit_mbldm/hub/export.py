@@ -2,22 +2,31 @@
 
 import io
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from PIL import Image
+from torch import Tensor, nn
 
+from lit_mbldm.codecs import DecoderCodec
+from lit_mbldm.data.sources.images import fit_square, to_array
+from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.entries.about import about_module
 from lit_mbldm.entries.entry import entry_files, refuse_existing_entry, use_refiner, write_files
 from lit_mbldm.entries.entry_config import CARD, PICTURE
 from lit_mbldm.entries.load import load_pretrained
 from lit_mbldm.errors import InputError
 from lit_mbldm.hub.card import address_card, write_card
-from lit_mbldm.hub.preview import make_picture
+from lit_mbldm.pictures import grid, table, to_pil
 from lit_mbldm.storage.atomic import check_writable
-from lit_mbldm.training import SampleOptions
+from lit_mbldm.training import Refiner, SampleOptions
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.refiner import load_refiner
+
+_SIDE = 192  # of the photographs in a picture, about
+_SAMPLES = 16
 
 
 def export(
@@ -27,11 +36,11 @@ def export(
     refiner: str | Path | None = None,
     name: str | None = None,
 ) -> None:
-    """Write a whole entry.
+    """Write a whole entry into the folder `out`, of whatever `load_pretrained` takes.
 
     Args:
-        model: whatever `load_pretrained` takes.
-        out: folder, created where it is not there; must not hold an entry yet.
+        model: name or path.
+        out: created where it is not there; must not hold an entry yet.
         facts: attributes of `About` to state, over what is known of the model already.
         refiner: name or path of the refiner that its samples shall pass through.
         name: by which its card says that it is loaded; pushing fills it in otherwise.
@@ -56,34 +65,47 @@ def export(
 def whole_entry(
     module: nn.Module, folder: Path | None = None, name: str | None = None
 ) -> dict[str, bytes]:
-    """The contents of all files of a module's entry, by path; samples show their progress.
+    """The contents of all files of a module's entry, by path; the same module makes the same.
 
     Args:
         module: a codec, diffusion model or refiner.
-        folder: its entry, whose card and picture stay as they are, edited by hand perhaps; where
-            there are none they are made.
+        folder: its entry; a card and a picture there stay as they are, edited by hand perhaps.
         name: by which it is loaded, for a card that does not say it yet.
-
-    Raises:
-        InputError: another kind of module, options of sampling that do not fit it, or a card that
-            is no text.
     """
-    about = about_module(module)
-    card, picture = (folder / file if folder else None for file in (CARD, PICTURE))
-    text = _read(card) if card and card.exists() else write_card(module, about)
-    shown = picture.read_bytes() if picture and picture.exists() else _png(module)
-    addressed = address_card(text, name) if name else text
-    return entry_files(module, about, {CARD: addressed.encode(), PICTURE: shown})
-
-
-def _read(card: Path) -> str:
+    about, files = about_module(module), {}
+    for file in (CARD, PICTURE):
+        if folder is not None and (folder / file).exists():
+            files[file] = (folder / file).read_bytes()
     try:
-        return card.read_bytes().decode()
+        card = files[CARD].decode() if CARD in files else write_card(module, about)
     except UnicodeDecodeError as error:
-        raise InputError(f"{card} must be a text in UTF-8: {error}.") from error
+        raise InputError(f"{folder}/{CARD} must be a text in UTF-8: {error}.") from error
+    files[CARD] = (address_card(card, name) if name else card).encode()
+    if PICTURE not in files:
+        stream = io.BytesIO()
+        _make_picture(module).save(stream, "PNG")
+        files[PICTURE] = stream.getvalue()
+    return entry_files(module, about, files)
 
 
-def _png(module: nn.Module) -> bytes:
-    stream = io.BytesIO()
-    make_picture(module).save(stream, "PNG")
-    return stream.getvalue()
+def _make_picture(module: Any) -> Image.Image:
+    """Samples of a diffusion model, or what a codec or refiner makes of four photographs."""
+    if isinstance(module, DiffusionModule):
+        return to_pil(grid(module.sample(_SAMPLES, progress=True)))
+    codec = module.codec if isinstance(module, Refiner) else module
+    photos = _photos(max(_SIDE // codec.patch_size, 1) * codec.patch_size)
+    codes = codec.encode(photos)
+    rows = {"photo": photos}
+    if isinstance(codec, DecoderCodec):
+        rows["plain"] = codec.decode(codes, plain=True)
+    rows["decoded"] = codec.decode(codes)
+    if isinstance(module, Refiner):
+        rows["refined"] = module.refine(rows["decoded"])
+    return table(torch.stack(list(rows.values())), rows=list(rows))
+
+
+def _photos(side: int) -> Tensor:
+    """The photographs that ship with the package: (4, 3, side, side) uint8."""
+    with resources.as_file(resources.files("lit_mbldm.data") / "photos") as folder:
+        photos = [fit_square(photo, side) for photo in read_images(folder).values()]
+    return torch.stack([torch.from_numpy(to_array(photo).copy()) for photo in photos])

@@ -15,26 +15,17 @@ def list_shipped() -> str:
         kind = str(config.model["class_path"]).rpartition(".")[2]
         size = sum(path.stat().st_size for path in (ASSETS / name).rglob("*") if path.is_file())
         lines += ["", f"{name}   {kind}, {size / 1e6:.1f} MB"]
-        lines.append(f"  licence of the weights: {config.about.license or 'not stated'}")
-        if config.about.data:
-            lines.append(f"  has seen {config.about.data}")
-        lines += [
-            f"  {figure.metric} {figure.value:g} ({figure.data})" for figure in config.about.figures
-        ]
-    return "\n".join(
-        [*lines, "", 'Load one with load_pretrained("NAME"); --search looks on the Hub.']
-    )
+        lines += [f"  licence of the weights: {config.about.license or 'not stated'}"]
+        lines += [f"  has seen {config.about.data}"] if config.about.data else []
+        lines += [f"  {f.metric} {f.value:g} ({f.data})" for f in config.about.figures]
+    hint = 'Load one with load_pretrained("NAME"); --search looks on the Hub.'
+    return "\n".join([*lines, "", hint])
 
 
 def list_hub(words: str) -> str:
     """Repositories on the Hub whose card names this library, most downloaded first.
 
-    Args:
-        words: in their names; all where there are none.
-
-    Raises:
-        InputError: offline.
-        OSError: the Hub fails.
+    Their names have these words. Raises InputError offline, OSError where the Hub fails.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
@@ -61,5 +52,4 @@ def list_hub(words: str) -> str:
         cells += [model.get("pipeline_tag"), "private" if model.get("private") else ""]
         cells += [tag for tag in model.get("tags", []) if tag.startswith("license:")]
         rows.append("  ".join(filter(None, cells)))
-    more = [f"The first {_MOST}; give more words."] if len(found) == _MOST else []
-    return "\n".join([*rows, *more])
+    return "\n".join(rows + [f"The first {_MOST}; give more words."] * (len(found) == _MOST))

@@ -2,8 +2,10 @@
 
 import hashlib
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
@@ -12,10 +14,9 @@ from torch import nn
 
 from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.entries.entry_config import CARD, CONFIG, FILES, LIBRARY, read_config
-from lit_mbldm.entries.fetch import blob_id
-from lit_mbldm.entries.hub_client import download
+from lit_mbldm.entries.fetch import blob_id, download
 from lit_mbldm.entries.hub_errors import LOG_IN, hub_errors_explained, try_again
-from lit_mbldm.entries.load import PICKLES, REPOSITORY, find_folder, load_pretrained
+from lit_mbldm.entries.load import PICKLES, REPOSITORY, find_local, load_pretrained
 from lit_mbldm.entries.tree import find_class
 from lit_mbldm.errors import InputError
 from lit_mbldm.hub.card import unstated
@@ -83,18 +84,21 @@ def push_pretrained(
         )
     if not dry_run and get_token() is None:
         raise InputError(f"A push needs a login: {LOG_IN}.")
-    if isinstance(model_or_path, nn.Module):
-        module, folder = model_or_path, None
-    else:
-        module, folder = load_pretrained(model_or_path), find_folder(model_or_path)
-    branch = _Branch(repo_id, revision, module)
+    module, folder = model_or_path, None
+    if not isinstance(module, nn.Module):
+        module, folder = load_pretrained(module), find_local(module)
+    branch = _Branch(HfApi(library_name=LIBRARY), repo_id, revision, module)
     with hub_errors_explained(repo_id, revision):
         found = branch.look()
-        if private and found.public:
-            raise InputError(f"{repo_id} is public: make it private in its settings on the Hub.")
-        files = whole_entry(module, folder, f"{repo_id}@{revision}" if revision else repo_id)
+    if private and found.public:
+        raise InputError(f"{repo_id} is public: make it private in its settings on the Hub.")
+    files = whole_entry(module, folder, f"{repo_id}@{revision}" if revision else repo_id)
+    with hub_errors_explained(repo_id, revision):
         if not dry_run and found.head is None:
-            found = branch.make(private)
+            branch.api.create_repo(repo_id, private=private, exist_ok=True)
+            if revision is not None:
+                branch.api.create_branch(repo_id, branch=revision, exist_ok=True)
+            found = branch.look()
         changes = found.compare(files)
         commit = found.head if set(changes.values()) == {"same"} else None
         if commit is None and not dry_run:
@@ -106,12 +110,9 @@ def push_pretrained(
 
 @dataclass(frozen=True)
 class _Found:
-    """What a branch holds.
+    """A branch's commit, None where there is none; whether everybody reads it; its files.
 
-    Attributes:
-        head: its commit; None where there is no branch.
-        public: whether everybody reads its repository.
-        ids: sha256 of large files and git's blob id of others, by path.
+    Files are known by the sha256 of large ones and git's blob id of others.
     """
 
     head: str | None = None
@@ -127,97 +128,74 @@ class _Found:
         return changes
 
 
+@dataclass(frozen=True)
 class _Branch:
     """A branch of a repository, to which a module goes."""
 
-    def __init__(self, repository: str, revision: str | None, module: nn.Module) -> None:
-        self._api = HfApi(library_name=LIBRARY)
-        self._repository = repository
-        self._revision = revision
-        self._kind = next((k for k in _KINDS if isinstance(module, k)), type(module))
+    api: HfApi
+    repository: str
+    revision: str | None
+    module: nn.Module
 
     def look(self, commit: str | None = None) -> _Found:
-        """Ask what is there, or what a commit holds.
-
-        Raises:
-            InputError: another kind of model.
-        """
-        revision = commit or self._revision
+        """Ask what is there, or what a commit holds; InputError where it is another kind."""
+        ask = partial(self.api.model_info, files_metadata=True)
         try:
-            info = self._api.model_info(self._repository, revision=revision, files_metadata=True)
+            info = ask(self.repository, revision=commit or self.revision)
             head = info.sha
         except RevisionNotFoundError:  # a new branch starts as the default one
-            info, head = self._api.model_info(self._repository, files_metadata=True), None
+            info, head = ask(self.repository), None
         except RepositoryNotFoundError:
             return _Found()
         ids = {f.rfilename: str(f.lfs.sha256 if f.lfs else f.blob_id) for f in info.siblings or []}
-        if not self._may_replace(info.sha, ids):
+        weights = any(name.endswith((".safetensors", *PICKLES)) for name in ids)
+        if not self._is_kind_of(info.sha) if CONFIG in ids else weights:
             raise InputError(
-                f"{self._repository} holds another kind of model than this {self._kind.__name__},"
-                " which a push would overwrite: choose another name."
+                f"{self.repository} holds another kind of model than this"
+                f" {type(self.module).__name__}, which a push would overwrite: choose another name."
             )
         return _Found(head, not info.private, ids)
 
-    def _may_replace(self, commit: str | None, names: Collection[str]) -> bool:
-        if CONFIG not in names:
-            return not any(name.endswith((".safetensors", *PICKLES)) for name in names)
+    def _is_kind_of(self, commit: str | None) -> bool:
         with tempfile.TemporaryDirectory() as folder:
-            path = download(self._repository, CONFIG, commit, folder)
-            try:
+            path, cls = download(self.repository, CONFIG, commit, folder), nn.Module
+            with suppress(InputError):  # of another library, or of a newer version
                 cls = find_class(read_config(path).model.get("class_path"))
-            except InputError:  # of another library, or of a newer version
-                return False
-        return issubclass(cls, self._kind)
-
-    def make(self, private: bool) -> _Found:
-        """Make the repository and the branch."""
-        self._api.create_repo(self._repository, private=private, exist_ok=True)
-        if self._revision is not None:
-            self._api.create_branch(self._repository, branch=self._revision, exist_ok=True)
-        return self.look()
+        return any(isinstance(self.module, kind) and issubclass(cls, kind) for kind in _KINDS)
 
     def commit(self, found: _Found, files: Mapping[str, bytes], message: str) -> str:
         """Commit on top of what was found, or not at all.
 
-        The Hub may make a commit whose answer gets lost, and leaves out what a repository's
-        .gitignore names: the branch itself tells what it holds.
-
-        Raises:
-            InputError: somebody else moved the branch, or it did not take all files.
+        The answer may get lost, and .gitignore leaves files out: the branch tells what it holds.
         """
-        changes = {name: how for name, how in found.compare(files).items() if how != "same"}
+        operations = [
+            CommitOperationDelete(name)
+            if how == "removed"
+            else CommitOperationAdd(name, files[name])
+            for name, how in found.compare(files).items()
+            if how != "same"
+        ]
         commit, failure = None, None
         try:
             commit = try_again(
-                lambda: (
-                    self._api.create_commit(
-                        self._repository,
-                        [
-                            CommitOperationDelete(name)
-                            if how == "removed"
-                            else CommitOperationAdd(name, files[name])
-                            for name, how in changes.items()
-                        ],
-                        commit_message=message,
-                        revision=self._revision,
-                        parent_commit=found.head,
-                    ).oid
-                )
-            )
+                self.api.create_commit,
+                self.repository,
+                operations,
+                commit_message=message,
+                revision=self.revision,
+                parent_commit=found.head,
+            ).oid
         except (HTTPError, OSError, RuntimeError, ValueError) as error:
             failure = error
         now = self.look(commit)
         others = [name for name, how in now.compare(files).items() if how != "same"]
         if now.head is not None and not others:
             return now.head
+        if failure is not None and now.head == found.head:
+            raise failure
+        why = f"Somebody else moved it from {found.head} to {now.head}, and nothing was overwritten"
         if failure is None:
-            raise InputError(
-                f"{self._repository} did not take {', '.join(others)}, so that its entry is broken."
-                " Remove them from its .gitignore, and push again."
-            )
-        if now.head != found.head:
-            raise InputError(
-                f"Somebody else moved {self._repository} from {found.head} to {now.head} meanwhile."
-                " Nothing was overwritten: look at it, and push again."
-            ) from failure
-        raise failure
+            why = "Its .gitignore names them, and its entry is broken"
+        raise InputError(
+            f"{self.repository} did not take {', '.join(others)}. {why}: mend it, and push again."
+        ) from failure

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from lit_mbldm.entries.about import About, Figure, about_module, read_figures
+from lit_mbldm.entries.about import About, Figure, about_module
 from lit_mbldm.errors import InputError
 
 FULL = About(
@@ -52,11 +52,6 @@ def test_facts_survive_json_and_only_what_is_known_is_written() -> None:
 def test_other_facts_are_refused(values: Any) -> None:
     with pytest.raises(InputError, match="Expected"):
         About.read(values)
-
-
-def test_figures_are_read_alone() -> None:
-    found = read_figures([{"metric": "KID x 1000", "value": 3.5, "command": "lightning test"}])
-    assert found == (Figure("KID x 1000", 3.5, "", "lightning test"),)
 
 
 def test_a_module_without_facts_has_empty_ones() -> None:

@@ -49,13 +49,7 @@ def test_a_checkpoint_becomes_a_folder_with_all_facts(checkpoint: Path, tmp_path
     config = {"data": {"class_path": "Shirts"}}
     assert module.about == About(**FACTS, config=config, steps=2)
     card = (folder / "README.md").read_text(encoding="utf-8")
-    for fact in (
-        "cc0-1.0",
-        "org/shirts",
-        "CC0",
-        "| FID | 12.5 | 500 samples",
-        "class_path: Shirts",
-    ):
+    for fact in ("cc0-1.0", "org/shirts", "| FID | 12.5 | 500 samples", "class_path: Shirts"):
         assert fact in card
     assert "model.sample(16, seed=0, steps=3, temperature=0.5)" in card
     grid = Image.open(folder / "samples.png").convert("RGB")
@@ -112,15 +106,6 @@ def test_a_card_and_a_picture_made_by_hand_are_pushed_as_they_are(
     (folder / "README.md").write_bytes("# Chemises de l'été".encode("latin-1"))
     with pytest.raises(InputError, match=r"README\.md must be a text in UTF-8"):
         push_pretrained(folder, REPO)
-
-
-def test_a_folder_without_card_and_picture_gets_them(
-    hub: Hub, folders: dict[str, Path], tmp_path: Path
-) -> None:
-    save_entry(load_pretrained(folders["refined"]), tmp_path / "bare")
-    push_pretrained(tmp_path / "bare", REPO)
-    assert set(hub.files(REPO)) == REFINED | {".gitattributes"}
-    assert f'load_pretrained("{REPO}")' in hub.files(REPO)["README.md"].decode()
 
 
 @pytest.mark.parametrize("kind", KINDS)

