@@ -19,7 +19,7 @@ from lit_mbldm.training.callbacks.samples import diffusion_model
 from lit_mbldm.training.diffusion import CategoricalDiffusion, DiffusionModule
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner
-from lit_mbldm.training.resume.last_checkpoint import last_keeper
+from lit_mbldm.training.resume.checkpoints import last_keeper
 
 # keys of a config, with their help
 INTERVALS = {
