@@ -66,7 +66,7 @@ def _sample(arguments: argparse.Namespace) -> None:
     from lit_mbldm.pictures import check_path, grid, save
     from lit_mbldm.processes.samplers import read_temperature
     from lit_mbldm.storage.atomic import check_writable
-    from lit_mbldm.training.callbacks.grids import path_grid, temperature_grid
+    from lit_mbldm.training.callbacks.pictures import path_grid, temperature_grid
     from lit_mbldm.training.callbacks.samples import diffusion_model
     from lit_mbldm.training.options import SampleOptions, fresh_seed
     from lit_mbldm.zoo import load_pretrained

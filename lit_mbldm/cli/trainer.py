@@ -26,12 +26,14 @@ from lit_mbldm.training.callbacks.time_left import TimeLeft
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.module import CodecModule
 from lit_mbldm.training.resume.between_steps import SaveBetweenSteps
-from lit_mbldm.training.resume.checkpoints import AtomicCheckpointIO, check_exists, unreadable
-from lit_mbldm.training.resume.last_checkpoint import (
+from lit_mbldm.training.resume.checkpoints import (
     CONFIG_NAME,
+    AtomicCheckpointIO,
+    check_exists,
     continue_version,
     find_last,
     keep_last,
+    unreadable,
 )
 from lit_mbldm.training.resume.preemption import Preemption
 

@@ -180,8 +180,10 @@ leave_signals_to_parent(0)
 
 
 @pytest.mark.slow
-def test_signal_before_the_first_step_saves_nothing(new_fit: Callable[..., Any]) -> None:
+def test_signal_before_the_first_step(
+    new_fit: Callable[..., Any], unbroken: Any, same: Callable[..., None]
+) -> None:
     fit = new_fit()
-    printed = fit.run(code=AGAIN, PROBE_SIGNAL="SIGTERM validation 0 0 self")
-    assert "nothing to save" in printed
-    assert not (fit.version / "checkpoints").exists()
+    fit.run(code=AGAIN, PROBE_SIGNAL="SIGTERM validation 0 0 self")
+    fit.run(RESUME)
+    same(fit, unbroken)

@@ -2,6 +2,8 @@
 
 import math
 import shlex
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,17 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from PIL.Image import Image
 from torch import Tensor
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.pictures import beside, grid, save, table, to_pil, to_tensor
-from lit_mbldm.training.callbacks.grids import path_grid, temperature_grid
 from lit_mbldm.training.callbacks.samples import diffusion_model
 from lit_mbldm.training.diffusion import CategoricalDiffusion, DiffusionModule
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner
-from lit_mbldm.training.resume.last_checkpoint import last_keeper
+from lit_mbldm.training.resume.checkpoints import last_keeper
+from lit_mbldm.training.sampling import frame_steps
 
 # keys of a config, with their help
 INTERVALS = {
@@ -30,12 +33,42 @@ _FEW = 4
 _TEMPERATURES = (0.0, 0.1, 1.0, 2.0)
 
 
-class _FitPictures(L.Callback):
-    """Knows the folder of the run and its first real images.
+def temperature_grid(
+    model: DiffusionModule,
+    columns: int,
+    temperatures: Sequence[float],
+    options: SampleOptions,
+    batch_size: int = 16,
+    progress: bool = False,
+) -> Image:
+    """Samples of the same seeds at each temperature, a row each.
 
-    Args:
-        num_images: in a picture.
+    0 takes the most probable codeword. Source: Scribano et al. 2023, figure 9.
     """
+    rows = [
+        torch.cat(
+            list(model.batches(columns, replace(options, temperature=t), batch_size, progress))
+        )
+        for t in temperatures
+    ]
+    return table(torch.stack(rows), [f"{t:g}" if t else "argmax" for t in temperatures])
+
+
+def path_grid(
+    model: DiffusionModule, rows: int, options: SampleOptions, frames: int | None = None
+) -> Image:
+    """Samples on their way from noise to image, a row each, in columns as of `sample_paths`.
+
+    Source: Scribano et al. 2023, figure 7.
+    """
+    paths = model.sample_paths(rows, options, frames)
+    times = model.process.time_grid(model.settle(options).steps or 0)
+    captions = [f"t = {times[step]}" for step in frame_steps(frames, len(times) - 1)]
+    return table(paths, columns=captions)
+
+
+class _FitPictures(L.Callback):
+    """Knows the folder of the run and its first real images, to write a picture at its end."""
 
     def __init__(self, num_images: int) -> None:
         self.num_images = num_images
@@ -54,6 +87,15 @@ class _FitPictures(L.Callback):
             found = batch.get("images")
             images = pl_module.codec.decode(batch["codes"]) if found is None else found
             self._real = images[: self.num_images].cpu()
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Write the picture, and print the command that makes more."""
+        if self._real is not None:  # else resumed where nothing was left to do
+            self._write(trainer, pl_module, self._real)
+
+    def _write(self, trainer: L.Trainer, model: Any, real: Tensor) -> None:
+        raise NotImplementedError
 
 
 class SampleImages(_FitPictures):
@@ -133,15 +175,11 @@ class SampleImages(_FitPictures):
     def _sample(self, model: DiffusionModule, progress: bool = False) -> Tensor:
         return torch.cat(list(model.batches(self.num_images, self._settled, progress=progress)))
 
-    @rank_zero_only
-    def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Write samples.png and print the command that samples from the checkpoint."""
-        if self._real is None:  # resumed where nothing was left to do
-            return
-        samples = self._sample(pl_module, progress=True)
+    def _write(self, trainer: L.Trainer, model: Any, real: Tensor) -> None:
+        samples = self._sample(model, progress=True)
         columns = math.ceil(math.sqrt(self.num_images))
         blank = torch.full_like(samples, 255)
-        blank[: len(self._real)] = self._real
+        blank[: len(real)] = real
         path = self._folder / "samples.png"
         save(beside(grid(samples, columns), grid(blank, columns)), path)
         print(f"\nSamples (left) beside real images (right): {path}")
@@ -161,29 +199,21 @@ class RefineImages(_FitPictures):
         super().__init__(num_images)
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Agree on a folder.
-
-        Raises:
-            InputError: no refiner.
-        """
+        """Agree on a folder; raises InputError for a model that is no refiner."""
         if not isinstance(pl_module, Refiner):
             raise InputError(f"RefineImages needs a Refiner, got a {type(pl_module).__name__}.")
         super().setup(trainer, pl_module, stage)
 
-    @rank_zero_only
-    def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Write the picture and print the command that uses the refiner."""
-        if self._real is None:  # resumed where nothing was left to do
-            return
-        real = self._real.to(pl_module.device)
+    def _write(self, trainer: L.Trainer, model: Any, real: Tensor) -> None:
+        real = real.to(model.device)
         with torch.no_grad():
-            decoded = pl_module.codec.decode(pl_module.codec.encode(real))
-        shown = torch.stack([real, decoded, pl_module.refine(decoded)], dim=1)  # (B, 3, 3, H, W)
+            decoded = model.codec.decode(model.codec.encode(real))
+        shown = torch.stack([real, decoded, model.refine(decoded)], dim=1)  # (B, 3, 3, H, W)
         path = self._folder / "refined.png"
         save(table(shown, columns=("original", "decoded", "refined")), path)
         print(f"\nOriginal, decoded and refined images: {path}")
         if checkpoint := _saved_checkpoint(trainer):
-            noisy = pl_module.noise_range[1] > 0
+            noisy = model.noise_range[1] > 0
             sample = f"lit-mbldm sample MODEL -n 16 --refiner {checkpoint} --out grid.png"
             print("Use it:", sample if noisy else f"lit-mbldm codec decoder {checkpoint} OUT")
 
@@ -191,31 +221,25 @@ class RefineImages(_FitPictures):
 def set_intervals(
     trainer: L.Trainer, checkpoint_every: int | None, sample_every: int | None
 ) -> None:
-    """Set how often fit saves and draws; None leaves it to the callbacks' own settings.
-
-    Args:
-        trainer: of the run, before it starts.
-        checkpoint_every: steps, of the ModelCheckpoint that writes last.ckpt, which must not
-            wait for a monitored value.
-        sample_every: steps, of SampleImages.
+    """Set how often fit saves and draws, in steps; None leaves it to the callbacks' own settings.
 
     Raises:
-        InputError: there is no such callback.
+        InputError: there is no SampleImages, or no ModelCheckpoint that writes last.ckpt whatever
+            the value of a monitor.
     """
     keeper: Any = last_keeper(trainer) or trainer.checkpoint_callback
-    savers = [keeper] if getattr(keeper, "monitor", "") is None else []
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     drawers = [one for one in callbacks if isinstance(one, SampleImages)]
-    for every, found, needed in (
-        (checkpoint_every, savers, "checkpoint_every needs a ModelCheckpoint without monitor"),
-        (sample_every, drawers, "sample_every needs a SampleImages"),
-    ):
-        if every is not None and not found:
-            raise InputError(f"{needed} in trainer.callbacks, and there is none.")
+    missing = "needs a {} in trainer.callbacks, and there is none."
     if checkpoint_every is not None:
+        if getattr(keeper, "monitor", "") is not None:
+            needed = missing.format("ModelCheckpoint without monitor")
+            raise InputError(f"checkpoint_every {needed}")
         keeper._every_n_train_steps = checkpoint_every
         keeper._every_n_epochs, keeper._train_time_interval = 0, None
     if sample_every is not None:
+        if not drawers:
+            raise InputError(f"sample_every {missing.format('SampleImages')}")
         for one in drawers:
             one.every_n_steps = sample_every
 

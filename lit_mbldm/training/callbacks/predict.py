@@ -11,7 +11,6 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.inception import features_fingerprint
 from lit_mbldm.pictures import fingerprint_of, save
 from lit_mbldm.training.callbacks.samples import DrawSamples, SampleNumbers
-from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner
 
@@ -47,11 +46,7 @@ class WriteSamples(DrawSamples):
         )
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Check model and options before hours are spent, and make the folder.
-
-        Raises:
-            InputError: no diffusion model, or an option that it does not take.
-        """
+        """Check model and options before hours are spent, and make the folder."""
         super().setup(trainer, pl_module, stage)
         self.out.mkdir(parents=True, exist_ok=True)
         if trainer.is_global_zero:
@@ -64,7 +59,12 @@ class WriteSamples(DrawSamples):
         Raises:
             InputError: pictures in `out` that other weights or options made.
         """
-        self._fingerprint = self._settings(pl_module)
+        settled = pl_module.settle(pl_module.test_options)
+        refiner = pl_module.refiner if settled.refiner is None else settled.refiner
+        of_refiner = features_fingerprint(refiner) if isinstance(refiner, Refiner) else None
+        options = {**settled.given(), "seed": settled.seed, "refiner": of_refiner}
+        text = features_fingerprint(pl_module) + json.dumps(options, sort_keys=True)
+        self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
         pictures = sorted(self.out.glob("*.png"))
         if any(fingerprint_of(path) != self._fingerprint for path in pictures):
             raise InputError(
@@ -88,12 +88,3 @@ class WriteSamples(DrawSamples):
 
     def _path(self, number: int) -> Path:
         return self.out / f"{number:06d}.png"
-
-    def _settings(self, model: DiffusionModule) -> str:
-        """Fingerprint of what the samples depend on, but for their numbers."""
-        settled = model.settle(model.test_options)
-        refiner = model.refiner if settled.refiner is None else settled.refiner
-        of_refiner = features_fingerprint(refiner) if isinstance(refiner, Refiner) else None
-        options = {**settled.given(), "seed": settled.seed, "refiner": of_refiner}
-        text = features_fingerprint(model) + json.dumps(options, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()

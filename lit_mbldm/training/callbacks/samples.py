@@ -1,6 +1,6 @@
 """What Lightning's test and predict share: which samples are drawn where, and how."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,7 @@ from lit_mbldm.training.options import SampleOptions
 
 
 class DrawSamples(L.Callback):
-    """Tells the model how to draw; the base of what scores samples and what writes them.
-
-    Args:
-        num_images: samples to draw, of all processes together.
-        batch_size: drawn at once in each process.
-        options: how they are drawn.
-    """
+    """Tells the model how to draw; the base of what scores samples and what writes them."""
 
     def __init__(
         self, num_images: int, batch_size: int = 64, options: SampleOptions | None = None
@@ -50,13 +44,8 @@ class DrawSamples(L.Callback):
 class SampleNumbers(L.LightningDataModule):
     """The numbers of samples to draw, as batches (B,) int64.
 
-    Of R processes, process r draws r, r + R, r + 2R and so on.
-
-    Args:
-        num_images: N.
-        batch_size: samples a batch and process.
-        training: the data module of the images that scores compare with.
-        done: tells which numbers to leave out.
+    Of R processes, process r draws r, r + R, r + 2R and so on, but what is done. `training` is the
+    data module of the images that scores compare with.
     """
 
     def __init__(
@@ -91,29 +80,19 @@ class SampleNumbers(L.LightningDataModule):
     predict_dataloader = test_dataloader
 
 
-class NumberLoader:
+class NumberLoader(list[Tensor]):
     """Batches of numbers, (B,) int64.
 
     No DataLoader, into which Lightning would put a sampler that repeats numbers to even out ranks.
     """
 
-    def __init__(self, batches: tuple[Tensor, ...]) -> None:
-        self.batches = batches
-
     def __len__(self) -> int:
         """Batches; at least 1, as Lightning leaves out the hooks of an empty loader."""
-        return max(len(self.batches), 1)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.batches)
+        return max(super().__len__(), 1)
 
 
 def diffusion_model(module: Any) -> DiffusionModule:
-    """The module itself.
-
-    Raises:
-        InputError: it is no diffusion model.
-    """
+    """The module itself; raises InputError unless it is a diffusion model."""
     if not isinstance(module, DiffusionModule):
         raise InputError(f"Samples need a diffusion model, got a {type(module).__name__}.")
     return module

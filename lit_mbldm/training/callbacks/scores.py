@@ -22,8 +22,7 @@ from lit_mbldm.training.callbacks.reference_features import (
     default_cache,
     measure_reference,
 )
-from lit_mbldm.training.callbacks.samples import DrawSamples, SampleNumbers
-from lit_mbldm.training.diffusion import DiffusionModule
+from lit_mbldm.training.callbacks.samples import DrawSamples
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner
 
@@ -62,11 +61,8 @@ class ScoreSamples(DrawSamples):
         reference: str | None = None,
     ) -> None:
         super().__init__(num_images, batch_size, options)
-        if num_images <= NEIGHBOURS or (max_reference is not None and max_reference <= NEIGHBOURS):
-            raise InputError(
-                f"Scores need at least {NEIGHBOURS + 1} images, got num_images {num_images} and"
-                f" max_reference {max_reference}."
-            )
+        if num_images <= NEIGHBOURS:
+            raise InputError(f"Scores need at least {NEIGHBOURS + 1} images, got {num_images}.")
         self.features = (features or InceptionFeatures()).eval()
         if not isinstance(getattr(self.features, "num_features", None), int):
             raise InputError(
@@ -83,7 +79,7 @@ class ScoreSamples(DrawSamples):
         """Measure the training set, or find it in the cache."""
         self._batches = []
         self.features.to(pl_module.device)
-        self._data = self._find_reference(trainer)
+        self._data = self._find_reference(trainer, pl_module)
         self._reference = measure_reference(
             self._data, pl_module.codec, self.features, self.cache, pl_module.device
         )
@@ -99,25 +95,24 @@ class ScoreSamples(DrawSamples):
         """Compare on the first process, and tell everywhere."""
         rows = (torch.cat(column) for column in zip(*self._batches, strict=True))
         numbers, features, images = (gather_rows(own, pl_module.device) for own in rows)
-        features = features[numbers.argsort()]
-        scores = self._compare(features) if self._reference is not None else {}
-        scores = from_first(scores, pl_module.device)
-        for name, value in scores.items():
+        scores: dict[str, float | None] = {}
+        if self._reference is not None:
+            real, reconstructed = self._reference.real, self._reference.reconstructed
+            scores = asdict(compare(real, FeatureSet.of(features[numbers.argsort()])))
+            scores["rfid"] = fid(real, reconstructed) if reconstructed is not None else None
+        for name, value in from_first(scores, pl_module.device).items():
             if value is not None:
                 pl_module.log(f"test/{name}", value, sync_dist=True)
         if self._reference is not None:
-            self._report(trainer, scores, len(features))
+            self._report(trainer, pl_module, scores, self._reference.real.count)
             images = images[numbers[numbers < _SHOWN].argsort()]
             save(grid(images), self.folder / "test_samples.png")
 
-    def _find_reference(self, trainer: L.Trainer) -> ReferenceSet:
-        numbers = getattr(trainer, "datamodule", None)
-        training = numbers.training if isinstance(numbers, SampleNumbers) else None
+    def _find_reference(self, trainer: L.Trainer, model: Any) -> ReferenceSet:
+        training = getattr(getattr(trainer, "datamodule", None), "training", None)
         if self.reference is not None:
-            model = trainer.lightning_module
-            assert isinstance(model, DiffusionModule)
             training = ShardDataModule(self.reference, image_size=model.image_size)
-        if training is None or not hasattr(training, "reference"):
+        if not hasattr(training, "reference"):
             raise InputError(
                 "Scores compare with a data module that has a `reference` method, such as"
                 " ShardDataModule: trainer.test(model, scores.numbers(data_module))."
@@ -130,23 +125,24 @@ class ScoreSamples(DrawSamples):
             )
         return data
 
-    def _compare(self, features: Tensor) -> dict[str, float | None]:
-        assert self._reference is not None
-        real, reconstructed = self._reference.real, self._reference.reconstructed
-        rfid = fid(real, reconstructed) if reconstructed is not None else None
-        return {**asdict(compare(real, FeatureSet.of(features))), "rfid": rfid}
-
-    def _report(self, trainer: L.Trainer, scores: dict[str, float | None], num_images: int) -> None:
-        assert self._reference is not None
-        model = trainer.lightning_module
-        assert isinstance(model, DiffusionModule)
+    def _report(
+        self, trainer: L.Trainer, model: Any, scores: dict[str, float | None], count: int
+    ) -> None:
+        refiner = self.options.refiner
+        name = type(refiner).__name__ if isinstance(refiner, Refiner) else refiner
+        drawn = model.settle(model.test_options).given()
         of_images = self._data.kind == "images"
         record = {
             **scores,
-            "num_images": num_images,
-            "options": self._drawn_with(model),
+            "num_images": self.num_images,
+            "options": {
+                "steps": drawn["steps"],
+                "seed": self.options.seed,
+                **drawn,
+                "refiner": name,
+            },
             "reference": "training images" if of_images else "decoded training codes",
-            "reference_images": self._reference.real.count,
+            "reference_images": count,
             "features": describe_features(self.features),
             "checkpoint": trainer.ckpt_path and str(trainer.ckpt_path),
         }
@@ -155,13 +151,6 @@ class ScoreSamples(DrawSamples):
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(record, indent=1) + "\n")
         print(_table(record), f"\nScores: {path}", sep="\n")
-
-    def _drawn_with(self, model: DiffusionModule) -> dict[str, Any]:
-        """How the samples were drawn, by name, for people."""
-        refiner = self.options.refiner
-        name = type(refiner).__name__ if isinstance(refiner, Refiner) else refiner
-        drawn = model.settle(model.test_options).given()
-        return {"steps": drawn["steps"], "seed": self.options.seed, **drawn, "refiner": name}
 
 
 def _table(record: dict[str, Any]) -> str:

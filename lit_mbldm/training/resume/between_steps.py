@@ -7,9 +7,7 @@ from typing import Any
 
 import lightning as L
 
-from lit_mbldm.errors import InputError
-from lit_mbldm.parallel.ranks import all_equal
-from lit_mbldm.training.resume.last_checkpoint import last_keeper, save_last
+from lit_mbldm.training.resume.checkpoints import last_keeper, save_last
 
 _HOOKS = ("on_train_batch_end", "on_validation_end", "on_train_epoch_end")
 
@@ -39,18 +37,6 @@ class SaveBetweenSteps(L.Callback):
         epochs = fit.epoch_progress  # counts an epoch as completed when all of it is logged
         epochs.increment_completed = partial(self._end_epoch, trainer, epochs.increment_completed)
         fit.on_run_end = partial(self._end, trainer, fit.on_run_end)
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Compare where the processes continue.
-
-        Raises:
-            InputError: they do not continue from the same checkpoint.
-        """
-        if not all_equal(str(trainer.ckpt_path)):
-            raise InputError(
-                f"Process {trainer.global_rank} continues from {trainer.ckpt_path}, another process"
-                " does not. Let all nodes see the same folder of runs."
-            )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Begin a new epoch where the checkpoint holds a whole one, and leave no file twice.

@@ -3,17 +3,15 @@
 import contextlib
 import os
 import signal
-import threading
 import time
 from types import FrameType
 from typing import Any
 
 import lightning as L
 from lightning.fabric.plugins.environments import TorchElasticEnvironment
-from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_mbldm.training.resume.last_checkpoint import last_keeper, save_last
+from lit_mbldm.training.resume.checkpoints import last_keeper, save_last
 
 EXIT_CODE = 75  # EX_TEMPFAIL
 _NAMES = ("SIGUSR1", "SIGTERM", "SIGINT")
@@ -24,11 +22,9 @@ _PATIENCE = 1.0  # seconds; `timeout` and torchrun send a signal twice
 class Preemption(L.Callback):
     """On SIGUSR1, SIGTERM or Ctrl-C to any process, saves last.ckpt after the step, exits with 75.
 
-    A second Ctrl-C leaves at once.
-
-    Several processes look for signals also where validation begins, a single one after each batch
-    of it. Validation then begins anew in the resumed run. Before training, such as while the data
-    are encoded, and in other verbs than fit, a signal ends the process at once, with the same code.
+    A second Ctrl-C leaves at once. Validation that has not begun is left to the resumed run. Before
+    training, such as while the data are encoded, and in other verbs than fit, a signal ends the
+    process at once, with the same code.
 
     Takes the place of Lightning's handlers: those communicate inside the handler, and on SLURM
     save in the middle of a step; outside of training they swallow SIGTERM. Without a last.ckpt to
@@ -44,15 +40,13 @@ class Preemption(L.Callback):
 
     def take_signals(self) -> None:
         """Leave at once on a signal, until training begins; to be called before all else."""
-        if threading.current_thread() == threading.main_thread():
-            self._former = {number: signal.signal(number, self._leave) for number in SIGNALS}
+        self._former = {number: signal.signal(number, self._leave) for number in SIGNALS}
 
     def watch(self, trainer: L.Trainer) -> None:
         """End the processes too that this trainer starts."""
         self._trainer = trainer
-        if self._former:
-            connector = trainer._signal_connector
-            connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        connector = trainer._signal_connector
+        connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
     def give_back(self) -> None:
         """Give the signals back the meaning that they had."""
@@ -69,51 +63,27 @@ class Preemption(L.Callback):
 
     def between_steps(self, trainer: L.Trainer) -> None:
         """Save and leave if any process got a signal."""
-        if self._agreed(trainer):
-            raise self._exit(trainer)
+        received = self._received is not None
+        if not self._former or not trainer.strategy.reduce_boolean_decision(received, all=False):
+            return
+        trainer.training = True
+        saved = save_last(trainer)
+        trainer.strategy.barrier()
+        self._ignore()
+        name = self._received.name if self._received else "Another process's signal"
+        _write(f"{name}: step {trainer.global_step} is in {saved}. Continue with --ckpt_path last.")
+        raise SystemExit(_exit_code())
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Save the step before and leave, if any process got a signal.
-
-        Not at the end of an epoch, whose means are not logged yet. Nothing is saved before
-        training.
-        """
-        if self._may_leave_validation(trainer):
-            raise self._exit(trainer)
-
-    def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *numbers: int
-    ) -> None:
-        """The same; not with several processes, of which one may have lost batches."""
-        if trainer.world_size == 1 and self._may_leave_validation(trainer):
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, WeightAveraging):
-                    callback.on_validation_epoch_end(trainer, pl_module)  # the weights in training
-            raise self._exit(trainer)
+        """Leave before validation, but at the end of an epoch, whose means are not logged yet."""
+        loop = trainer.fit_loop.epoch_loop
+        in_step = loop._should_accumulate() or loop._is_training_done
+        if not trainer.sanity_checking and not in_step:
+            self.between_steps(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Give the signals back: nothing is left to save."""
         self.give_back()
-
-    def _may_leave_validation(self, trainer: L.Trainer) -> bool:
-        loop = trainer.fit_loop.epoch_loop
-        in_step = loop._should_accumulate() or loop._is_training_done
-        return (trainer.sanity_checking or not in_step) and self._agreed(trainer)
-
-    def _agreed(self, trainer: L.Trainer) -> bool:
-        received = self._received is not None
-        return bool(self._former) and trainer.strategy.reduce_boolean_decision(received, all=False)
-
-    def _exit(self, trainer: L.Trainer) -> SystemExit:
-        what = "no step since the start, nothing to save"
-        if not trainer.sanity_checking:
-            trainer.training = True
-            what = f"step {trainer.global_step} is in {save_last(trainer)}"
-        trainer.strategy.barrier()
-        self._ignore()
-        name = self._received.name if self._received else "Another process's signal"
-        _write(f"{name}: {what}. Continue with --ckpt_path last.")
-        return SystemExit(_exit_code())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         waited = time.monotonic() - self._received_at
