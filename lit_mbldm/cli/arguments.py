@@ -1,35 +1,56 @@
-"""Types of arguments that several verbs take."""
+"""Declaring verbs and their arguments, and the arguments that several verbs take."""
 
 import argparse
-from typing import TypeAlias
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Argument: TypeAlias = tuple[str, dict[str, Any]]
 
 
-def fraction(text: str) -> float:
-    """A number from 0 to 1."""
-    try:
-        if 0 <= (number := float(text)) <= 1:
-            return number
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+def add_verb(
+    verbs: Verbs, run: Callable[[argparse.Namespace], None], *given: Argument
+) -> argparse.ArgumentParser:
+    """Add a function as a verb, or an action of one: its name, its help and what runs."""
+    text = (run.__doc__ or "").rstrip(".")
+    parser = verbs.add_parser(
+        run.__name__, help=text[:1].lower() + text[1:], description=run.__doc__
+    )
+    for name, settings in given:
+        parser.add_argument(name, **settings)
+    parser.set_defaults(run=run)
+    return parser
 
 
-def positive(text: str) -> int:
-    """A whole number from 1."""
-    return _whole(text, 1)
+def arg(name: str, help: str, **settings: Any) -> Argument:
+    """An argument, with its default in the help where it says none."""
+    if settings.get("default") is not None and "(default" not in help:
+        help += " (default: %(default)s)"
+    return name, {"help": help, **settings}
 
 
-def natural(text: str) -> int:
-    """A whole number from 0."""
-    return _whole(text, 0)
+def _between(
+    kind: type[int | float], name: str, least: int, most: float = math.inf
+) -> Callable[[str], Any]:
+    def read(text: str) -> int | float:
+        try:
+            if least <= (number := kind(text)) <= most:
+                return number
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"expected {name}, got {text!r:.40}")
+
+    return read
 
 
-def _whole(text: str, least: int) -> int:
-    try:
-        if (number := int(text)) >= least:
-            return number
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got {text!r:.40}")
+positive = _between(int, "a whole number from 1", 1)
+natural = _between(int, "a whole number from 0", 0)
+fraction = _between(float, "a number from 0 to 1", 0, 1)
+
+MODEL = arg("model", "checkpoint, folder of a run or entry, name or org/repo", metavar="MODEL")
+IMAGES = arg("images", "folder of images, zip, or tar shards", metavar="IMAGES")
+OUT = arg("out", "folder to write", metavar="OUT", type=Path)
+DEVICE = arg("--device", "cpu, cuda or mps", default="cpu")
+MAX_IMAGES = arg("--max-images", "images taken at random", type=positive, default=1000)

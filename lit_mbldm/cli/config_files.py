@@ -4,11 +4,9 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 from lit_mbldm.errors import InputError
 
-_OPTIONS = ("--config", "-c")
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -52,49 +50,40 @@ def expand_bases(argv: list[str]) -> list[str]:
         argv: a verb and its arguments.
 
     Raises:
-        InputError: a config that is missing, or a base that is missing, no path, or starts from
-            the config itself.
+        InputError: a config or base that is missing or no YAML, or a base that starts from itself.
     """
-    given = tuple(f"{option}=" for option in _OPTIONS)
-    words = [w for word in argv for w in (word.split("=", 1) if word.startswith(given) else [word])]
     expanded: list[str] = []
-    for option, word in zip(["", *words], words, strict=False):
-        if option in _OPTIONS:
-            expanded.pop()
-            expanded += [w for layer in _layers(find_config(word)) for w in (option, layer)]
-        else:
+    words = iter(argv)
+    for word in words:
+        option, given, config = word.partition("=")
+        if option not in ("--config", "-c"):
             expanded.append(word)
+        elif config := config if given else next(words, ""):
+            for layer in _layers(find_config(config)):
+                expanded += [option, layer]
+        else:
+            expanded.append(option)
     return expanded
 
 
 def _layers(config: str, children: tuple[Path, ...] = ()) -> list[str]:
     """What to give as --config, bases first: the path itself, or the text of a file with bases."""
-    keys = _read(config)
-    if "base" not in keys:
-        return [config]
-    path = Path(config).resolve()
-    if path in children:
-        raise InputError(f"{config} starts from itself. Remove one `base` of the circle.")
-    bases, layers = keys.pop("base"), []
-    for base in bases if isinstance(bases, list) else [bases]:
-        if not isinstance(base, str) or not os.path.isfile(path.parent / base):
-            raise InputError(
-                f"{config} starts from {base!r}, which does not exist. Expected the path of a"
-                f" config, relative to {path.parent}."
-            )
-        layers += _layers(str(path.parent / base), (*children, path))
-    return [*layers, json.dumps(keys)]
-
-
-def _read(config: str) -> dict[str, Any]:
-    """A file's keys; none for what is no file of keys, which jsonargparse then explains."""
     import yaml
     from jsonargparse import get_loader
 
-    if not os.path.isfile(config):
-        return {}
+    path = Path(config).resolve()
+    if path in children:
+        raise InputError(f"{config} starts from itself. Remove one `base` of the circle.")
     try:
-        keys = get_loader("yaml")(Path(config).read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8") if os.path.isfile(config) else ""
+        keys = get_loader("yaml")(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{config} is no YAML: {error}") from error
-    return keys if isinstance(keys, dict) else {}
+    if not isinstance(keys, dict) or "base" not in keys:
+        return [config]
+    bases, layers = keys.pop("base"), []
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not os.path.isfile(found := os.path.join(path.parent, str(base))):
+            raise InputError(f"{config} starts from {found}, which does not exist.")
+        layers += _layers(found, (*children, path))
+    return [*layers, json.dumps(keys)]

@@ -3,71 +3,58 @@
 import argparse
 from pathlib import Path
 
-from lit_mbldm.cli.arguments import Verbs, fraction, positive
+from lit_mbldm.cli.arguments import DEVICE, OUT, Verbs, add_verb, arg, fraction, positive
 from lit_mbldm.cli.config_files import own_configs
 from lit_mbldm.errors import InputError
 
 _PATCH = 8  # pixels, of every codec that `codec fit` makes
+_SKIPPED = "fail where more of the images than this share cannot be used"
+MAX_SKIPPED = arg("--max-skipped", _SKIPPED, type=fraction, default=0.01)
 
 
 def add_shards(verbs: Verbs) -> None:
     """`shards`: images to image shards."""
-    parser = verbs.add_parser("shards", help="turn images, or LSUN, into image shards")
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="folder of images, zip, tar shards, LSUN's LMDB or its zip; leave it out with"
-        " --download",
+    parser = add_verb(
+        verbs,
+        shards,
+        arg(
+            "source",
+            "folder, zip or tar shards of images, LSUN's LMDB or its zip",
+            metavar="SOURCE",
+        ),
+        arg("--size", f"height and width in pixels: {_which_config()}", type=side, required=True),
+        arg("--val", "share of the images to keep apart in OUT/val", type=fraction, default=0.0),
+        MAX_SKIPPED,
+        arg(
+            "--download",
+            "fetch LSUN's zip of a category, such as church_outdoor, and keep it beside OUT;"
+            " leave SOURCE out",
+            metavar="CATEGORY",
+        ),
+        arg("--split", "split of LSUN (default: train)", choices=("train", "val")),
+        arg("--base-url", "mirror of LSUN (default: http://dl.yf.io/lsun)"),
     )
-    out = parser.add_argument("out", metavar="OUT", help="folder to write")
-    out.required = False  # nargs="?" would not find it behind an option
-    parser.add_argument(
-        "--size",
-        type=side,
-        required=True,
-        help=f"height and width in pixels, a multiple of {_PATCH}: {_which_config()}",
-    )
-    parser.add_argument(
-        "--val",
-        type=fraction,
-        default=0,
-        help="share of the images, chosen by their names, to keep apart in OUT/val, such as 0.05"
-        " (default: 0)",
-    )
-    parser.add_argument(
-        "--max-skipped",
-        type=fraction,
-        default=0.01,
-        help="fail where more of the images than this share cannot be used (default: 0.01)",
-    )
-    parser.add_argument(
-        "--download",
-        metavar="CATEGORY",
-        help="fetch LSUN's zip of a category, such as church_outdoor, and keep it beside OUT",
-    )
-    parser.add_argument("--split", choices=("train", "val"), help="split of LSUN (default: train)")
-    parser.add_argument("--base-url", help="mirror of LSUN (default: http://dl.yf.io/lsun)")
-    parser.set_defaults(run=_shards)
+    # nargs="?" would not find it behind an option
+    parser.add_argument(OUT[0], **OUT[1]).required = False
 
 
-def _shards(options: argparse.Namespace) -> None:
+def shards(options: argparse.Namespace) -> None:
+    """Turn images, or LSUN, into image shards."""
     from lit_mbldm.data.prepare.write_shards import write_shards
     from lit_mbldm.data.shards.manifest import Manifest
     from lit_mbldm.data.shards.patterns import VAL
     from lit_mbldm.data.sources.lsun_archives import BASE_URL, fetch_lsun
 
-    paths = [path for path in (options.source, options.out) if path is not None]
-    out, downloads = Path(paths[-1]), options.download is not None
-    mirrored = options.split or options.base_url
-    if len(paths) != (1 if downloads else 2) or (mirrored and not downloads):
+    source, out, downloads = options.source, options.out, options.download is not None
+    if (out is None) != downloads or ((options.split or options.base_url) and not downloads):
         raise InputError(
             "Expected SOURCE OUT --size N, or OUT --size N --download CATEGORY, which alone takes"
-            f" --split and --base-url; got the paths {' '.join(paths)} with"
-            f"{'' if downloads else 'out'} --download."
+            " --split and --base-url; got"
+            f" {'one path' if out is None else 'two paths'} with{'' if downloads else 'out'}"
+            " --download."
         )
-    source = paths[0]
     if downloads:
-        url = options.base_url or BASE_URL
+        out, url = Path(source), options.base_url or BASE_URL
         source = fetch_lsun(options.download, options.split or "train", url, out.parent)
         print(f"LSUN's zip: {source}")
     manifest = write_shards(
@@ -102,24 +89,21 @@ def _which_config() -> str:
 
 def add_encode(verbs: Verbs) -> None:
     """`encode`: image shards to code shards."""
-    parser = verbs.add_parser("encode", help="encode image shards as code shards")
-    parser.add_argument("shards", help="folder of image shards, or a pattern")
-    parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("--codec", required=True, help="codec name or folder")
-    parser.add_argument("--device", default="cpu", help="where to encode (default: cpu)")
-    parser.add_argument(
-        "--workers", type=positive, help="shards encoded at once (default: cores; 1 on a GPU)"
+    workers = "shards encoded at once (default: cores; 1 on a GPU)"
+    add_verb(
+        verbs,
+        encode,
+        arg("shards", "folder of image shards, or a pattern", metavar="SHARDS"),
+        OUT,
+        arg("--codec", "codec name or folder", required=True),
+        DEVICE,
+        arg("--workers", workers, type=positive),
+        MAX_SKIPPED,
     )
-    parser.add_argument(
-        "--max-skipped",
-        type=fraction,
-        default=0.01,
-        help="fail where more of the images than this share are bad",
-    )
-    parser.set_defaults(run=_encode)
 
 
-def _encode(options: argparse.Namespace) -> None:
+def encode(options: argparse.Namespace) -> None:
+    """Encode image shards as code shards."""
     from lit_mbldm.data.prepare.encode import encode_shards
     from lit_mbldm.entries.load import load_codec
     from lit_mbldm.parallel.launcher import own_device, read_place

@@ -23,35 +23,24 @@ _RESUMED = ("train", "shards", "encode", "test", "predict", "pull")
 def main(args: Sequence[str] | None = None) -> None:
     """Run `lightning`, `lit-mbldm` or `python -m lit_mbldm`."""
     argv = list(sys.argv[1:] if args is None else args)
-    _prepare_streams()
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115  closed by `2>&-`
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # ? for what the locale cannot write
+        setattr(sys, name, stream)
     try:
         try:
             _dispatch(argv)
         finally:
-            _close_bars()
+            # end the lines of progress bars, so that a message begins its own
+            for bar in [*getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", ())]:
+                bar.close()
     except (InputError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         again = "; run the same command again to go on" if argv and argv[0] in _RESUMED else ""
         print(f"Interrupted{again}.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-
-
-def _close_bars() -> None:
-    """End the lines of progress bars, so that a message begins its own."""
-    if "tqdm" in sys.modules:  # which doctor does without
-        for bar in [*getattr(sys.modules["tqdm"].tqdm, "_instances", ())]:
-            bar.close()
-
-
-def _prepare_streams() -> None:
-    """Open what the shell closed (`2>&-`), and print ? for what the locale cannot write."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
 
 
 def _dispatch(argv: list[str]) -> None:

@@ -5,54 +5,38 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
-from lit_mbldm.cli.arguments import Verbs, natural, positive
+from lit_mbldm.cli.arguments import DEVICE, MODEL, Verbs, add_verb, arg, natural, positive
 from lit_mbldm.errors import InputError
 
 
 def add_sample(verbs: Verbs) -> None:
     """`sample`: generated images."""
-    parser = verbs.add_parser("sample", help="generate images from a model")
-    parser.add_argument("model", help="checkpoint, folder of a run or entry, name or org/repo")
-    parser.add_argument(
-        "-n",
-        type=positive,
-        help="number of images (default: 16; with several temperatures 6 each; with --path 4)",
+    count = "number of images (default: 16; with several temperatures 6 each; with --path 4)"
+    sampler = "ddpm (the paper's), ddim or dpm++ (default: the model's own, or ddpm)"
+    path = "show each image's way from noise, a row of frames (default: up to 11)"
+    out = "PNG to write, or a folder (DIR/) for one file an image"
+    add_verb(
+        verbs,
+        sample,
+        MODEL,
+        arg("-n", count, type=positive),
+        arg("--steps", "reverse steps (default: the model's own, or 50)", type=positive),
+        arg("--seed", "whole number, or random", type=seed, default=0),
+        arg("--batch-size", "images made at once", type=positive, default=16),
+        arg("--sampler", sampler),
+        arg("--eta", "noise of ddim, from 0 to 1 (default: 0)", type=float),
+        arg(
+            "--temperature",
+            "of a categorical model: a number from 0, or argmax for the most probable codewords"
+            " (default: the model's own, or 1). Several make a row of images each",
+            nargs="+",
+            default=[],
+        ),
+        arg("--path", path, type=positive, nargs="?", const=0, metavar="FRAMES"),
+        arg("--refiner", "checkpoint, folder or name; `none` leaves out the model's own"),
+        DEVICE,
+        arg("--out", out, default="grid.png"),
     )
-    parser.add_argument(
-        "--steps", type=positive, help="reverse steps (default: the model's own, or 50)"
-    )
-    parser.add_argument("--seed", type=seed, default=0, help="whole number, or random (default: 0)")
-    parser.add_argument("--batch-size", type=positive, default=16, help="images made at once")
-    parser.add_argument(
-        "--sampler", help="ddpm (the paper's), ddim or dpm++ (default: the model's own, or ddpm)"
-    )
-    parser.add_argument("--eta", type=float, help="noise of ddim, from 0 to 1 (default: 0)")
-    parser.add_argument(
-        "--temperature",
-        nargs="+",
-        default=[],
-        help="of a categorical model: a number from 0, or argmax for the most probable codewords"
-        " (default: the model's own, or 1). Several make a row of images each",
-    )
-    parser.add_argument(
-        "--path",
-        type=positive,
-        nargs="?",
-        const=0,
-        metavar="FRAMES",
-        help="show each image's way from noise, a row of frames (default: up to 11)",
-    )
-    parser.add_argument(
-        "--refiner",
-        help="checkpoint, folder or name of a refiner; `none` leaves out the model's own",
-    )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
-    parser.add_argument(
-        "--out",
-        default="grid.png",
-        help="PNG to write, or a folder (DIR/) for one file an image (default: grid.png)",
-    )
-    parser.set_defaults(run=_sample)
 
 
 def seed(text: str) -> int | None:
@@ -60,7 +44,8 @@ def seed(text: str) -> int | None:
     return None if text == "random" else natural(text)
 
 
-def _sample(arguments: argparse.Namespace) -> None:
+def sample(arguments: argparse.Namespace) -> None:
+    """Generate images from a model."""
     import torch
 
     from lit_mbldm.pictures import check_path, grid, save

@@ -4,28 +4,28 @@ import argparse
 import shlex
 from pathlib import Path
 
-from lit_mbldm.cli.arguments import Verbs, positive
+from lit_mbldm.cli.arguments import IMAGES, Verbs, add_verb, arg, positive
 from lit_mbldm.cli.config_files import own_configs
 
-_BATCH = 32
-_LAST = "version_*/checkpoints/last*.ckpt"
+_BATCH = 32  # of most configs
 
 
 def add_train(verbs: Verbs) -> None:
     """`train`: a model of one's own images."""
-    parser = verbs.add_parser("train", help="make a model of a folder of images, in one command")
-    parser.add_argument("images", metavar="IMAGES", help="folder of images, zip or tar shards")
-    parser.add_argument(
-        "--size",
-        type=int,
-        choices=own_configs(),
-        help="height and width of the images to learn (default: 64; 128 on a GPU)",
+
+    def train(options: argparse.Namespace) -> None:
+        """Make a model of a folder of images, in one command."""
+        _train(options, verbs)
+
+    sizes = "height and width of the images to learn (default: 64; 128 on a GPU)"
+    add_verb(
+        verbs,
+        train,
+        IMAGES,
+        arg("--size", sizes, type=int, choices=own_configs()),
+        arg("--name", "name of its folders in data/ and runs/ (default: of IMAGES and the size)"),
+        arg("--steps", "training steps (default: the config's)", type=positive),
     )
-    parser.add_argument(
-        "--name", help="name of its folders in data/ and runs/ (default: of IMAGES and the size)"
-    )
-    parser.add_argument("--steps", type=positive, help="training steps (default: the config's)")
-    parser.set_defaults(run=lambda options: _train(options, verbs))
 
 
 def _train(options: argparse.Namespace, verbs: Verbs) -> None:
@@ -48,12 +48,12 @@ def _train(options: argparse.Namespace, verbs: Verbs) -> None:
         stage.run(stage)
     fit = ["fit", "--config", own_configs()[size], "--data.train", codes, "--model.codec", codec]
     fit += ["--score.reference", shards, "--trainer.logger.init_args.name", name]
-    if (
-        count := Manifest.read(Path(codes)).count
-    ) < 2 * _BATCH:  # fewer than most configs' batches take
+    if (count := Manifest.read(Path(codes)).count) < 2 * _BATCH:
         fit += ["--data.batch_size", str(min(count, _BATCH))]
-    fit += ["--trainer.max_steps", str(options.steps)] if options.steps else []
-    fit += ["--ckpt_path", "last"] if any(Path("runs", name).glob(_LAST)) else []
+    if options.steps:
+        fit += ["--trainer.max_steps", str(options.steps)]
+    if any(Path("runs", name).glob("version_*/checkpoints/last*.ckpt")):
+        fit += ["--ckpt_path", "last"]
     _show(fit)
     run_trainer(fit)
 

@@ -2,7 +2,6 @@
 
 import argparse
 import re
-from itertools import takewhile
 from pathlib import Path
 
 from lit_mbldm.cli.arguments import Verbs
@@ -69,6 +68,5 @@ def add_trainer(verbs: Verbs) -> None:
 
 
 def _first_sentence(config: Path) -> str:
-    lines = config.read_text(encoding="utf-8").splitlines()
-    text = " ".join(line.strip("# ") for line in takewhile(lambda line: line[:1] == "#", lines))
-    return re.split(r"[.:](?:\s|$)", text)[0]
+    text = re.sub(r"\n[^#](.|\n)*", "", config.read_text(encoding="utf-8"))
+    return re.split(r"[.:](?:\s|$)", text.replace("\n#", "").lstrip("# "))[0]

@@ -27,31 +27,16 @@ from lit_mbldm.metrics.codec_quality import (
 from lit_mbldm.pictures import save, table
 
 _PANEL = 512
-_COORDINATES = (1, 2, 3)
 _SMALLEST = 7  # the window of SSIM
-
-
-@dataclass(frozen=True)
-class CodebookReport:
-    """Measurements of one codebook.
-
-    Attributes:
-        name: of the code channel: `Y0`, `Cb`, `P3`.
-        used: part of its codewords that occur, in [0, 1].
-        perplexity: of its codes, in [1, K].
-        ordinality: distance of codewords 1, 2, 4, 8 and 16 apart, relative to a random pair.
-        rank_correlation: of distance by index and distance in space, in [-1, 1].
-        noise_errors: relative distance of what is decoded after 10 % noise on each number, of the
-            index latent and of the principal latents of 1, 2 and 3 coordinates; nan of more
-            coordinates than codewords have numbers.
-    """
-
-    name: str
-    used: float
-    perplexity: float
-    ordinality: list[float]
-    rank_correlation: float
-    noise_errors: list[float]
+# what is told of each codebook, with its format and width in the table
+_COLUMNS = {
+    "used": (".1%", 8),
+    "perplexity": (".1f", 12),
+    **{str(n): (".0%", 6) for n in ORDINALITY_DISTANCES},
+    "rank corr.": (".2f", 12),
+    "index": (".0%", 8),
+    **{f"d = {d}": (".0%", 7) for d in (1, 2, 3)},
+}
 
 
 @dataclass(frozen=True)
@@ -62,39 +47,38 @@ class CodecReport:
         quantizer: the codec's name.
         num_images: images measured.
         bits_per_pixel: rate of the codes.
-        compression_ratio: 24 bits a pixel over that rate.
         psnr: mean over the images, dB.
         ssim: mean over the images.
-        codebooks: one for each code channel.
+        codebooks: of each code channel, `Y0` or `P3`: part of its codewords that occur,
+            perplexity of its codes, distance of codewords 1, 2, 4, 8 and 16 apart, relative to a
+            random pair, rank correlation of distance by index and in space, and what 10 % noise
+            costs on the index latent and on the principal latents of 1, 2 and 3 coordinates; nan
+            where there is no such figure.
     """
 
     quantizer: str
     num_images: int
     bits_per_pixel: float
-    compression_ratio: float
     psnr: float
     ssim: float
-    codebooks: list[CodebookReport]
+    codebooks: dict[str, dict[str, float]]
 
     def __str__(self) -> str:
-        apart = "".join(f"{n:>6}" for n in ORDINALITY_DISTANCES)
         lines = [
             f"{self.quantizer} on {self.num_images} image{'s' if self.num_images > 1 else ''}:"
-            f" {self.bits_per_pixel:g} bits a pixel (1:{self.compression_ratio:g}),"
+            f" {self.bits_per_pixel:g} bits a pixel (1:{24 / self.bits_per_pixel:g}),"
             f" PSNR {self.psnr:.2f} dB, SSIM {self.ssim:.3f}",
             "",
             "Distances between codewords, relative to a random pair (100 %):",
             f"{'':<30}{'distance at index distance':^40}{'error at 10 % noise':^28}",
-            f"{'codebook':<10}{'used':>8}{'perplexity':>12}{apart}{'rank corr.':>12}"
-            f"{'index':>8}{'d = 1':>7}{'d = 2':>7}{'d = 3':>7}",
+            f"{'codebook':<10}"
+            + "".join(f"{name:>{width}}" for name, (_, width) in _COLUMNS.items()),
         ]
-        for book in self.codebooks:
-            near = "".join(_cell(value, ".0%", 6) for value in book.ordinality)
-            noisy = "".join(_cell(value, ".0%", 7) for value in book.noise_errors)
-            lines.append(
-                f"{book.name:<10}{book.used:>8.1%}{book.perplexity:>12.1f}{near}"
-                f"{_cell(book.rank_correlation, '.2f', 12)} {noisy}"
-            )
+        for name, figures in self.codebooks.items():
+            cells = [f"{name:<10}"]
+            for value, (form, width) in zip(figures.values(), _COLUMNS.values(), strict=True):
+                cells.append(f"{'–' if math.isnan(value) else format(value, form):>{width}}")
+            lines.append("".join(cells))
         return "\n".join(lines)
 
 
@@ -113,6 +97,7 @@ def codec_report(
     Raises:
         InputError: no images, or one smaller than a patch or than 7×7.
     """
+    assert isinstance(codec, VectorQuantizedCodec)
     quality: list[tuple[float, float]] = []
     codes: list[Tensor] = []
     for image in images:
@@ -125,29 +110,24 @@ def codec_report(
         codes.append(code.flatten(2)[..., None])  # (1, S, hw, 1)
     if not codes:
         raise InputError("No images to report on: give a folder or shards that hold some.")
+    usage = zip(*codebook_usage(torch.cat(codes, dim=2), codec.codebook_size), strict=True)
+    figures = [
+        dict(zip(_COLUMNS, [*map(float, used), *_order(codewords)], strict=True))
+        for used, codewords in zip(usage, codec.codebooks(), strict=True)
+    ]
+    books = dict(zip(codec.code_names, figures, strict=True))
     decibels, similarity = torch.tensor(quality, dtype=torch.float64).mean(0).tolist()
-    assert isinstance(codec, VectorQuantizedCodec)
-    usage = codebook_usage(torch.cat(codes, dim=2), codec.codebook_size)
-    books = zip(codec.code_names, usage.fraction, usage.perplexity, codec.codebooks(), strict=True)
-    return CodecReport(
-        quantizer=codec.quantizer,
-        num_images=len(codes),
-        bits_per_pixel=codec.bits_per_pixel,
-        compression_ratio=24 / codec.bits_per_pixel,
-        psnr=decibels,
-        ssim=similarity,
-        codebooks=[
-            CodebookReport(
-                name,
-                float(used),
-                float(perplexity),
-                ordinality(codewords).tolist(),
-                rank_correlation(codewords),
-                _noise_errors(codewords),
-            )
-            for name, used, perplexity, codewords in books
-        ],
-    )
+    rate = codec.bits_per_pixel
+    return CodecReport(codec.quantizer, len(codes), rate, decibels, similarity, books)
+
+
+def _order(codewords: Tensor) -> list[float]:
+    """How well the places of codewords (K, D) tell where they lie; nan for d above D."""
+    latents = [torch.linspace(-1, 1, len(codewords))[:, None]]
+    latents += [place_codewords(codewords, d) for d in (1, 2, 3) if d <= codewords.shape[1]]
+    errors = [noise_error(latent, codewords) for latent in latents]
+    errors += [math.nan] * (4 - len(errors))
+    return [*ordinality(codewords).tolist(), rank_correlation(codewords), *errors]
 
 
 def order_panels(codec: ImageCodec, image: Tensor, seed: int = 0) -> dict[str, Tensor]:
@@ -170,9 +150,8 @@ def order_panels(codec: ImageCodec, image: Tensor, seed: int = 0) -> dict[str, T
     codes = codec.encode(image[None]).long()  # (1, S, h, w)
     flat = codes[0].flatten(1)  # (S, hw)
     generator = torch.Generator().manual_seed(seed)
-    permutations = [torch.randperm(K, generator=generator) for _ in flat]
-    index_of = torch.stack(permutations).to(codes.device)  # (S, K), sorted → unsorted
-    shifted = (index_of.gather(1, flat) + 1).clamp(max=K - 1)
+    index_of = torch.stack([torch.randperm(K, generator=generator) for _ in flat]).to(codes.device)
+    shifted = (index_of.gather(1, flat) + 1).clamp(max=K - 1)  # index_of: (S, K), sorted → unsorted
     unsorted = index_of.argsort(1).gather(1, shifted).view_as(codes)
     panels = {"original": image}
     for caption, shown in {
@@ -196,20 +175,6 @@ def _crop(image: Tensor, patch_size: int, largest: int | None = None) -> Tensor:
     sides = [min(side, largest or side) // patch_size * patch_size for side in (height, width)]
     top, left = (height - sides[0]) // 2, (width - sides[1]) // 2
     return image[:, top : top + sides[0], left : left + sides[1]]
-
-
-def _noise_errors(codewords: Tensor) -> list[float]:
-    index = torch.linspace(-1, 1, len(codewords))[:, None]
-    return [noise_error(index, codewords)] + [
-        noise_error(place_codewords(codewords, d), codewords)
-        if d <= codewords.shape[1]
-        else math.nan
-        for d in _COORDINATES
-    ]
-
-
-def _cell(value: float, form: str, width: int) -> str:
-    return ("–" if math.isnan(value) else f"{value:{form}}").rjust(width)
 
 
 def _show(panels: dict[str, Tensor], path: Path) -> None:

@@ -9,7 +9,6 @@ INSTALL = (
     "Install lit-mbldm with all that it needs: `pip install lit-mbldm`, or `pip install -e .` in"
     " its source folder."
 )
-_WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ def print_report(parts: Mapping[str, Examine]) -> int:
     for title, examine in parts.items():
         print(title, flush=True)  # before the work, which may take long
         for finding in _examined(title, examine):
-            start = f"{'!' if finding.problem else ' '} {finding.name:<20} "
-            print(_wrapped(finding.value, start), flush=True)
+            mark = "!" if finding.problem else " "
+            print(_wrapped(finding.value, f"{mark} {finding.name:<20} "), flush=True)
             wrong += [finding] if finding.problem else []
         print()
     print("What is wrong" if wrong else "Nothing is wrong.")
@@ -61,17 +60,9 @@ def _examined(title: str, examine: Examine) -> Iterator[Finding]:
         yield Finding(title, "cannot be examined", problem, INSTALL)
 
 
-def gigabytes(number: float) -> str:
-    """A number of bytes for people, in MB below 1 GB (10⁹ bytes)."""
-    return f"{number / 1e6:.1f} MB" if number < 1e9 else f"{number / 1e9:.1f} GB"
-
-
 def _wrapped(text: str, start: str) -> str:
     # a path or a command must stay in one piece to be copied
     whole = re.sub("`[^`]*`", lambda command: command[0].replace(" ", "\0"), text)
-    indent = " " * len(start)
-    filled = textwrap.fill(
-        whole, _WIDTH, initial_indent=start, subsequent_indent=indent, break_long_words=False,
-        break_on_hyphens=False,
-    )  # fmt: skip
-    return filled.replace("\0", " ")
+    wrapper = textwrap.TextWrapper(100, start, " " * len(start))
+    wrapper.break_long_words = wrapper.break_on_hyphens = False
+    return wrapper.fill(whole).replace("\0", " ")

