@@ -49,9 +49,7 @@ def shards(options: argparse.Namespace) -> None:
     if (out is None) != downloads or ((options.split or options.base_url) and not downloads):
         raise InputError(
             "Expected SOURCE OUT --size N, or OUT --size N --download CATEGORY, which alone takes"
-            " --split and --base-url; got"
-            f" {'one path' if out is None else 'two paths'} with{'' if downloads else 'out'}"
-            " --download."
+            f" --split and --base-url; got {source} {out or ''}."
         )
     if downloads:
         out, url = Path(source), options.base_url or BASE_URL
