@@ -9,6 +9,7 @@ from lit_mbldm.errors import InputError
 
 _PATCH = 8  # pixels, of every codec that `codec fit` makes
 _SKIPPED = "fail where more of the images than this share cannot be used"
+_FETCH = "fetch LSUN's zip of a category, such as church_outdoor, to the folder of OUT"
 MAX_SKIPPED = arg("--max-skipped", _SKIPPED, type=fraction, default=0.01)
 
 
@@ -17,20 +18,11 @@ def add_shards(verbs: Verbs) -> None:
     parser = add_verb(
         verbs,
         shards,
-        arg(
-            "source",
-            "folder, zip or tar shards of images, LSUN's LMDB or its zip",
-            metavar="SOURCE",
-        ),
+        arg("source", "folder, zip or tar shards, LSUN's LMDB or its zip", metavar="SOURCE"),
         arg("--size", f"height and width in pixels: {_which_config()}", type=side, required=True),
         arg("--val", "share of the images to keep apart in OUT/val", type=fraction, default=0.0),
         MAX_SKIPPED,
-        arg(
-            "--download",
-            "fetch LSUN's zip of a category, such as church_outdoor, and keep it beside OUT;"
-            " leave SOURCE out",
-            metavar="CATEGORY",
-        ),
+        arg("--download", f"{_FETCH}, leaving SOURCE out", metavar="CATEGORY"),
         arg("--split", "split of LSUN (default: train)", choices=("train", "val")),
         arg("--base-url", "mirror of LSUN (default: http://dl.yf.io/lsun)"),
     )
@@ -49,9 +41,7 @@ def shards(options: argparse.Namespace) -> None:
     if (out is None) != downloads or ((options.split or options.base_url) and not downloads):
         raise InputError(
             "Expected SOURCE OUT --size N, or OUT --size N --download CATEGORY, which alone takes"
-            " --split and --base-url; got"
-            f" {'one path' if out is None else 'two paths'} with{'' if downloads else 'out'}"
-            " --download."
+            f" --split and --base-url; got {source} {out or ''}."
         )
     if downloads:
         out, url = Path(source), options.base_url or BASE_URL

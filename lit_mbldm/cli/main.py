@@ -30,7 +30,7 @@ def main(args: Sequence[str] | None = None) -> None:
         setattr(sys, name, stream)
     try:
         try:
-            _dispatch(argv)
+            dispatch(argv)
         finally:
             # end the lines of progress bars, so that a message begins its own
             for bar in [*getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", ())]:
@@ -43,7 +43,8 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(128 + signal.SIGINT)
 
 
-def _dispatch(argv: list[str]) -> None:
+def dispatch(argv: list[str]) -> None:
+    """Run a verb with its arguments."""
     parser = argparse.ArgumentParser(
         prog="lit-mbldm",
         description="Diffusion on the codes of classical codecs. `lightning` is the same command.",

@@ -12,11 +12,6 @@ _BATCH = 32  # of most configs
 
 def add_train(verbs: Verbs) -> None:
     """`train`: a model of one's own images."""
-
-    def train(options: argparse.Namespace) -> None:
-        """Make a model of a folder of images, in one command."""
-        _train(options, verbs)
-
     sizes = "height and width of the images to learn (default: 64; 128 on a GPU)"
     add_verb(
         verbs,
@@ -28,24 +23,20 @@ def add_train(verbs: Verbs) -> None:
     )
 
 
-def _train(options: argparse.Namespace, verbs: Verbs) -> None:
+def train(options: argparse.Namespace) -> None:
+    """Make a model of a folder of images, in one command."""
     import torch
 
-    from lit_mbldm.cli.trainer import run_trainer
     from lit_mbldm.data.shards.manifest import Manifest
     from lit_mbldm.entries.entry_config import CONFIG
 
     size = options.size or (128 if torch.cuda.is_available() else 64)
     name = options.name or f"{Path(options.images).resolve().name.removesuffix('.zip')}_{size}"
     shards, codec, codes = (f"data/{name}{kind}" for kind in ("", "_codec", "_codes"))
-    for command in (
-        ["shards", options.images, shards, "--size", str(size), "--val", "0.05"],
-        *([] if Path(codec, CONFIG).exists() else [["codec", "fit", "JPQ-48", shards, codec]]),
-        ["encode", shards, codes, "--codec", codec],
-    ):
-        _show(command)
-        stage = verbs.choices[command[0]].parse_args(command[1:])
-        stage.run(stage)
+    _run("shards", options.images, shards, "--size", str(size), "--val", "0.05")
+    if not Path(codec, CONFIG).exists():
+        _run("codec", "fit", "JPQ-48", shards, codec)
+    _run("encode", shards, codes, "--codec", codec)
     fit = ["fit", "--config", own_configs()[size], "--data.train", codes, "--model.codec", codec]
     fit += ["--score.reference", shards, "--trainer.logger.init_args.name", name]
     if (count := Manifest.read(Path(codes)).count) < 2 * _BATCH:
@@ -54,9 +45,11 @@ def _train(options: argparse.Namespace, verbs: Verbs) -> None:
         fit += ["--trainer.max_steps", str(options.steps)]
     if any(Path("runs", name).glob("version_*/checkpoints/last*.ckpt")):
         fit += ["--ckpt_path", "last"]
-    _show(fit)
-    run_trainer(fit)
+    _run(*fit)
 
 
-def _show(command: list[str]) -> None:
+def _run(*command: str) -> None:
+    from lit_mbldm.cli.main import dispatch
+
     print(f"\n$ lit-mbldm {shlex.join(command)}", flush=True)
+    dispatch([*command])

@@ -524,7 +524,7 @@ def test_an_interrupted_verb_promises_what_it_keeps(
     verb: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch, fails: Run
 ) -> None:
     command = sys.modules["lit_mbldm.cli.main"]  # the package's `main` is the function
-    monkeypatch.setattr(command, "_dispatch", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(command, "dispatch", Mock(side_effect=KeyboardInterrupt))
     assert ("to go on" in fails(verb)) == goes_on
 
 

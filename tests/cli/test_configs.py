@@ -156,42 +156,36 @@ def test_the_papers_networks_have_its_size(
 
 
 @pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
-def test_options_override_inherited_keys(verb: str, resolve: Any) -> None:
-    options = ["--trainer.max_steps", "10", "--data.batch_size", "2", "--model.learning_rate", "1"]
-    config = resolve("church_cat", *options, verb=verb)
-    assert config["trainer"]["max_steps"] == 10
-    assert config["data"]["init_args"]["batch_size"] == 2
-    assert config["model"]["init_args"]["learning_rate"] == 1
-    assert config["trainer"]["precision"] == "bf16-mixed"
-
-
-def test_a_block_keeps_the_inherited_keys_it_does_not_name(tmp_path: Path, resolve: Any) -> None:
+def test_a_config_and_options_override_the_inherited_keys_that_they_name(
+    verb: str, tmp_path: Path, resolve: Any
+) -> None:
     mine = tmp_path / "mine.yaml"
     base = f"base: {CONFIGS / 'church_cat.yaml'}\n"
-    mine.write_text(f"trainer: {{devices: 2}}\ndata: {{init_args: {{batch_size: 32}}}}\n{base}")
-    expected = resolve("church_cat")
-    expected["trainer"]["devices"] = 2
+    mine.write_text(f"trainer: {{max_steps: 10}}\ndata: {{init_args: {{batch_size: 32}}}}\n{base}")
+    expected = resolve("church_cat", verb=verb)
+    expected["trainer"]["max_steps"] = 10
     expected["data"]["init_args"]["batch_size"] = 32
-    assert resolve(mine) == expected
+    expected["model"]["init_args"]["learning_rate"] = 1.0
+    learning_rate = ["--model.learning_rate", "1"]
+    assert resolve(mine, *learning_rate, verb=verb) == expected
+    options = ["--trainer.max_steps", "10", "--data.batch_size", "32", *learning_rate]
+    assert resolve("church_cat", *options, verb=verb) == expected
 
 
-def test_later_bases_win_and_both_spellings_of_the_option_are_read(tmp_path: Path) -> None:
-    for name, text in {
-        "a": "seed_everything: 1",
-        "b": "seed_everything: 2",
-        "c": "base: [a.yaml, b.yaml]\ntrainer: {max_steps: 1.0e+1}",
-    }.items():
-        (tmp_path / f"{name}.yaml").write_text(text)
-    a, b, c = (str(tmp_path / f"{name}.yaml") for name in "abc")
-    layers = [a, b, '{"trainer": {"max_steps": 10.0}}']
-    for option in ("--config", "-c"):
-        expected = ["fit", *(word for layer in layers for word in (option, layer)), "-x"]
-        assert expand_bases(["fit", option, c, "-x"]) == expected
-        assert expand_bases(["fit", f"{option}={c}", "-x"]) == expected
-    untouched = ["fit", "--config", a, f"--config={b}", "--config", "seed_everything: 3", "--c", c]
-    assert expand_bases(untouched) == [
-        *untouched[:3], "--config", b, *untouched[4:],
-    ]  # fmt: skip
+@pytest.mark.parametrize("option", ["--config", "-c"])
+def test_later_bases_win_and_both_spellings_of_the_option_are_read(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text("seed_everything: 1")
+    Path("b.yaml").write_text("seed_everything: 2")
+    Path("c.yaml").write_text("base: [a.yaml, b.yaml]\ntrainer: {max_steps: 1.0e+1}")
+    layers = [f"{tmp_path}/a.yaml", f"{tmp_path}/b.yaml", '{"trainer": {"max_steps": 10.0}}']
+    expected = ["fit", *(word for layer in layers for word in (option, layer)), "-x"]
+    assert expand_bases(["fit", option, "c.yaml", "-x"]) == expected
+    assert expand_bases(["fit", f"{option}=c.yaml", "-x"]) == expected
+    untouched = ["fit", option, "a.yaml", option, "seed_everything: 3", "--c", "c.yaml"]
+    assert expand_bases(untouched) == untouched
 
 
 def test_shipped_configs_are_found_by_name_anywhere(
