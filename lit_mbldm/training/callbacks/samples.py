@@ -94,5 +94,8 @@ class NumberLoader(list[Tensor]):
 def diffusion_model(module: Any) -> DiffusionModule:
     """The module itself; raises InputError unless it is a diffusion model."""
     if not isinstance(module, DiffusionModule):
-        raise InputError(f"Samples need a diffusion model, got a {type(module).__name__}.")
+        raise InputError(
+            f"Samples need a diffusion model, got a {type(module).__name__}. `lightning validate`"
+            " measures a refiner."
+        )
     return module
