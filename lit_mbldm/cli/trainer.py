@@ -176,6 +176,6 @@ class _TrainerCLI(LightningCLI):
         arguments: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         if subcommand in _DRAWING:
             diffusion_model(self.model)
-            drawing = self._get(self.config_init, _DRAWING[subcommand][0])
-            arguments["datamodule"] = drawing.numbers(self.datamodule)
+            samples = self._get(self.config_init, _DRAWING[subcommand][0])
+            arguments["datamodule"] = samples.numbers(self.datamodule)
         return arguments

@@ -58,7 +58,7 @@ def bits_a_code(codebook_size: int) -> int:
     return bits
 
 
-def digest_arrays(head: str, arrays: Mapping[str, Tensor]) -> str:
+def fingerprint_arrays(head: str, arrays: Mapping[str, Tensor]) -> str:
     """sha256 (hex) of a text and of arrays with their names, as float32."""
     digest = hashlib.sha256(head.encode())
     for name, array in sorted(arrays.items()):
@@ -153,7 +153,7 @@ class ImageCodec(nn.Module):
     def fingerprint(self) -> str:
         """sha256 (hex) of the quantiser's name, the sizes and every array."""
         head = f"{self.quantizer} {self.patch_size} {self.codebook_size}"
-        return digest_arrays(head, self.state_dict())
+        return fingerprint_arrays(head, self.state_dict())
 
     @property
     def image_fingerprint(self) -> str:

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs.base import ImageCodec, digest_arrays, full_float32, resize, to_uint8
+from lit_mbldm.codecs.base import ImageCodec, fingerprint_arrays, full_float32, resize, to_uint8
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError
 
@@ -59,7 +59,7 @@ class DecoderCodec(VectorQuantizedCodec):
     @property
     def image_fingerprint(self) -> str:
         """sha256 (hex) of the codec's fingerprint and the network's arrays."""
-        return digest_arrays(self.codec.fingerprint, self.network.state_dict())
+        return fingerprint_arrays(self.codec.fingerprint, self.network.state_dict())
 
     def to_vectors(self, images: Tensor) -> Tensor:
         """Turn images into vectors as the codec does."""

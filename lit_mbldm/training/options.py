@@ -23,7 +23,7 @@ class SampleOptions:
         seed: of the noise, any integer; sample i depends on (seed, i) alone.
         sampler: ddpm (the paper's), ddim or dpm++.
         eta: of ddim, from 0 (no noise) to 1.
-        temperature: γ of a categorical model; 0 or argmax takes the most probable codeword.
+        temperature: of a categorical model; 0 or argmax takes the most probable codeword.
         refiner: a refiner, its name or its path, to pass the images through; `none` leaves out
             the one that came with the model.
 
