@@ -22,9 +22,10 @@ from lit_mbldm.entries.shared_config import shared_config
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import leave
 from lit_mbldm.training import ScoreSamples, WriteSamples
-from lit_mbldm.training.callbacks.drawing import DrawSamples, diffusion_model
+from lit_mbldm.training.callbacks.drawing import DrawSamples
 from lit_mbldm.training.callbacks.intervals import INTERVALS, set_intervals
 from lit_mbldm.training.callbacks.time_left import TimeLeft
+from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.module import CodecModule
 from lit_mbldm.training.resume.between_steps import SaveBetweenSteps
 from lit_mbldm.training.resume.checkpoints import AtomicCheckpointIO
@@ -174,7 +175,11 @@ class _TrainerCLI(LightningCLI):
         """Give the verbs that draw samples their numbers in place of data."""
         arguments: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         if subcommand in _DRAWING:
-            diffusion_model(self.model)
+            if not isinstance(self.model, DiffusionModule):
+                kind = type(self.model).__name__
+                raise InputError(
+                    f"A {kind} draws no samples, a diffusion model does. See `lightning validate`."
+                )
             drawing = self._get(self.config_init, _DRAWING[subcommand][0])
             arguments["datamodule"] = drawing.numbers(self.datamodule)
         return arguments
