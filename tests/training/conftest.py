@@ -23,7 +23,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_mbldm.data.prepare.encode import encode_shards
 from lit_mbldm.data.prepare.write_shards import write_shards
+from lit_mbldm.denoisers import UNet
 from lit_mbldm.entries.load import load_codec
+from lit_mbldm.processes import CategoricalProcess, GaussianProcess
+from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion
 
 PYTHON = [sys.executable, "-m", "lit_mbldm"]
 sys.path.append(str(Path(__file__).parent))
@@ -288,3 +291,28 @@ def same() -> Callable[[Fit, Fit], None]:
 @pytest.fixture
 def differing() -> Callable[..., list[str]]:
     return differences
+
+
+@pytest.fixture
+def small() -> Callable[..., Any]:
+    """Makes a small model of 32×32 images; an awake one's samples follow every option."""
+
+    def make(kind: str, awake: bool = False) -> ContinuousDiffusion | CategoricalDiffusion:
+        torch.manual_seed(0)
+        parts: Any = "opq-32-8-8", UNet(None, None, 16, (1, 2), 1)
+        if kind == "continuous":
+            made: Any = ContinuousDiffusion(*parts, GaussianProcess(), 32, warmup_steps=2)
+        else:
+            made = CategoricalDiffusion(*parts, CategoricalProcess(cross_entropy_weight=0.1), 32)
+        for parameter in made.denoiser.parameters() if awake else ():
+            torch.nn.init.normal_(parameter, std=0.05)
+        return made
+
+    return make
+
+
+@pytest.fixture
+def quiet() -> dict[str, Any]:
+    """Options of a trainer in Python that prints and writes nothing."""
+    names = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    return {"accelerator": "cpu", **dict.fromkeys(names, False)}

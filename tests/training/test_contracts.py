@@ -1,6 +1,7 @@
 """A latent that changes shape and a condition go through training and sampling as any other."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import lightning as L
 import pytest
@@ -74,16 +75,12 @@ def model() -> LabelledDiffusion:
 
 
 def test_training_shows_each_sample_its_own_condition_at_every_shape(
-    model: LabelledDiffusion,
+    model: LabelledDiffusion, quiet: dict[str, Any]
 ) -> None:
-    samples = [
+    samples: Any = [
         {"codes": torch.full((6, 4, 4), 20 * i).byte(), "index": i, "labels": i} for i in range(10)
     ]
-    trainer = L.Trainer(
-        max_epochs=8, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(model, DataLoader(samples, batch_size=10))  # type: ignore[arg-type]
+    L.Trainer(max_epochs=8, **quiet).fit(model, DataLoader(samples, batch_size=10))
     seen = model.denoiser.seen
     assert {side for side, _ in seen} == {2, 4}
     whole, halves = [x for _, x in seen if len(x) == 10], [x for _, x in seen if len(x) < 10]
