@@ -155,7 +155,7 @@ def test_the_scores_are_those_of_the_averaged_model_s_samples(
     assert found["reference_images"] == 13
     assert found["checkpoint"] == str(run.checkpoint)
     printed = capsys.readouterr().out
-    assert "11 samples (steps 3 seed 0 sampler ddpm) against 13 training images" in printed
+    assert "11 samples (steps 3 sampler ddpm seed 0) against 13 training images" in printed
     assert f"| {expected['fid']:.3f} |" in printed
     with Image.open(tmp_path / "test_samples.png") as picture:
         assert picture.size == (4 * 18 + 2, 3 * 18 + 2)

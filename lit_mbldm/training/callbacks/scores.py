@@ -109,7 +109,7 @@ class ScoreSamples(DrawSamples):
             save(grid(images), self.folder / "test_samples.png")
 
     def _find_reference(self, trainer: L.Trainer, model: Any) -> ReferenceSet:
-        training = getattr(getattr(trainer, "datamodule", None), "training", None)
+        training: Any = getattr(getattr(trainer, "datamodule", None), "training", None)
         if self.reference is not None:
             training = ShardDataModule(self.reference, image_size=model.image_size)
         if not hasattr(training, "reference"):
@@ -135,12 +135,7 @@ class ScoreSamples(DrawSamples):
         record = {
             **scores,
             "num_images": self.num_images,
-            "options": {
-                "steps": drawn["steps"],
-                "seed": self.options.seed,
-                **drawn,
-                "refiner": name,
-            },
+            "options": {**drawn, "seed": self.options.seed, "refiner": name},
             "reference": "training images" if of_images else "decoded training codes",
             "reference_images": count,
             "features": describe_features(self.features),
