@@ -124,11 +124,7 @@ class SampleImages(_FitPictures):
         self._drawn = 0
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Agree on a folder, and check the options before hours are spent.
-
-        Raises:
-            InputError: no diffusion model, or an option that it does not take or out of range.
-        """
+        """Agree on a folder, and check model and options before hours are spent."""
         super().setup(trainer, pl_module, stage)
         model = diffusion_model(pl_module)
         self._settled = model.settle(self.options)
