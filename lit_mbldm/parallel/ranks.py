@@ -22,9 +22,9 @@ def is_first() -> bool:
 
 
 def gather_rows(rows: Tensor, device: torch.device) -> Tensor:
-    """Join the rows (n, …) of every process, in order of rank; n may differ and be 0.
+    """Join the rows (n, …) of every process, in order of rank, on the CPU: (Σn, …).
 
-    They go through `device`, by which the processes communicate; the result is on the CPU.
+    n may differ and be 0; `device` is what the processes communicate by.
     """
     if _alone():
         return rows.cpu()

@@ -59,15 +59,9 @@ class Refiner(CodecModule):
         self.train()
 
     def corrupt(self, codes: Tensor, sigma: Tensor, streams: SampleStreams) -> Tensor:
-        """Add Gaussian noise to the indices: round(codes + σ·normal) within [0, K-1].
+        """Add Gaussian noise of σ (B,) index levels to codes (B, S, h, w) uint8.
 
-        Args:
-            codes: (B, S, h, w) uint8.
-            sigma: (B,) σ in index levels.
-            streams: of the noise.
-
-        Returns:
-            (B, S, h, w) uint8 codes.
+        It is round(codes + σ·normal) within [0, K-1].
         """
         noise = sigma.view(-1, 1, 1, 1) * streams.normal(codes.shape[1:])
         return (codes + noise).round().clamp(0, self.codec.codebook_size - 1).to(torch.uint8)
@@ -83,8 +77,12 @@ class Refiner(CodecModule):
         Raises:
             InputError: the batch has no images.
         """
-        images, codes = _images_of(batch), batch["codes"]
-        streams = self.streams(batch, key)
+        if "images" not in batch:
+            raise InputError(
+                "A refiner learns from images, but the data has codes only. Train it on image"
+                " shards (`lit-mbldm shards`) or crops instead of code shards."
+            )
+        images, codes, streams = batch["images"], batch["codes"], self.streams(batch, key)
         low, high = self.noise_range
         sigma = low + (high - low) * streams.uniform(())
         decoded = self.codec.decode(self.corrupt(codes, sigma, streams))
@@ -101,11 +99,12 @@ class Refiner(CodecModule):
 
         `noisy` is at the greatest noise of the range, `clean` has none.
         """
-        images, codes, key = _images_of(batch), batch["codes"], self.validation_key()
+        key = self.validation_key()
+        figures = {"val/loss": self.loss(batch, key)}
+        images, codes = batch["images"], batch["codes"]
         greatest = torch.full((len(codes),), float(self.noise_range[1]), device=codes.device)
         noisy = self.corrupt(codes, greatest, self.streams(batch, key))
         decoded = {"noisy": self.codec.decode(noisy), "clean": self.codec.decode(codes)}
-        figures = {"val/loss": self.loss(batch, key)}
         for name, before in decoded.items():
             after = self.refine(before)
             for measure in (psnr, ssim):
@@ -131,12 +130,7 @@ class Refiner(CodecModule):
 
 
 def refiner_loss(refined: Tensor, images: Tensor) -> Tensor:
-    """L1 + (1 - SSIM), computed in float32.
-
-    Args:
-        refined: (B, 3, H, W) float RGB, nominal range [0, 1], sides of at least 8.
-        images: the same shape, range [0, 1].
-    """
+    """L1 + (1 - SSIM) of (B, 3, H, W) RGB in [0, 1], sides of at least 8, in float32."""
     refined, images = refined.float(), images.float()
     with full_float32(images.device):
         similarity = structural_similarity_index_measure(refined, images, data_range=1.0)
@@ -145,21 +139,8 @@ def refiner_loss(refined: Tensor, images: Tensor) -> Tensor:
 
 
 def load_refiner(name: str | Path) -> Refiner:
-    """Load a refiner as `load_pretrained` does.
-
-    Raises:
-        InputError: as `load_pretrained`, or another model in place of a refiner.
-    """
+    """Load a refiner as `load_pretrained` does; raises InputError for another model."""
     refiner = load_pretrained(name)
     if not isinstance(refiner, Refiner):
         raise InputError(f"{name} is a {type(refiner).__name__}, expected a Refiner.")
     return refiner
-
-
-def _images_of(batch: dict[str, Tensor]) -> Tensor:
-    if "images" not in batch:
-        raise InputError(
-            "A refiner learns from images, but the data has codes only. Train it on image shards"
-            " (`lit-mbldm shards`) or crops instead of code shards."
-        )
-    return batch["images"]

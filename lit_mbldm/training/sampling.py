@@ -161,7 +161,9 @@ class SamplingModule(CodecModule):
         with tqdm(total=total, disable=not progress, desc="sampling") as bar:
             for first in range(0, num_images, batch_size):
                 numbers = range(first, min(first + batch_size, num_images))
-                yield self.generate(numbers, options, partial(_advance, bar, len(numbers))).cpu()
+                yield self.generate(
+                    numbers, options, partial(lambda count, *_: bar.update(count), len(numbers))
+                ).cpu()
 
     @torch.inference_mode()
     def generate(
@@ -245,7 +247,3 @@ def frame_steps(frames: int | None, steps: int) -> list[int]:
     if not 2 <= frames <= steps + 1:
         raise InputError(f"A path of {steps} steps has from 2 to {steps + 1} frames, not {frames}.")
     return [round(i * steps / (frames - 1)) for i in range(frames)]
-
-
-def _advance(bar: tqdm, count: int, *step: object) -> None:
-    bar.update(count)

@@ -53,12 +53,6 @@ def fit(
     return watch.seen
 
 
-def test_temperature_falls_geometrically_and_then_stays() -> None:
-    callback = AnnealGumbelTemperature(2.0, 0.5, 4)
-    found = [callback.temperature(step) for step in (0, 1, 2, 4, 5, 10**9)]
-    assert found == pytest.approx([2.0, 2**0.5, 1.0, 0.5, 0.5, 0.5])
-
-
 def test_a_resumed_fit_anneals_as_one_that_was_not_killed(tmp_path: Path) -> None:
     whole, resumed = categorical(), categorical()
     seen = fit(whole, tmp_path / "whole", max_steps=6)
@@ -79,8 +73,6 @@ def test_a_model_without_a_temperature_is_refused(tmp_path: Path) -> None:
     model = ContinuousDiffusion("opq-32-8-8", UNet(6, 6, 8, (1,), 1), GaussianProcess(), 16)
     with pytest.raises(InputError, match="GaussianProcess has none"):
         fit(model, tmp_path, max_steps=1)
-    with pytest.raises(InputError, match="LightningModule has none"):
-        AnnealGumbelTemperature(1.0, 0.5, 4).setup(L.Trainer(), L.LightningModule(), "fit")
 
 
 @pytest.mark.parametrize(

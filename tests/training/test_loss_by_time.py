@@ -15,7 +15,7 @@ def test_means_are_those_of_each_range_over_all_updates() -> None:
     assert means["x/0.9-1.0"] == pytest.approx((7 + 9) / 2)
 
 
-@pytest.mark.parametrize("num_timesteps", [10, 50, 100, 200, 500, 1000, 4000])
+@pytest.mark.parametrize("num_timesteps", [10, 200, 1000, 4000])
 def test_ten_ranges_share_the_times_evenly(num_timesteps: int) -> None:
     by_time = LossByTime()
     t = torch.arange(1, num_timesteps + 1)
@@ -24,9 +24,3 @@ def test_ten_ranges_share_the_times_evenly(num_timesteps: int) -> None:
     for number, mean in enumerate(by_time):
         low, high = number * share + 1, (number + 1) * share
         assert mean.compute().item() == pytest.approx((low + high) / 2)
-
-
-def test_losses_keep_no_graph() -> None:
-    by_time = LossByTime()
-    by_time.update(torch.ones(2, requires_grad=True), torch.tensor([0.5, 0.5]))
-    assert not by_time[4].compute().requires_grad

@@ -1,7 +1,6 @@
 """SIGTERM, SIGUSR1 and SIGINT: saved at the end of the step, exit code 75, resumed bit for bit."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ PAIR = ("--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=2")
         (
             (),
             [
+                ("SIGTERM validation 0 0 self", 0),  # before the first step
                 ("SIGINT step 4 0 burst", 5),  # as `timeout -s INT` does
                 ("SIGTERM step 8 0 self", 9),
                 ("SIGTERM validation 12 0 self", 12),
@@ -113,21 +113,6 @@ def test_checkpoint_due_at_the_step_is_written(new_fit: Callable[..., Any]) -> N
     assert steps == [4, 8, 12, 16, 20, 24]
 
 
-@pytest.mark.slow
-def test_processes_with_unequal_validation_batches(
-    new_fit: Callable[..., Any], codes: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(codes, tmp_path / "val")
-    last = sorted((tmp_path / "val").glob("*.tar"))[-1]
-    last.write_bytes(last.read_bytes()[: last.stat().st_size // 3])
-    options = [
-        f"--data.val={tmp_path / 'val' / 'codes-{000000..000003}.tar'}",
-        "--data.max_skipped=0.5",
-        "--trainer.limit_val_batches=1.0",
-    ]
-    assert "Skipped" in new_fit(*PAIR).run(*options, READERS)
-
-
 def test_signal_while_it_encodes(
     new_fit: Callable[..., Any], wait_for: Callable[..., None], codes: Path, tmp_path: Path
 ) -> None:
@@ -177,13 +162,3 @@ Preemption().take_signals()
 leave_signals_to_parent(0)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.slow
-def test_signal_before_the_first_step(
-    new_fit: Callable[..., Any], unbroken: Any, same: Callable[..., None]
-) -> None:
-    fit = new_fit()
-    fit.run(code=AGAIN, PROBE_SIGNAL="SIGTERM validation 0 0 self")
-    fit.run(RESUME)
-    same(fit, unbroken)

@@ -69,18 +69,6 @@ def test_the_loss_is_l1_and_scikit_image_s_ssim() -> None:
     assert refiner_loss(a, a).item() == pytest.approx(0, abs=1e-5)
 
 
-def test_the_loss_s_gradient_is_its_slope() -> None:
-    a, b = smooth(0).requires_grad_(), smooth(1)
-    refiner_loss(a, b).backward()
-    assert a.grad is not None
-    direction = torch.randn(a.shape, generator=torch.Generator().manual_seed(2)) * (a != b)
-    direction += 10 * a.grad / a.grad.abs().max()
-    with torch.no_grad():
-        step = 1e-3
-        slope = refiner_loss(a + step * direction, b) - refiner_loss(a - step * direction, b)
-    assert (slope / (2 * step)).item() == pytest.approx((a.grad * direction).sum().item(), rel=0.02)
-
-
 def test_the_loss_is_the_same_in_mixed_precision() -> None:
     a, b = smooth(0), smooth(1)
     with torch.autocast("cpu", torch.bfloat16):
@@ -92,7 +80,7 @@ def test_noise_has_its_strength_and_stays_within_the_codebook(refiner: Refiner) 
     codes = torch.full((3, 6, 32, 32), 128, dtype=torch.uint8)
     codes[2] = 255
     sigma = torch.tensor([0.0, 4.0, 40.0])
-    noisy = refiner.corrupt(codes, sigma, refiner.streams(numbered(3), (0,)))
+    noisy = refiner.corrupt(codes, sigma, refiner.streams({"index": torch.arange(3)}, (0,)))
     assert noisy.dtype == torch.uint8
     assert torch.equal(noisy[0], codes[0])
     rounded = (4.0**2 + 1 / 12) ** 0.5
@@ -102,30 +90,21 @@ def test_noise_has_its_strength_and_stays_within_the_codebook(refiner: Refiner) 
     assert noisy[2].min() > 50  # no wrapping round
 
 
-def numbered(count: int) -> dict[str, torch.Tensor]:
-    return {"index": torch.arange(count)}
-
-
-def test_a_sample_s_noise_does_not_depend_on_the_batch(refiner: Refiner) -> None:
-    codes, sigma = torch.full((4, 6, 4, 4), 100, dtype=torch.uint8), torch.ones(4)
-    whole = refiner.corrupt(codes, sigma, refiner.streams(numbered(4), (5,)))
-    part = refiner.corrupt(codes[:2], sigma[:2], refiner.streams(numbered(2), (5,)))
-    assert torch.equal(whole[:2], part)
-    assert not torch.equal(whole[0], whole[1])
-    assert not torch.equal(refiner.corrupt(codes, sigma, refiner.streams(numbered(4), (6,))), whole)
-
-
 @torch.no_grad()
 def test_a_sample_s_loss_does_not_depend_on_the_batch(refiner: Refiner) -> None:
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
 
+    def batch_of(*numbers: int) -> dict[str, torch.Tensor]:
+        own = images[list(numbers)]
+        codes = refiner.codec.encode(own)
+        return {"images": own, "codes": codes, "index": torch.tensor(numbers)}
+
     def loss(*numbers: int) -> float:
-        index = torch.tensor(numbers)
-        batch = {"images": images[index], "codes": refiner.codec.encode(images[index])}
-        return scrambled_refiner.loss({**batch, "index": index}, (5,)).item()
+        return scrambled_refiner.loss(batch_of(*numbers), (5,)).item()
 
     scrambled_refiner = scrambled(refiner)
     assert loss(0) != pytest.approx(loss(1), abs=1e-4)
+    assert scrambled_refiner.loss(batch_of(0), (6,)).item() != pytest.approx(loss(0), abs=1e-6)
     assert loss(2, 0) == pytest.approx((loss(0) + loss(2)) / 2, rel=1e-4)
 
 
@@ -192,8 +171,6 @@ def test_batches_of_codes_alone_are_refused(refiner: Refiner) -> None:
     batch = {"codes": torch.zeros(1, 6, 4, 4, dtype=torch.uint8)}
     with pytest.raises(InputError, match="image shards"):
         refiner.training_step(batch, 0)
-    with pytest.raises(InputError, match="image shards"):
-        refiner.validation_step(batch, 0)
 
 
 def test_other_images_and_noise_ranges_are_refused(refiner: Refiner) -> None:

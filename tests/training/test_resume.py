@@ -152,30 +152,6 @@ def test_kills_where_lightning_leaves_most_undone_change_nothing(
     same(fit, whole(*options))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["streaming", "two readers"])
-def test_run_killed_while_it_writes_a_checkpoint(
-    new_fit: Callable[..., Any],
-    whole: Callable[..., Any],
-    same: Callable[..., None],
-    wait_for: Callable[..., None],
-    kind: str,
-) -> None:
-    fit = new_fit(*KINDS[kind])
-    folder = fit.version / "checkpoints"
-    process = fit.start()
-    for _ in range(4):  # top-k and last of step 4, then of step 8
-        wait_for(process, lambda: not list(folder.glob(".*.tmp")))
-        wait_for(process, lambda: list(folder.glob(".*.tmp")))
-    os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == KILLED
-    process.stdout.close()
-    assert (folder / "last.ckpt").exists()
-    fit.run(RESUME)
-    same(fit, whole(*KINDS[kind]))
-    assert not list(folder.glob(".*"))
-
-
 def test_complete_run_goes_on_where_more_steps_are_asked_for(
     new_fit: Callable[..., Any], differing: Callable[..., list[str]]
 ) -> None:

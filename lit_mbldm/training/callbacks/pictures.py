@@ -124,11 +124,7 @@ class SampleImages(_FitPictures):
         self._drawn = 0
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Agree on a folder, and check the options before hours are spent.
-
-        Raises:
-            InputError: no diffusion model, or an option that it does not take or out of range.
-        """
+        """Agree on a folder, and check model and options before hours are spent."""
         super().setup(trainer, pl_module, stage)
         model = diffusion_model(pl_module)
         self._settled = model.settle(self.options)
@@ -230,16 +226,14 @@ def set_intervals(
     keeper: Any = last_keeper(trainer) or trainer.checkpoint_callback
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     drawers = [one for one in callbacks if isinstance(one, SampleImages)]
-    missing = "needs a {} in trainer.callbacks, and there is none."
     if checkpoint_every is not None:
         if getattr(keeper, "monitor", "") is not None:
-            needed = missing.format("ModelCheckpoint without monitor")
-            raise InputError(f"checkpoint_every {needed}")
+            raise InputError("checkpoint_every needs a ModelCheckpoint without monitor.")
         keeper._every_n_train_steps = checkpoint_every
         keeper._every_n_epochs, keeper._train_time_interval = 0, None
     if sample_every is not None:
         if not drawers:
-            raise InputError(f"sample_every {missing.format('SampleImages')}")
+            raise InputError("sample_every needs a SampleImages in trainer.callbacks.")
         for one in drawers:
             one.every_n_steps = sample_every
 
@@ -252,5 +246,4 @@ def _saved_checkpoint(trainer: L.Trainer) -> str:
 
 
 def _relative(path: str) -> str:
-    here = Path.cwd()
-    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
+    return path.removeprefix(f"{Path.cwd()}/")

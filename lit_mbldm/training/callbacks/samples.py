@@ -30,11 +30,7 @@ class DrawSamples(L.Callback):
         return SampleNumbers(self.num_images, self.batch_size, training)
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Agree on a folder, and check model and options before hours are spent.
-
-        Raises:
-            InputError: no diffusion model, or an option that it does not take or out of range.
-        """
+        """Agree on a folder, and check model and options before hours are spent."""
         # every rank must ask for log_dir, which is broadcast
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)
         model = diffusion_model(pl_module)

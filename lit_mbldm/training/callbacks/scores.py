@@ -135,12 +135,7 @@ class ScoreSamples(DrawSamples):
         record = {
             **scores,
             "num_images": self.num_images,
-            "options": {
-                "steps": drawn["steps"],
-                "seed": self.options.seed,
-                **drawn,
-                "refiner": name,
-            },
+            "options": {**drawn, "seed": self.options.seed, "refiner": name},
             "reference": "training images" if of_images else "decoded training codes",
             "reference_images": count,
             "features": describe_features(self.features),
