@@ -94,7 +94,7 @@ def parse_repository(name: str, revision: str | None = None) -> tuple[str, str |
     repository, _, named = name.partition("@")
     if not REPOSITORY.fullmatch(repository) or Path(name).suffix in PICKLES:
         raise InputError(
-            f"There is no model, file or folder {name!r}. Expected a shipped name"
+            f"There is no such file or folder, nor a model {name!r}. Expected a shipped name"
             f" ({', '.join(list_pretrained())}), a checkpoint file, the folder of an entry or of a"
             " run, or org/repo[@revision] on the Hub, where pickled files are never read."
         )

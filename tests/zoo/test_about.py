@@ -1,10 +1,11 @@
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import nn
 
-from lit_mbldm.entries.about import About, Figure, about_module
+from lit_mbldm.entries.about import About, Figure, about_module, read_figures_file
 from lit_mbldm.errors import InputError
 
 FULL = About(
@@ -52,6 +53,16 @@ def test_facts_survive_json_and_only_what_is_known_is_written() -> None:
 def test_other_facts_are_refused(values: Any) -> None:
     with pytest.raises(InputError, match="Expected"):
         About.read(values)
+
+
+def test_figures_are_read_from_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    path.write_text('[{"metric": "KID x 1000", "value": 3.5, "command": "lightning test"}]')
+    assert read_figures_file(path) == (Figure("KID x 1000", 3.5, "", "lightning test"),)
+    for text in ("[3]", '{"fid": 3}', "3", "no JSON"):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"figures\.json is no JSON of figures or scores"):
+            read_figures_file(path)
 
 
 def test_a_module_without_facts_has_empty_ones() -> None:

@@ -55,7 +55,9 @@ def test_no_slow_package_is_imported_for_a_codec(code: str, heavy: set[str]) -> 
 
 def test_unknown_names_and_foreign_files_are_refused(tmp_path: Path) -> None:
     for name in ("no-such-model", "a/b/c", "https://a.org/org/repo", "org/last.ckpt"):
-        with pytest.raises(InputError, match=f"no model, file or folder '{name}'.*opq-32-8-8"):
+        with pytest.raises(
+            InputError, match=f"no such file or folder, nor a model '{name}'.*opq-32-8-8"
+        ):
             load_pretrained(name)
     (tmp_path / "notes.txt").write_text("words")
     with pytest.raises(InputError, match=r"notes\.txt is no checkpoint"):

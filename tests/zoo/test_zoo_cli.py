@@ -145,7 +145,7 @@ def test_zoo_lists_what_ships(capsys: pytest.CaptureFixture[str]) -> None:
         (["pull", "opq-32-8-8"], "org/repo"),
         (["pull", "org/none"], "no repository org/none"),
         (["pull", "org/model@a", "--revision", "b"], "another revision"),
-        (["push", "no-model", "org/x"], "no model, file or folder"),
+        (["push", "no-model", "org/x"], "nor a model"),
         (["push", "opq-32-8-8", "org/x@main"], "A branch is named as the revision"),
         (["export", "opq-32-8-8", "OUT", "--figures", "none.json"], "none.json"),
         (["export", "opq-32-8-8", "OUT", "--refiner", "opq-32-8-8"], "expected a Refiner"),
