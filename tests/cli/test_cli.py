@@ -516,7 +516,7 @@ def test_sample_takes_a_run_s_folder_and_names_a_missing_file(
     expected = load_pretrained(checkpoints / "last.ckpt").sample(1, 2)
     assert torch.equal(sheet("a.png"), grid(expected))
     for missing in ("version_0/none.ckpt", "last.ckpt", f"{tmp_path}/version_1"):
-        assert "no model, file or folder" in fails(f"sample {missing}")
+        assert "no such file or folder" in fails(f"sample {missing}")
 
 
 @pytest.mark.parametrize(("verb", "goes_on"), [("sample", False), ("shards", True)])
