@@ -1,4 +1,5 @@
 import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,9 @@ from typing import Any
 import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
+
+# the loopback Hub, for the tests that talk to it and for pytest, which looks for doctests in it
+sys.path.append(str(Path(__file__).parent / "loopback"))
 
 
 class FileServer:

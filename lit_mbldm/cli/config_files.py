@@ -23,7 +23,7 @@ def own_configs() -> dict[int, str]:
 
 
 def find_config(config: str) -> str:
-    """The path of a config given as a path or by its name; what is a text of keys stays as it is.
+    """Find a config given as a path or by its name. A text that holds keys is returned as it is.
 
     Raises:
         InputError: neither a file nor the name of a config that ships.

@@ -61,6 +61,7 @@ def dispatch(argv: list[str]) -> None:
     if not verb.startswith("-") and verb not in verbs.choices:
         _pass_on_to_lightning_sdk(argv)
     options = parser.parse_args(argv or ["--help"])
+    options.dispatch = dispatch  # for the verb that runs others
     options.run(options)
 
 

@@ -30,13 +30,17 @@ def train(options: argparse.Namespace) -> None:
     from lit_mbldm.data.shards.manifest import Manifest
     from lit_mbldm.entries.entry_config import CONFIG
 
+    def run(*command: str) -> None:
+        print(f"\n$ lit-mbldm {shlex.join(command)}", flush=True)
+        options.dispatch([*command])
+
     size = options.size or (128 if torch.cuda.is_available() else 64)
     name = options.name or f"{Path(options.images).resolve().name.removesuffix('.zip')}_{size}"
     shards, codec, codes = (f"data/{name}{kind}" for kind in ("", "_codec", "_codes"))
-    _run("shards", options.images, shards, "--size", str(size), "--val", "0.05")
+    run("shards", options.images, shards, "--size", str(size), "--val", "0.05")
     if not Path(codec, CONFIG).exists():
-        _run("codec", "fit", "JPQ-48", shards, codec)
-    _run("encode", shards, codes, "--codec", codec)
+        run("codec", "fit", "JPQ-48", shards, codec)
+    run("encode", shards, codes, "--codec", codec)
     fit = ["fit", "--config", own_configs()[size], "--data.train", codes, "--model.codec", codec]
     fit += ["--score.reference", shards, "--trainer.logger.init_args.name", name]
     if (count := Manifest.read(Path(codes)).count) < 2 * _BATCH:
@@ -45,11 +49,4 @@ def train(options: argparse.Namespace) -> None:
         fit += ["--trainer.max_steps", str(options.steps)]
     if any(Path("runs", name).glob("version_*/checkpoints/last*.ckpt")):
         fit += ["--ckpt_path", "last"]
-    _run(*fit)
-
-
-def _run(*command: str) -> None:
-    from lit_mbldm.cli.main import dispatch
-
-    print(f"\n$ lit-mbldm {shlex.join(command)}", flush=True)
-    dispatch([*command])
+    run(*fit)

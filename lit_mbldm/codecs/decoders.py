@@ -27,7 +27,7 @@ class DecoderCodec(VectorQuantizedCodec):
             buffers.
 
     Raises:
-        InputError: a codec that has a decoder already.
+        InputError: a codec that has a decoder already, or no codebooks.
     """
 
     def __init__(self, codec: ImageCodec, network: nn.Module) -> None:
@@ -37,7 +37,10 @@ class DecoderCodec(VectorQuantizedCodec):
                 f"{codec.quantizer} has a learned decoder already. Give the codec without one, and"
                 " a network trained on what that decodes."
             )
-        assert isinstance(codec, VectorQuantizedCodec)
+        if not isinstance(codec, VectorQuantizedCodec):
+            raise InputError(
+                f"A learned decoder needs a codec with codebooks, got a {type(codec).__name__}."
+            )
         self.quantizer = f"{codec.quantizer}+decoder"
         self.codec = codec
         self.network = _frozen(network)

@@ -1,4 +1,4 @@
-"""What people want to know of a model besides its weights."""
+"""What is known of a model besides its weights: data, licence, figures, sampling."""
 
 import json
 import math

@@ -1,6 +1,6 @@
 """Distributions over K codewords: a network's logits in chunks, draws from them, their means.
 
-B samples, S code channels, R numbers a code, F features, h×w positions, b samples of a chunk.
+B samples, S code channels, R outputs a code, F features, h×w positions, b samples of a chunk.
 """
 
 from collections.abc import Callable, Iterator
@@ -61,9 +61,9 @@ class ChunkedHead:
     def chunks(self) -> Iterator[slice]:
         """Split the samples so that one code channel of each chunk is small."""
         B, positions, channels = self.features.shape
-        numbers = channels if self.head is None else self.head.out_channels
+        outputs = channels if self.head is None else self.head.out_channels
         limit = _AT_ONCE_CPU if self.features.device.type == "cpu" else _AT_ONCE_GPU
-        size = max(1, limit * self.num_codes // (numbers * positions))
+        size = max(1, limit * self.num_codes // (outputs * positions))
         return (slice(start, min(B, start + size)) for start in range(0, B, size))
 
     def channel(self, rows: slice, code: int) -> Tensor:

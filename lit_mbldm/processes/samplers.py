@@ -52,14 +52,7 @@ def draw(
         InputError: a sampler that is not the process's, or eta or steps out of range.
     """
     check_sampler(process, sampler, eta)
-    if sampler == "ddpm":
-        update = ancestral(process, streams, temperature)
-    else:
-        assert isinstance(process, GaussianForward)
-        if sampler == "ddim":
-            update = ddim(process, streams, temperature, eta)
-        else:
-            update = dpm_solver(process, streams, temperature)
+    update = _UPDATES[sampler](process, streams, temperature, eta)
     times = process.time_grid(steps)
     z = process.prior(process.shape_at(shape, times[0]), streams)
     estimate = None
@@ -72,7 +65,7 @@ def draw(
     return z
 
 
-def ancestral(process: Process, streams: SampleStreams, temperature: float) -> Update:
+def ancestral(process: Process, streams: SampleStreams, temperature: float, _: float) -> Update:
     """DDPM's ancestral sampling with any number of steps (Ho et al. 2020, algorithm 2).
 
     With a categorical process it is algorithm 2 of Scribano et al. 2023.
@@ -98,7 +91,9 @@ def ddim(
     return update
 
 
-def dpm_solver(process: GaussianForward, streams: SampleStreams, temperature: float) -> Update:
+def dpm_solver(
+    process: GaussianForward, streams: SampleStreams, temperature: float, _: float
+) -> Update:
     """DPM-Solver++ 2M along the expected z_0 (Lu et al. 2022, arXiv 2211.01095, algorithm 2).
 
     Its step is DDIM's at η = 0 from a z_0 extrapolated in λ = log SNR / 2. The last step, whose λ
@@ -118,6 +113,14 @@ def dpm_solver(process: GaussianForward, streams: SampleStreams, temperature: fl
         return process.ddim_step(z_t, z0, t, s, streams)
 
     return update
+
+
+# what makes an Update of (process, streams, temperature, eta)
+_UPDATES: dict[str, Callable[..., Update]] = {
+    "ddpm": ancestral,
+    "ddim": ddim,
+    "dpm++": dpm_solver,
+}
 
 
 def check_sampler(process: Process, sampler: Sampler, eta: float) -> None:

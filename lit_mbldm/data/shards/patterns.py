@@ -75,7 +75,8 @@ def validation_part(train: Patterns) -> str | None:
     local = not is_url(folder)
     if local and ((Path(folder) / UNFINISHED).exists() or any(Path(folder).glob("*.tar"))):
         return folder
-    return folder if Manifest.find(folder) else None
+    manifest = Manifest.find(folder)
+    return folder if manifest and manifest.count else None
 
 
 def as_list(patterns: Patterns) -> list[str] | list[Path]:

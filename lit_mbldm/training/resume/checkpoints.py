@@ -21,7 +21,8 @@ from lit_mbldm.storage.atomic import replacing
 from lit_mbldm.storage.urls import public
 
 CONFIG_NAME = "resolved_config.yaml"  # of a run, in its folder
-_LAST = re.compile(r"(?:/version_(\d+)/.*)?/last(?:-v(\d+))?\.ckpt$")
+# the innermost version_N counts: folders above a run may be called so too
+_LAST = re.compile(r"(?:/version_(\d+)(?:/(?!version_)[^/]*)*)?/last(?:-v(\d+))?\.ckpt$")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
