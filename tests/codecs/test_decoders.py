@@ -80,17 +80,6 @@ def test_the_network_given_is_left_alone(opq, unseen):
     assert torch.equal(codec.decode(codes), before)
 
 
-def test_averaging_weights_leaves_the_network_as_it_is(opq):
-    """Averages of equal numbers are rounded."""
-    codec = DecoderCodec(opq, RefinerUNet(8, (1, 2), 1))
-    model = nn.ModuleList([codec, nn.Linear(2, 2)])
-    average = torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
-    averaged = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=average)
-    for _ in range(5):
-        averaged.update_parameters(model)
-    assert averaged.module[0].image_fingerprint == codec.image_fingerprint
-
-
 def test_images_are_split_to_bound_memory(opq, unseen, monkeypatch):
     codec = DecoderCodec(opq, Inverts())
     codes = codec.encode(unseen)

@@ -139,14 +139,6 @@ def test_names_and_images_that_cannot_be_fitted(
         fit([image[:, :side] for image in images], name, **arguments)
 
 
-def test_smaller_patches_and_codebooks(images: list[Tensor], unseen: Tensor) -> None:
-    codec = fit(images, "PQ-8-4-4", **SMALL)
-    codes = codec.encode(unseen)
-    assert codes.shape == (2, 4, 24, 32)
-    assert codes.max() < 16
-    assert psnr(unseen, codec.decode(codes)).min() > 18
-
-
 def test_projections_descend_and_their_sign_is_fixed() -> None:
     line, places = torch.tensor([[0.1, -1.0, 0.0]]), torch.tensor([3.0, -1.0, 2.0, 0.5])
     order = pseudo_ordinal_order(places[:, None] * line)

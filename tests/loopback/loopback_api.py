@@ -75,10 +75,6 @@ class Api:
             raise StorageError(404, "Repository not found", "RepoNotFound")
         return found
 
-    @route("GET /api/whoami-v2", writes=True)
-    def whoami(self, exchange: Exchange) -> Response:
-        return Response.of_json({"type": "user", "name": exchange.user, "orgs": []})
-
     @route("POST /api/repos/create", writes=True)
     def create(self, exchange: Exchange) -> Response:
         sent = exchange.json()
