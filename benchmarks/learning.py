@@ -201,7 +201,7 @@ def methods(options: argparse.Namespace) -> None:
         caption = name if temperature is None else f"{name}, {temperature}"
         label = f"{name}, {steps} training steps"
         arguments = {} if temperature is None else {"temperature": temperature}
-        label += "" if temperature is None else f", γ = {temperature}"
+        label += "" if temperature is None else f", temperature {temperature}"
         made, seconds = scorer.timed(
             lambda model=model, arguments=arguments: model.sample(
                 options.samples, options.steps, batch_size=50, **arguments
