@@ -29,10 +29,12 @@ class SaveBetweenSteps(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Take the place of the checkpoints' hooks, and get a turn between steps."""
+        fit: Any = trainer.fit_loop
+        if isinstance(fit.on_run_end, partial):
+            return  # it has them since an earlier fit of this trainer
         for callback in trainer.checkpoint_callbacks:
             for hook in _HOOKS:
                 setattr(callback, hook, partial(self._put_off, callback, getattr(callback, hook)))
-        fit: Any = trainer.fit_loop
         fit.epoch_loop.advance = partial(self._advance, trainer, fit.epoch_loop.advance)
         epochs = fit.epoch_progress  # counts an epoch as completed when all of it is logged
         epochs.increment_completed = partial(self._end_epoch, trainer, epochs.increment_completed)

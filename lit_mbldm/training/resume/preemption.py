@@ -66,7 +66,7 @@ class Preemption(L.Callback):
         received = self._received is not None
         if not self._former or not trainer.strategy.reduce_boolean_decision(received, all=False):
             return
-        trainer.training = True
+        trainer.training = True  # ModelCheckpoint saves in training alone
         saved = save_last(trainer)
         trainer.strategy.barrier()
         self._ignore()
