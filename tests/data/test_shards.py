@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -353,8 +354,17 @@ def test_interrupted_by_the_user_it_says_how_to_go_on(
     make_photos: MakePhotos, tmp_path: Path, moment: str
 ) -> None:
     photos, out = make_photos(250), tmp_path / "out"
+    for path in [*photos.iterdir()]:
+        for copy in range(5):
+            shutil.copy(path, photos / f"{copy}-{path.name}")
     args = [sys.executable, "-c", COMMAND, "-1", str(photos), str(out)]
-    with subprocess.Popen(args, stderr=subprocess.PIPE, start_new_session=True) as process:
+
+    def heed_interrupts() -> None:  # which a shell has its background processes ignore
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        args, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=heed_interrupts
+    ) as process:
         while not list((out / UNFINISHED).glob(moment)):
             assert process.poll() is None
             time.sleep(0.005)
@@ -365,7 +375,7 @@ def test_interrupted_by_the_user_it_says_how_to_go_on(
     assert "Traceback" not in errors
     assert errors.splitlines()[-1] == "Interrupted; run the same command again to go on."
     assert subprocess.run(args, capture_output=True).returncode == 0
-    assert Manifest.read(out).count == 250
+    assert Manifest.read(out).count == 1500
 
 
 def test_a_manifest_cannot_name_files_elsewhere(image_shards: Path) -> None:
