@@ -181,14 +181,9 @@ class VectorQuantizedCodec(ImageCodec):
         return (difference / 127.5).square().mean(dim=(1, 2, 3))
 
     def decode_soft(self, weights: Tensor) -> Tensor:
-        """Decode mixtures of codewords; differentiable in the weights (equation 21).
+        """Decode mixtures of codewords, as `ImageCodec.decode_soft`.
 
-        Args:
-            weights: (B, S, K, h, w) float, summing to one over K.
-
-        Returns:
-            (B, 3, H, W) float RGB, nominal range [0, 255]; equals `reconstruct` for one-hot
-            weights.
+        Source: Scribano et al. 2023, equation 21.
         """
         with full_float32(weights.device):
             return self.to_images(self.assemble(self.soft_codewords(weights)))

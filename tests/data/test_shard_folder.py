@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_mbldm.data.prepare.shard_folder import UNFINISHED, Part, ShardFolder
-from lit_mbldm.data.shards.manifest import Manifest
+from lit_mbldm.data.prepare.shard_folder import Part, ShardFolder
+from lit_mbldm.data.shards.manifest import UNFINISHED, Manifest
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.errors import InputError
 

@@ -20,9 +20,8 @@ import pytest
 from PIL import Image
 
 from lit_mbldm.data.prepare.convert import Jpeg, convert, to_jpeg
-from lit_mbldm.data.prepare.shard_folder import UNFINISHED
 from lit_mbldm.data.prepare.write_shards import write_shards
-from lit_mbldm.data.shards.manifest import Manifest
+from lit_mbldm.data.shards.manifest import UNFINISHED, Manifest
 from lit_mbldm.data.sources.archives import open_source
 from lit_mbldm.data.sources.images import ImageError
 from lit_mbldm.data.sources.raw_image import ImageSource, RawImage

@@ -21,13 +21,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lit_mbldm.data.shards.manifest import MANIFEST, Kind, Manifest
+from lit_mbldm.data.shards.manifest import MANIFEST, UNFINISHED, Kind, Manifest
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.shards.tar import ShardEntry, write_tar
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import full_disk_explained, write_synced
 
-UNFINISHED = ".unfinished"
 _RECIPE = "recipe"
 _PART = "part.json"
 

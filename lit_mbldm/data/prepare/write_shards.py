@@ -11,9 +11,9 @@ from typing import Any
 from tqdm import tqdm
 
 from lit_mbldm.data.prepare.convert import Converted, convert
-from lit_mbldm.data.prepare.shard_folder import UNFINISHED, Part, ShardFolder, check_skipped
+from lit_mbldm.data.prepare.shard_folder import Part, ShardFolder, check_skipped
 from lit_mbldm.data.prepare.split import split
-from lit_mbldm.data.shards.manifest import FORMAT, Manifest
+from lit_mbldm.data.shards.manifest import FORMAT, UNFINISHED, Manifest
 from lit_mbldm.data.shards.patterns import VAL
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.sources.archives import open_source

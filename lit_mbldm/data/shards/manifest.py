@@ -14,6 +14,7 @@ from lit_mbldm.storage.opening import open_binary
 from lit_mbldm.storage.urls import in_folder, public
 
 MANIFEST = "manifest.json"
+UNFINISHED = ".unfinished"  # folder beside it, while the shards are written
 FORMAT = 1
 MAX_SHARD_BYTES = 1 << 50
 MIN_SAMPLE_BYTES = 512  # a tar's header

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import braceexpand
 
-from lit_mbldm.data.prepare.shard_folder import UNFINISHED
-from lit_mbldm.data.shards.manifest import MANIFEST, Manifest
+from lit_mbldm.data.shards.manifest import MANIFEST, UNFINISHED, Manifest
 from lit_mbldm.data.shards.tar import ShardEntry
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.opening import listing

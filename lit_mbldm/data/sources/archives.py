@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from lit_mbldm.data.prepare.shard_folder import UNFINISHED
+from lit_mbldm.data.shards.manifest import UNFINISHED
 from lit_mbldm.data.shards.patterns import Manifests, find_shards
 from lit_mbldm.data.shards.tar import Member, read_member, tar_members
 from lit_mbldm.data.sources.images import IMAGE_SUFFIXES, ImageError
