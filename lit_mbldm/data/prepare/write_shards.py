@@ -38,8 +38,8 @@ def write_shards(
     A shard holds the images at `shard_size` consecutive positions of the source, by their positions
     (`00000042.jpg`), less those that cannot be used. The same images give byte-identical shards
     with any number of workers. Called again after it was killed, it goes on with the shards that
-    are missing; with all there, it only checks their sizes. Of all images only
-    the names are in memory.
+    are missing; with all there, it only checks their sizes. Memory holds the names of all images,
+    and a bounded number of images.
 
     Args:
         source: images as for `open_source`, or an opened source.
@@ -49,8 +49,8 @@ def write_shards(
             `out/val`; 0 for none.
         shard_size: images a shard.
         quality: of the JPEGs, 1 to 100, without chroma subsampling.
-        workers: processes that convert; None takes one a core, 1 converts in this process. A
-            script that takes several calls this under `if __name__ == "__main__":`.
+        workers: processes that convert; None takes one a core, 1 converts in this process. With
+            several, a script must call this under `if __name__ == "__main__":`.
         max_skipped: largest tolerated fraction of images that cannot be used.
 
     Returns:

@@ -51,7 +51,7 @@ class ShardSet:
             raise InputError(f"A shard cannot be read: {error}.") from None
 
     def first_of_each(self, count: int | None) -> "ShardSet":
-        """At most `count` samples in all, of every shard its share, taken from its beginning."""
+        """Take at most `count` samples in all: of every shard its share, from its beginning."""
         total = self.count
         if count is None or count >= total:
             return self
