@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def download(
         set_client_factory(make_checked)
     options = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
     ask: Any = hf_hub_download  # its type has three forms
-    return Path(try_again(ask, repository, name, **options))
+    return Path(try_again(partial(ask, repository, name, **options)))
 
 
 def _check(response: Any) -> None:

@@ -3,9 +3,8 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
 from json import JSONDecodeError
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from huggingface_hub import constants
 from huggingface_hub.errors import (
@@ -25,6 +24,7 @@ from lit_mbldm.errors import InputError
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _PAUSES = (1.0, 4.0)  # seconds
 _NOT_HERE = "There is no local file or folder of that name either."
+_NO_HUB = "{hub} does not answer as the Hub does: {error}"
 # the first that fits, by the client's class
 _TOLD: dict[type[Exception], str] = {
     GatedRepoError: f"{{name}} asks for consent: give it on {{hub}}/{{name}}, and {LOG_IN}.",
@@ -37,27 +37,26 @@ _TOLD: dict[type[Exception], str] = {
     " ({error}). Its owner can make one with `lit-mbldm push`. Pickled weights (.bin, .ckpt, …) may"
     " run code and are never read.",
     OfflineModeIsEnabled: "This needs the network, but HF_HUB_OFFLINE is set: unset it.",
-    FileMetadataError: "{hub} does not answer as the Hub does: {error}",
-    JSONDecodeError: "{hub} does not answer as the Hub does: {error}",
+    FileMetadataError: _NO_HUB,
+    JSONDecodeError: _NO_HUB,
     HfHubHTTPError: "{hub} answers {error} for {name}. {advice}",
     HTTPError: "{hub} cannot be reached ({error}). Check the connection, or load from the cache"
     " with HF_HUB_OFFLINE=1.",
     ValueError: "{hub} does not take {name}: {error}",  # the name, or its card
 }
-P = ParamSpec("P")
 Answer = TypeVar("Answer")
 
 
-def try_again(ask: Callable[P, Answer], *args: P.args, **kwargs: P.kwargs) -> Answer:
+def try_again(ask: Callable[[], Answer]) -> Answer:
     """Ask the Hub, and again after a pause where the failure may pass."""
     for pause in _PAUSES:
         try:
-            return ask(*args, **kwargs)
+            return ask()
         except HTTPError as error:
             if not _may_pass(error):
                 raise
         time.sleep(pause)
-    return ask(*args, **kwargs)
+    return ask()
 
 
 @contextmanager
@@ -85,7 +84,9 @@ def hub_errors_explained(name: str, revision: str | None = None) -> Iterator[Non
         if isinstance(told, HfHubHTTPError) and not isinstance(told, EntryNotFoundError):
             response = told.response
             what = f"{response.status_code} ({told.server_message or response.reason_phrase})"
-            if not _may_pass(told):
+            if response.status_code == 412:
+                advice = "Somebody else moved the branch, nothing was overwritten: push again."
+            elif not _may_pass(told):
                 advice = f"If it refuses access, {LOG_IN}, with a token that may do this."
         said = text.format(
             hub=constants.ENDPOINT,
@@ -98,7 +99,6 @@ def hub_errors_explained(name: str, revision: str | None = None) -> Iterator[Non
 
 
 def _may_pass(error: Exception) -> bool:
-    if not isinstance(error, HfHubHTTPError):
-        return isinstance(error, HTTPError | FileMetadataError | JSONDecodeError)
-    status = error.response.status_code
-    return status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code == 429 or error.response.status_code >= 500
+    return isinstance(error, HTTPError | FileMetadataError | JSONDecodeError)
