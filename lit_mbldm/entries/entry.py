@@ -5,7 +5,6 @@ It may hold a card (`README.md`), a picture (`samples.png`), and a refiner's ent
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,9 +23,7 @@ from lit_mbldm.entries.entry_config import (
 )
 from lit_mbldm.entries.tree import assemble, describe
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.atomic import write_synced
-
-_UNFINISHED = ".unfinished"
+from lit_mbldm.storage.atomic import check_writable, replacing
 
 
 def save_entry(module: nn.Module, folder: Path, about: About | None = None) -> None:
@@ -35,7 +32,7 @@ def save_entry(module: nn.Module, folder: Path, about: About | None = None) -> N
     Raises:
         InputError: the folder holds an entry already, or the module cannot be one.
     """
-    refuse_existing_entry(folder)
+    check_new_entry(folder)
     write_files(folder, entry_files(module, about or about_module(module)))
 
 
@@ -73,9 +70,6 @@ def read_files(folder: Path) -> dict[str, bytes]:
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write an entry's files, `config.json` last, so that an entry is there whole or not at all.
 
-    They are written beside the entry and moved at the end. A run that was killed leaves its own,
-    which the next one removes. What is there already is not written again.
-
     Raises:
         InputError: a file of another content is there; nothing was written.
     """
@@ -83,23 +77,18 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     for name in files.keys() - set(new):
         if not (folder / name).is_file() or (folder / name).read_bytes() != files[name]:
             raise InputError(f"{folder} already holds another {name}. Choose another folder.")
-    unfinished = folder / _UNFINISHED
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        for name in new:
-            write_synced(unfinished / name, files[name])
-        for name in sorted(new, key=lambda name: name == CONFIG):
-            (folder / name).parent.mkdir(exist_ok=True)
-            os.replace(unfinished / name, folder / name)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    for name in sorted(new, key=lambda name: name == CONFIG):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / name) as temporary:
+            temporary.write_bytes(files[name])
 
 
-def refuse_existing_entry(folder: Path) -> None:
-    """Raise InputError where the folder holds an entry, or files that one would overwrite.
+def check_new_entry(folder: Path) -> None:
+    """Raise InputError where the folder cannot be written, or holds what an entry would overwrite.
 
     Weights without a config are what an export that was killed leaves.
     """
+    check_writable(folder)
     found = sorted(name for name in FILES if os.path.lexists(folder / name))
     if CONFIG in found or (found and WEIGHTS not in found):
         raise InputError(f"{folder} already holds {', '.join(found)}. Choose another folder.")

@@ -28,11 +28,11 @@ class DamagedError(InputError):
 
 @dataclass(frozen=True)
 class EntryConfig:
-    """What `config.json` says."""
+    """What `config.json` says: sha256 by path, and the fingerprint of the codec."""
 
     model: Tree
-    sha256: dict[str, str]  # of every other file by its path in the entry's folder
-    fingerprint: str  # of the codec whose codes it makes or takes
+    sha256: dict[str, str]
+    fingerprint: str
     about: About
 
     def text(self) -> str:
@@ -52,8 +52,6 @@ class EntryConfig:
 def read_bytes(path: Path, sha256: str | None = None) -> bytes:
     """Read a file and compare its sha256 where that is known; DamagedError where it is another."""
     try:
-        if path.exists() and not path.is_file():  # a pipe or device might never end
-            raise DamagedError(path, "it is no regular file")
         data = path.read_bytes()
     except OSError as error:
         raise DamagedError(path, f"it cannot be read ({error.strerror})") from error
