@@ -106,6 +106,14 @@ def zoo(options: argparse.Namespace) -> None:
 
 def doctor(options: argparse.Namespace) -> None:
     """Show versions, devices and the Hub, and faults."""
-    from lit_mbldm.doctor import run_doctor
+    from lit_mbldm.doctor import installation, machine
+    from lit_mbldm.doctor.report import print_report
 
-    sys.exit(run_doctor())
+    parts = {
+        "Versions": installation.examine_versions,
+        "Devices": machine.examine_devices,
+        "Commands": installation.examine_commands,
+        "Hub": machine.examine_hub,
+        "Disk": machine.examine_disk,
+    }
+    sys.exit(print_report(parts))
