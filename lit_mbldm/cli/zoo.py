@@ -76,11 +76,10 @@ def push(options: argparse.Namespace) -> None:
     for name, change in push.changes.items():
         print(f"{change:<8} {push.sizes.get(name, 0):>14,}  {name}")
     if push.unstated:
-        print(
-            f"The card does not state: {', '.join(push.unstated)}. `lit-mbldm export` takes them,"
-            " and its folder's README.md can be edited before it is pushed.",
-            file=sys.stderr,
+        told = (
+            f"The card does not state: {', '.join(push.unstated)}. `lit-mbldm export` takes them."
         )
+        print(told, file=sys.stderr)
     if push.commit is None:
         print(f"Nothing was sent (--dry-run): {push.url}")
     elif set(push.changes.values()) == {"same"}:

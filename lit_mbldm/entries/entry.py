@@ -27,11 +27,7 @@ from lit_mbldm.storage.atomic import check_writable, replacing
 
 
 def save_entry(module: nn.Module, folder: Path, about: About | None = None) -> None:
-    """Write a codec or model, and the refiner that it brings, as an entry.
-
-    Raises:
-        InputError: the folder holds an entry already, or the module cannot be one.
-    """
+    """Write a codec or model, and the refiner that it brings, as an entry."""
     check_new_entry(folder)
     write_files(folder, entry_files(module, about or about_module(module)))
 
@@ -39,11 +35,7 @@ def save_entry(module: nn.Module, folder: Path, about: About | None = None) -> N
 def entry_files(
     module: nn.Module, about: About, others: Mapping[str, bytes] | None = None
 ) -> dict[str, bytes]:
-    """The contents of an entry's files, by path; `others` lie beside config and weights.
-
-    Raises:
-        InputError: a module that could not be loaded again.
-    """
+    """The contents of an entry's files, by path; InputError where it could not be loaded again."""
     tree = describe(module)
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     try:
@@ -95,17 +87,11 @@ def check_new_entry(folder: Path) -> None:
 
 
 def load_entry(folder: Path) -> nn.Module:
-    """Load an entry strictly, in eval mode, with the refiner that it holds.
-
-    Raises:
-        DamagedError: a file that cannot be read or has another sha256.
-        InputError: no entry, another format, or tensors that do not fit the class.
-    """
+    """Load an entry strictly, in eval mode, with its refiner; DamagedError names a damaged file."""
     if not os.path.lexists(folder / CONFIG):
         raise InputError(
-            f"{folder} is no entry of lit_mbldm's zoo: it has no {CONFIG}. Expected a folder that"
-            " `lit-mbldm export` or `lit-mbldm pull` wrote, a checkpoint, or a run's folder with"
-            " checkpoints/last.ckpt."
+            f"{folder} is no entry of lit_mbldm's zoo: it has no {CONFIG}. Expected what `lit-mbldm"
+            " export` writes, a checkpoint, or a run's folder with checkpoints/last.ckpt."
         )
     config, refiner = read_config(folder / CONFIG), None
     if any(name.startswith(f"{REFINER}/") for name in config.sha256):

@@ -62,13 +62,7 @@ def read_bytes(path: Path, sha256: str | None = None) -> bytes:
 
 
 def read_config(path: Path) -> EntryConfig:
-    """Read and check a `config.json`.
-
-    Raises:
-        DamagedError: it cannot be read, or is no JSON.
-        InputError: it is another kind of file, of a newer format, or names files that are no part
-            of an entry.
-    """
+    """Read and check a `config.json`; DamagedError where it cannot be read or is no JSON."""
     data = read_bytes(path)
     try:
         values = json.loads(data)
@@ -90,7 +84,7 @@ def read_config(path: Path) -> EntryConfig:
     if strange := sorted(sha256.keys() - FILES):
         raise InputError(
             f"{path} names the file {strange[0]!r:.80}, which is no part of an entry; such may lie"
-            " outside its folder or run code. Do not use this entry, or ask its owner for another."
+            " outside its folder or run code. Do not use this entry."
         )
     # that of its own contents, which earlier versions wrote, says nothing
     sha256 = {name: str(value) for name, value in sha256.items() if name != CONFIG}

@@ -36,13 +36,7 @@ def load_from_hub(
 
 
 def pull(repository: str, revision: str | None = None, out: Path | None = None) -> Path:
-    """Fetch all files of an entry into the Hub's cache, and a copy to `out`; check their sha256.
-
-    Raises:
-        InputError: no such repository, revision or entry, no access, other files in `out`, or a
-            file that is not the one that was pushed; that one leaves the cache.
-        OSError: the Hub fails, or the disk.
-    """
+    """Fetch all files of an entry into the Hub's cache, and a copy to `out`; check their sha256."""
     cache, offline = Path(constants.HF_HUB_CACHE), constants.HF_HUB_OFFLINE
     with _fetched(repository, revision, FILES, cache, offline) as folder:
         files = read_files(folder)

@@ -37,16 +37,8 @@ def export(
 ) -> None:
     """Write a whole entry into the folder `out`, of whatever `load_pretrained` takes.
 
-    Args:
-        model: name or path.
-        out: created where it is not there; must not hold an entry yet.
-        facts: attributes of `About` to state, over what is known of the model already.
-        refiner: name or path of the refiner that its samples shall pass through.
-        name: by which its card says that it is loaded; pushing fills it in otherwise.
-
-    Raises:
-        InputError: an entry in `out`, a place where nothing can be written, or a model, refiner or
-            options of sampling that do not fit.
+    `facts` are attributes of `About`, stated over what is known of the model. Its samples pass
+    through `refiner`, and its card loads it by `name`; pushing fills that in otherwise.
     """
     check_new_entry(out)
     module = load_pretrained(model)
@@ -65,10 +57,7 @@ def whole_entry(
 ) -> dict[str, bytes]:
     """The contents of all files of a module's entry, by path; the same module makes the same.
 
-    Args:
-        module: a codec, diffusion model or refiner.
-        folder: its entry; a card and a picture there stay as they are, edited by hand perhaps.
-        name: by which it is loaded, for a card that does not say it yet.
+    A card and a picture in `folder` stay as they are, but the card says the `name` it is pushed to.
     """
     about, stream = about_module(module), io.BytesIO()
     kept = [folder / name for name in (CARD, PICTURE) if folder and (folder / name).exists()]
