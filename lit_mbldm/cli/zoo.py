@@ -76,10 +76,8 @@ def push(options: argparse.Namespace) -> None:
     for name, change in push.changes.items():
         print(f"{change:<8} {push.sizes.get(name, 0):>14,}  {name}")
     if push.unstated:
-        told = (
-            f"The card does not state: {', '.join(push.unstated)}. `lit-mbldm export` takes them."
-        )
-        print(told, file=sys.stderr)
+        facts = ", ".join(push.unstated)
+        print(f"The card does not state: {facts}. `lit-mbldm export` takes them.", file=sys.stderr)
     if push.commit is None:
         print(f"Nothing was sent (--dry-run): {push.url}")
     elif set(push.changes.values()) == {"same"}:

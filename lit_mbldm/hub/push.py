@@ -105,14 +105,9 @@ def push_pretrained(
 
 @dataclass(frozen=True)
 class _Found:
-    """A branch's commit, None where there is none; whether everybody reads it; its files.
-
-    Files are known by the sha256 of large ones and git's blob id of others.
-    """
-
-    head: str | None = None
+    head: str | None = None  # the branch's commit; None where there is no branch
     public: bool = False
-    ids: Mapping[str, str] = field(default_factory=dict)
+    ids: Mapping[str, str] = field(default_factory=dict)  # sha256 of large files, or git's blob id
 
 
 @dataclass(frozen=True)

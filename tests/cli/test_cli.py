@@ -214,19 +214,6 @@ def test_the_help_of_a_lightning_verb_is_a_page(
     assert any(line.split()[:1] == ["quickstart"] for line in page)
 
 
-@pytest.mark.parametrize(
-    ("code", "absent"),
-    [
-        ("import lit_mbldm.zoo", {"faiss", "webdataset", "torchvision", "lightning"}),
-        ("import lit_mbldm.cli as c\nwith suppress(SystemExit): c.main(['--help'])", {"torch"}),
-    ],
-)
-def test_importing_the_package_is_light(code: str, absent: set[str]) -> None:
-    code = f"import sys; from contextlib import suppress; {code}\nprint(*sys.modules)"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not absent & set(ran.stdout.split())
-
-
 def test_other_verbs_go_to_lightning_sdk_where_it_is_installed(tmp_path: Path, fails: Run) -> None:
     assert "invalid choice: 'login'" in fails("login")
     info = tmp_path / "lightning_sdk-1.0.dist-info"
