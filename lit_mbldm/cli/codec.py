@@ -3,16 +3,7 @@
 import argparse
 from pathlib import Path
 
-from lit_mbldm.cli.arguments import (
-    IMAGES,
-    MAX_IMAGES,
-    OUT,
-    Verbs,
-    add_verb,
-    arg,
-    natural,
-    positive,
-)
+from lit_mbldm.cli.arguments import IMAGES, MAX_IMAGES, OUT, Verbs, add_verb, arg, natural, positive
 from lit_mbldm.errors import InputError
 
 _QUANTIZER = "JPQ-{bits a patch}, such as JPQ-48, or {VQ|PQ|OPQ|RQ}-{Y-Cb-Cr bits}"
@@ -44,10 +35,10 @@ def fit(options: argparse.Namespace) -> None:
     from lit_mbldm.codecs.fitting.fit import fit_codec
     from lit_mbldm.data.sources.read_images import read_images
     from lit_mbldm.entries.about import About
-    from lit_mbldm.entries.entry import save_entry
+    from lit_mbldm.entries.entry import check_new_entry, save_entry
     from lit_mbldm.pictures import to_tensor
 
-    _check_out(options.out)
+    check_new_entry(options.out)
     images = [*map(to_tensor, read_images(options.images, options.max_images).values())]
     codec = fit_codec(images, options.quantizer, max_patches=options.max_patches, seed=options.seed)
     command = (
@@ -62,16 +53,15 @@ def decoder(options: argparse.Namespace) -> None:
     """Give a codec the network of its refiner."""
     from lit_mbldm.codecs import DecoderCodec
     from lit_mbldm.entries.about import about_module
-    from lit_mbldm.entries.entry import save_entry
+    from lit_mbldm.entries.entry import check_new_entry, save_entry
     from lit_mbldm.training.refiner import load_refiner
 
-    _check_out(options.out)
+    check_new_entry(options.out)
     refiner = load_refiner(options.refiner)
     if refiner.noise_range[1] > 0:
         raise InputError(
-            "A decoder learns from codes without noise, but this refiner had"
-            f" {tuple(refiner.noise_range)} index levels. Train one with --model.noise_range"
-            " '[0, 0]', as configs/jpq48_decoder.yaml does."
+            f"Expected a refiner of noise_range [0, 0], as the config jpq48_decoder trains, got"
+            f" {list(refiner.noise_range)}: a decoder learns from codes without noise."
         )
     codec = DecoderCodec(refiner.codec, refiner.network)
     save_entry(codec, options.out, about_module(refiner))
@@ -92,11 +82,3 @@ def report(options: argparse.Namespace) -> None:
     print(codec_report(codec, images, options.picture))
     if options.picture is not None:
         print(f"Picture: {options.picture}")
-
-
-def _check_out(out: Path) -> None:
-    from lit_mbldm.entries.entry import refuse_existing_entry
-    from lit_mbldm.storage.atomic import check_writable
-
-    refuse_existing_entry(out)
-    check_writable(out)

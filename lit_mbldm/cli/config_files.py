@@ -23,34 +23,22 @@ def own_configs() -> dict[int, str]:
 
 
 def find_config(config: str) -> str:
-    """Find a config given as a path or by its name. A text that holds keys is returned as it is.
-
-    Raises:
-        InputError: neither a file nor the name of a config that ships.
-    """
+    """Find a config given as a path or by its name. A text that holds keys is returned as it is."""
     if os.path.exists(config) or re.search(r"[:{\n]", config):
         return config
     name = config.removeprefix("configs/").removesuffix(".yaml")
     shipped = shipped_configs()
     if name not in shipped:
-        raise InputError(
-            f"There is no config {config}. Expected a file or one of {', '.join(shipped)}."
-        )
+        names = ", ".join(shipped)
+        raise InputError(f"There is no config {config}. Expected a file or one of {names}.")
     return str(shipped[name])
 
 
 def expand_bases(argv: list[str]) -> list[str]:
-    """Find each config, and replace one that has a `base` by its bases and itself.
+    """Find each config of a command, and replace one that has a `base` by its bases and itself.
 
     Lightning merges several --config key by key, the later ones winning: a new class_path keeps the
-    arguments that the new class takes, and a list is replaced unless its key ends in `+`, which
-    appends. jsonargparse's own `config` key would do, but it replaces inherited blocks whole.
-
-    Args:
-        argv: a verb and its arguments.
-
-    Raises:
-        InputError: a config or base that is missing or no YAML, or a base that starts from itself.
+    arguments that the new class takes. jsonargparse's own `config` key replaces blocks whole.
     """
     expanded: list[str] = []
     words = iter(argv)

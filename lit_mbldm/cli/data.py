@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from lit_mbldm.cli.arguments import DEVICE, OUT, Verbs, add_verb, arg, fraction, positive
-from lit_mbldm.cli.config_files import own_configs
 from lit_mbldm.errors import InputError
 
 _PATCH = 8  # pixels, of every codec that `codec fit` makes
@@ -19,7 +18,7 @@ def add_shards(verbs: Verbs) -> None:
         verbs,
         shards,
         arg("source", "folder, zip or tar shards, LSUN's LMDB or its zip", metavar="SOURCE"),
-        arg("--size", f"height and width in pixels: {_which_config()}", type=side, required=True),
+        arg("--size", "height and width, a multiple of 8 pixels", type=side, required=True),
         arg("--val", "share of the images to keep apart in OUT/val", type=fraction, default=0.0),
         MAX_SKIPPED,
         arg("--download", f"{_FETCH}, leaving SOURCE out", metavar="CATEGORY"),
@@ -28,6 +27,16 @@ def add_shards(verbs: Verbs) -> None:
     )
     # nargs="?" would not find it behind an option
     parser.add_argument(OUT[0], **OUT[1]).required = False
+
+
+def side(text: str) -> int:
+    """A number of pixels that whole patches fill."""
+    pixels = positive(text)
+    if pixels % _PATCH:
+        below = pixels // _PATCH * _PATCH
+        fit = f"{below} or {below + _PATCH} fits" if below else f"{_PATCH} fits"
+        raise argparse.ArgumentTypeError(f"expected a multiple of {_PATCH}, got {text}: {fit}")
+    return pixels
 
 
 def shards(options: argparse.Namespace) -> None:
@@ -47,9 +56,8 @@ def shards(options: argparse.Namespace) -> None:
         out, url = Path(source), options.base_url or BASE_URL
         source = fetch_lsun(options.download, options.split or "train", url, out.parent)
         print(f"LSUN's zip: {source}")
-    manifest = write_shards(
-        source, out, options.size, val=options.val, max_skipped=options.max_skipped
-    )
+    skipped = options.max_skipped
+    manifest = write_shards(source, out, options.size, val=options.val, max_skipped=skipped)
     print(f"{manifest.count} images in {len(manifest.shards)} shards: {out}")
     if options.val:
         print(f"{Manifest.read(out / VAL).count} images for validation: {out / VAL}")
@@ -58,23 +66,6 @@ def shards(options: argparse.Namespace) -> None:
             f"{manifest.upsampled} of them were enlarged to {manifest.size}×{manifest.size}: the"
             f" shortest side was {manifest.shortest_side} pixels."
         )
-
-
-def side(text: str) -> int:
-    """A number of pixels that whole patches fill."""
-    pixels = positive(text)
-    if pixels % _PATCH:
-        down = pixels // _PATCH * _PATCH
-        raise argparse.ArgumentTypeError(
-            f"expected a multiple of {_PATCH}, the side of a codec's patch, got {text}."
-            f" {f'{down} or ' if down else ''}{down + _PATCH} fits: {_which_config()}"
-        )
-    return pixels
-
-
-def _which_config() -> str:
-    sizes = ", ".join(f"{name} is for {size}" for size, name in own_configs().items())
-    return f"{sizes}, and each config for any other size with --model.image_size"
 
 
 def add_encode(verbs: Verbs) -> None:

@@ -3,7 +3,6 @@
 import argparse
 import importlib.metadata
 import io
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -23,11 +22,9 @@ _RESUMED = ("train", "shards", "encode", "test", "predict", "pull")
 def main(args: Sequence[str] | None = None) -> None:
     """Run `lightning`, `lit-mbldm` or `python -m lit_mbldm`."""
     argv = list(sys.argv[1:] if args is None else args)
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115  closed by `2>&-`
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # ? for what the locale cannot write
-        setattr(sys, name, stream)
     try:
         try:
             dispatch(argv)

@@ -11,8 +11,9 @@ from lit_mbldm.errors import InputError
 
 def add_sample(verbs: Verbs) -> None:
     """`sample`: generated images."""
-    count = "number of images (default: 16; with several temperatures 6 each; with --path 4)"
+    count = "number of images (default: 16; 6 a temperature of several; 4 with --path)"
     sampler = "ddpm (the paper's), ddim or dpm++ (default: the model's own, or ddpm)"
+    rows = "of a categorical model, from 0, or argmax; several make rows (default: its own, or 1)"
     path = "show each image's way from noise, a row of frames (default: up to 11)"
     out = "PNG to write, or a folder (DIR/) for one file an image"
     add_verb(
@@ -25,13 +26,7 @@ def add_sample(verbs: Verbs) -> None:
         arg("--batch-size", "images made at once", type=positive, default=16),
         arg("--sampler", sampler),
         arg("--eta", "noise of ddim, from 0 to 1 (default: 0)", type=float),
-        arg(
-            "--temperature",
-            "of a categorical model: a number from 0, or argmax for the most probable codewords"
-            " (default: the model's own, or 1). Several make a row of images each",
-            nargs="+",
-            default=[],
-        ),
+        arg("--temperature", rows, nargs="+", default=[]),
         arg("--path", path, type=positive, nargs="?", const=0, metavar="FRAMES"),
         arg("--refiner", "checkpoint, folder or name; `none` leaves out the model's own"),
         DEVICE,
@@ -58,7 +53,14 @@ def sample(arguments: argparse.Namespace) -> None:
 
     out, size = Path(arguments.out), arguments.batch_size
     to_folder = arguments.out.endswith(os.sep) or out.is_dir()
-    _check_kind(arguments, to_folder)
+    path, rows = arguments.path is not None, len(arguments.temperature) > 1
+    if to_folder + path + rows > 1:
+        raise InputError(
+            "Choose one of a folder as --out, --path and several --temperature: each makes another"
+            " kind of output."
+        )
+    if path and arguments.refiner:
+        raise InputError("--path shows z_t as the codec decodes it: leave --refiner out.")
     temperatures = [read_temperature(text) for text in arguments.temperature]
     (check_writable if to_folder else check_path)(out)
     if to_folder and any(out.glob("*.png")):
@@ -68,9 +70,9 @@ def sample(arguments: argparse.Namespace) -> None:
     given["seed"] = fresh_seed() if arguments.seed is None else arguments.seed
     model = diffusion_model(load_pretrained(arguments.model, device=arguments.device))
     options = model.settle(SampleOptions(**given))
-    if arguments.path is not None:
+    if path:
         save(path_grid(model, arguments.n or 4, options, arguments.path or None), out)
-    elif len(temperatures) > 1:
+    elif rows:
         save(temperature_grid(model, arguments.n or 6, temperatures, options, size, True), out)
     else:
         batches = model.batches(arguments.n or 16, options, size, progress=True)
@@ -80,16 +82,3 @@ def sample(arguments: argparse.Namespace) -> None:
         else:
             save(grid(torch.cat(list(batches))), out)
     print(arguments.out)
-
-
-def _check_kind(arguments: argparse.Namespace, to_folder: bool) -> None:
-    kinds = {
-        "a folder as --out": to_folder,
-        "--path": arguments.path is not None,
-        "several --temperature": len(arguments.temperature) > 1,
-    }
-    asked = [kind for kind, given in kinds.items() if given]
-    if len(asked) > 1:
-        raise InputError(f"Choose one of {' and '.join(asked)}: each makes another kind of output.")
-    if arguments.path is not None and arguments.refiner:
-        raise InputError("--path shows z_t as the codec decodes it: leave --refiner out.")

@@ -76,11 +76,8 @@ def push(options: argparse.Namespace) -> None:
     for name, change in push.changes.items():
         print(f"{change:<8} {push.sizes.get(name, 0):>14,}  {name}")
     if push.unstated:
-        print(
-            f"The card does not state: {', '.join(push.unstated)}. `lit-mbldm export` takes them,"
-            " and its folder's README.md can be edited before it is pushed.",
-            file=sys.stderr,
-        )
+        facts = ", ".join(push.unstated)
+        print(f"The card does not state: {facts}. `lit-mbldm export` takes them.", file=sys.stderr)
     if push.commit is None:
         print(f"Nothing was sent (--dry-run): {push.url}")
     elif set(push.changes.values()) == {"same"}:
@@ -106,6 +103,14 @@ def zoo(options: argparse.Namespace) -> None:
 
 def doctor(options: argparse.Namespace) -> None:
     """Show versions, devices and the Hub, and faults."""
-    from lit_mbldm.doctor import run_doctor
+    from lit_mbldm.doctor import installation, machine
+    from lit_mbldm.doctor.report import print_report
 
-    sys.exit(run_doctor())
+    parts = {
+        "Versions": installation.examine_versions,
+        "Devices": machine.examine_devices,
+        "Commands": installation.examine_commands,
+        "Hub": machine.examine_hub,
+        "Disk": machine.examine_disk,
+    }
+    sys.exit(print_report(parts))

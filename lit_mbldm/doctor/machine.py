@@ -16,9 +16,8 @@ from lit_mbldm.storage.urls import public
 _PROBE_SECONDS = 180  # a cold network disk takes more than one minute to import torch
 _HUB_SECONDS = 5.0
 REINSTALL_TORCH = (
-    "Install torch and torchvision together, in versions that belong together: `pip install"
-    " --upgrade --force-reinstall torch torchvision` (pytorch.org lists the commands for each"
-    " CUDA version)."
+    "Install versions that belong together: `pip install --upgrade --force-reinstall torch"
+    " torchvision` (pytorch.org lists the commands for each CUDA version)."
 )
 
 
@@ -38,15 +37,12 @@ def examine_devices() -> Iterator[Finding]:
     except subprocess.TimeoutExpired as error:
         process.kill()  # and no waiting: a driver that hangs holds the process against that, too
         told, ended = error.output or b"", f"did not end within {_PROBE_SECONDS} seconds"
-    trying = "torch"
     for line in told.decode(errors="replace").splitlines():
-        if line.startswith('{"trying": '):  # libraries print, too
-            trying = json.loads(line)["trying"]
-        elif line.startswith('{"name": '):
+        if line.startswith('{"name": '):  # libraries print, too
             yield Finding(**json.loads(line))
     if ended:
-        problem = f"{trying} cannot be used: the process that tried it {ended}."
-        yield Finding(trying, ended, problem, REINSTALL_TORCH)
+        problem = f"torch or torchvision cannot be used: the process that tried them {ended}."
+        yield Finding("torch", ended, problem, REINSTALL_TORCH)
 
 
 def examine_hub() -> Iterator[Finding]:
@@ -88,21 +84,17 @@ def examine_hub() -> Iterator[Finding]:
 def examine_disk() -> Iterator[Finding]:
     """The space that is free here, for temporary files and for the Hub's cache."""
     yield _room("Here", Path.cwd())
-    yield _room("Temporary files", Path(tempfile.gettempdir()), "TMPDIR")
+    yield _room("Temporary files", Path(tempfile.gettempdir()))
     from huggingface_hub import constants
 
-    yield _room("Hub cache", Path(constants.HF_HUB_CACHE), "HF_HOME")
+    yield _room("Hub cache", Path(constants.HF_HUB_CACHE))
 
 
-def _room(name: str, folder: Path, setting: str = "") -> Finding:
-    """The room on a folder's disk; where a setting can move it, also whether it can be written."""
+def _room(name: str, folder: Path) -> Finding:
     place = next(part for part in (folder, *folder.absolute().parents) if part.exists())
     free = shutil.disk_usage(place).free / 1e9
     value = f"{free:.1f} GB free for {folder}"
-    if setting and not os.access(place, os.W_OK):
-        problem = f"{name}: {folder} cannot be written."
-        return Finding(name, value, problem, f"Set {setting} to a folder that can be.")
-    if free < 1:
-        problem = f"Only {free:.1f} GB are free on the disk of {folder}."
-        return Finding(name, value, problem, "Make room for shards, checkpoints and downloads.")
-    return Finding(name, value)
+    if free >= 1:
+        return Finding(name, value)
+    problem = f"Only {free:.1f} GB are free on the disk of {folder}."
+    return Finding(name, value, problem, "Make room for shards, checkpoints and downloads.")

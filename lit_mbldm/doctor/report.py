@@ -13,14 +13,7 @@ INSTALL = (
 
 @dataclass(frozen=True)
 class Finding:
-    """A fact, and what is wrong with it.
-
-    Attributes:
-        name: what was looked at; "Note" for a consequence that is no fault.
-        value: what was found.
-        problem: the fault in plain words, empty where there is none.
-        remedy: what to do about it.
-    """
+    """A fact by its name ("Note" for a consequence), and what is wrong with it and helps, if so."""
 
     name: str
     value: str
@@ -32,11 +25,7 @@ Examine = Callable[[], Iterator[Finding]]
 
 
 def print_report(parts: Mapping[str, Examine]) -> int:
-    """Print the findings under the parts' titles, a wrong one behind an exclamation mark.
-
-    Returns:
-        0, or 1 where something is wrong.
-    """
+    """Print the findings under the parts' titles; returns 1 where something is wrong, else 0."""
     wrong = []
     for title, examine in parts.items():
         print(title, flush=True)  # before the work, which may take long

@@ -22,7 +22,6 @@ _ANOTHER = (
 def main() -> None:
     """Try one after the other; without torch, no other."""
     for name, trial in {"torch": _torch, "torchvision": _torchvision}.items():
-        print(json.dumps({"trying": name}), flush=True)  # for the case that it ends this process
         try:
             for finding in trial():
                 print(json.dumps(asdict(finding)), flush=True)

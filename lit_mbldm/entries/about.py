@@ -42,27 +42,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class About:
-    """Where a model comes from; None or nothing where it is not known.
+    """Where a model comes from; None or nothing where it is not known."""
 
-    Attributes:
-        license: of the weights, as the Hub writes it: `apache-2.0`, `cc0-1.0`, `other`, …
-        data: what the model has seen.
-        terms: under which terms that data came.
-        command: what made the model.
-        config: of its training: classes and numbers.
-        steps: of training.
-        figures: its measured numbers.
-        sampling: options of `sample` that suit it, by name.
-    """
-
-    license: str | None = None
-    data: str | None = None
-    terms: str | None = None
-    command: str | None = None
-    config: Mapping[str, Any] = field(default_factory=dict)
-    steps: int | None = None
+    license: str | None = None  # of the weights, as the Hub writes it: `apache-2.0`, `cc0-1.0`, …
+    data: str | None = None  # what the model has seen
+    terms: str | None = None  # under which terms that data came
+    command: str | None = None  # what made the model
+    config: Mapping[str, Any] = field(default_factory=dict)  # of its training
+    steps: int | None = None  # of training
     figures: Sequence[Figure] = ()
-    sampling: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = field(default_factory=dict)  # options of `sample` that suit it
 
     @classmethod
     def read(cls, values: object) -> "About":

@@ -15,11 +15,7 @@ CHECKPOINT_KEY = "lit_mbldm"
 
 
 def load_checkpoint(path: Path) -> nn.Module:
-    """Load the model of a checkpoint, in eval mode; the averaged weights where it has them.
-
-    Raises:
-        InputError: another file, or weights that do not fit the model.
-    """
+    """Load the model of a checkpoint, in eval mode; the averaged weights where it has them."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         kept = checkpoint[CHECKPOINT_KEY]

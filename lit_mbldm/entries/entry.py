@@ -5,7 +5,6 @@ It may hold a card (`README.md`), a picture (`samples.png`), and a refiner's ent
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,29 +23,19 @@ from lit_mbldm.entries.entry_config import (
 )
 from lit_mbldm.entries.tree import assemble, describe
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.atomic import write_synced
-
-_UNFINISHED = ".unfinished"
+from lit_mbldm.storage.atomic import check_writable, replacing
 
 
 def save_entry(module: nn.Module, folder: Path, about: About | None = None) -> None:
-    """Write a codec or model, and the refiner that it brings, as an entry.
-
-    Raises:
-        InputError: the folder holds an entry already, or the module cannot be one.
-    """
-    refuse_existing_entry(folder)
+    """Write a codec or model, and the refiner that it brings, as an entry."""
+    check_new_entry(folder)
     write_files(folder, entry_files(module, about or about_module(module)))
 
 
 def entry_files(
     module: nn.Module, about: About, others: Mapping[str, bytes] | None = None
 ) -> dict[str, bytes]:
-    """The contents of an entry's files, by path; `others` lie beside config and weights.
-
-    Raises:
-        InputError: a module that could not be loaded again.
-    """
+    """The contents of an entry's files, by path; InputError where it could not be loaded again."""
     tree = describe(module)
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     try:
@@ -73,9 +62,6 @@ def read_files(folder: Path) -> dict[str, bytes]:
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write an entry's files, `config.json` last, so that an entry is there whole or not at all.
 
-    They are written beside the entry and moved at the end. A run that was killed leaves its own,
-    which the next one removes. What is there already is not written again.
-
     Raises:
         InputError: a file of another content is there; nothing was written.
     """
@@ -83,40 +69,29 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     for name in files.keys() - set(new):
         if not (folder / name).is_file() or (folder / name).read_bytes() != files[name]:
             raise InputError(f"{folder} already holds another {name}. Choose another folder.")
-    unfinished = folder / _UNFINISHED
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        for name in new:
-            write_synced(unfinished / name, files[name])
-        for name in sorted(new, key=lambda name: name == CONFIG):
-            (folder / name).parent.mkdir(exist_ok=True)
-            os.replace(unfinished / name, folder / name)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    for name in sorted(new, key=lambda name: name == CONFIG):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / name) as temporary:
+            temporary.write_bytes(files[name])
 
 
-def refuse_existing_entry(folder: Path) -> None:
-    """Raise InputError where the folder holds an entry, or files that one would overwrite.
+def check_new_entry(folder: Path) -> None:
+    """Raise InputError where the folder cannot be written, or holds what an entry would overwrite.
 
     Weights without a config are what an export that was killed leaves.
     """
+    check_writable(folder)
     found = sorted(name for name in FILES if os.path.lexists(folder / name))
     if CONFIG in found or (found and WEIGHTS not in found):
         raise InputError(f"{folder} already holds {', '.join(found)}. Choose another folder.")
 
 
 def load_entry(folder: Path) -> nn.Module:
-    """Load an entry strictly, in eval mode, with the refiner that it holds.
-
-    Raises:
-        DamagedError: a file that cannot be read or has another sha256.
-        InputError: no entry, another format, or tensors that do not fit the class.
-    """
+    """Load an entry strictly, in eval mode, with its refiner; DamagedError names a damaged file."""
     if not os.path.lexists(folder / CONFIG):
         raise InputError(
-            f"{folder} is no entry of lit_mbldm's zoo: it has no {CONFIG}. Expected a folder that"
-            " `lit-mbldm export` or `lit-mbldm pull` wrote, a checkpoint, or a run's folder with"
-            " checkpoints/last.ckpt."
+            f"{folder} is no entry of lit_mbldm's zoo: it has no {CONFIG}. Expected what `lit-mbldm"
+            " export` writes, a checkpoint, or a run's folder with checkpoints/last.ckpt."
         )
     config, refiner = read_config(folder / CONFIG), None
     if any(name.startswith(f"{REFINER}/") for name in config.sha256):

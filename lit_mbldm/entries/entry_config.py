@@ -28,11 +28,11 @@ class DamagedError(InputError):
 
 @dataclass(frozen=True)
 class EntryConfig:
-    """What `config.json` says."""
+    """What `config.json` says: sha256 by path, and the fingerprint of the codec."""
 
     model: Tree
-    sha256: dict[str, str]  # of every other file by its path in the entry's folder
-    fingerprint: str  # of the codec whose codes it makes or takes
+    sha256: dict[str, str]
+    fingerprint: str
     about: About
 
     def text(self) -> str:
@@ -52,8 +52,6 @@ class EntryConfig:
 def read_bytes(path: Path, sha256: str | None = None) -> bytes:
     """Read a file and compare its sha256 where that is known; DamagedError where it is another."""
     try:
-        if path.exists() and not path.is_file():  # a pipe or device might never end
-            raise DamagedError(path, "it is no regular file")
         data = path.read_bytes()
     except OSError as error:
         raise DamagedError(path, f"it cannot be read ({error.strerror})") from error
@@ -64,13 +62,7 @@ def read_bytes(path: Path, sha256: str | None = None) -> bytes:
 
 
 def read_config(path: Path) -> EntryConfig:
-    """Read and check a `config.json`.
-
-    Raises:
-        DamagedError: it cannot be read, or is no JSON.
-        InputError: it is another kind of file, of a newer format, or names files that are no part
-            of an entry.
-    """
+    """Read and check a `config.json`; DamagedError where it cannot be read or is no JSON."""
     data = read_bytes(path)
     try:
         values = json.loads(data)
@@ -92,7 +84,7 @@ def read_config(path: Path) -> EntryConfig:
     if strange := sorted(sha256.keys() - FILES):
         raise InputError(
             f"{path} names the file {strange[0]!r:.80}, which is no part of an entry; such may lie"
-            " outside its folder or run code. Do not use this entry, or ask its owner for another."
+            " outside its folder or run code. Do not use this entry."
         )
     # that of its own contents, which earlier versions wrote, says nothing
     sha256 = {name: str(value) for name, value in sha256.items() if name != CONFIG}

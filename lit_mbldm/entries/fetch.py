@@ -1,10 +1,10 @@
 """Entries from the Hub: fetched by its client, which compares sizes only, and checked here."""
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +28,17 @@ def load_from_hub(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> nn.Module:
-    """Load an entry as `load_pretrained` does: its config, weights and refiner, no other file.
-
-    Of several processes on one machine the first to come fetches a file while the others wait. A
-    damaged file leaves the cache.
-    """
+    """Load an entry as `load_pretrained` does: its config, weights and refiner, no other file."""
     cache = Path(cache_dir or constants.HF_HUB_CACHE)
     offline = local_files_only or constants.HF_HUB_OFFLINE
-    with _damage_explained(repository, cache, offline):
-        return load_entry(_fetch(repository, revision, FILES - {CARD, PICTURE}, cache, offline))
+    with _fetched(repository, revision, FILES - {CARD, PICTURE}, cache, offline) as folder:
+        return load_entry(folder)
 
 
 def pull(repository: str, revision: str | None = None, out: Path | None = None) -> Path:
-    """Fetch all files of an entry into the Hub's cache, and a copy to `out`; check their sha256.
-
-    Raises:
-        InputError: no such repository, revision or entry, no access, other files in `out`, or a
-            file that is not the one that was pushed; that one leaves the cache.
-        OSError: the Hub fails, or the disk.
-    """
+    """Fetch all files of an entry into the Hub's cache, and a copy to `out`; check their sha256."""
     cache, offline = Path(constants.HF_HUB_CACHE), constants.HF_HUB_OFFLINE
-    with _damage_explained(repository, cache, offline):
-        folder = _fetch(repository, revision, FILES, cache, offline)
+    with _fetched(repository, revision, FILES, cache, offline) as folder:
         files = read_files(folder)
         load_entry(folder)
     if out is None:
@@ -59,39 +48,35 @@ def pull(repository: str, revision: str | None = None, out: Path | None = None) 
     return out
 
 
-def _fetch(
-    repository: str, revision: str | None, names: set[str], cache: Path, offline: bool
-) -> Path:
-    """Bring `config.json` and those of its files that are named, all of one commit."""
-    with hub_errors_explained(repository, revision), full_disk_explained(cache):
-        config = download(repository, CONFIG, revision, cache, offline)
-        blob = config.resolve()  # git's id of its contents names it in the cache
-        if re.fullmatch("[0-9a-f]{40}", blob.name) and blob_id(blob.read_bytes()) != blob.name:
-            raise DamagedError(config, "it is not what the Hub has")
-        for name in sorted(names & read_config(config).sha256.keys()):
-            download(repository, name, config.parent.name, cache, offline)
-    return config.parent
-
-
 @contextmanager
-def _damage_explained(repository: str, cache: Path, offline: bool) -> Iterator[None]:
-    """Remove a damaged file, and what its link points to, from the cache, and say so."""
+def _fetched(
+    repository: str, revision: str | None, names: set[str], cache: Path, offline: bool
+) -> Iterator[Path]:
+    """Give the folder of `config.json` and those of its files that are named, all of one commit.
+
+    A file that turns out to be damaged, and what its link points to, leave the cache.
+    """
     try:
-        yield
+        with hub_errors_explained(repository, revision), full_disk_explained(cache):
+            config = download(repository, CONFIG, revision, cache, offline)
+            blob = config.resolve()  # git's id of its contents names it in the cache
+            if re.fullmatch("[0-9a-f]{40}", blob.name) and blob_id(blob.read_bytes()) != blob.name:
+                raise DamagedError(config, "it is not what the Hub has")
+            for name in sorted(names & read_config(config).sha256.keys()):
+                download(repository, name, config.parent.name, cache, offline)
+        yield config.parent
     except DamagedError as error:
-        path, blob = error.path, error.path.resolve()
         remedy = "Load it once with the network, which mends the cache."
         if not offline:
+            remedy = "The same again fetches it anew. If it does not, use another cache (HF_HOME),"
+            remedy += " or ask its owner to push it again."
+            blob = error.path.resolve()
             with suppress(OSError):  # somebody else's cache
-                path.unlink(missing_ok=True)
+                error.path.unlink()
                 if blob.is_relative_to(cache.resolve()):
-                    blob.unlink(missing_ok=True)
-            remedy = (
-                "It cannot be removed from the cache: use another (HF_HOME, cache_dir)."
-                if os.path.lexists(path)
-                else "The same again fetches it anew, or its owner must push it again."
-            )
-        raise InputError(f"{repository}: {path} is damaged: {error.reason}. {remedy}") from error
+                    blob.unlink()
+        told = f"{repository}: {error.path} is damaged: {error.reason}. {remedy}"
+        raise InputError(told) from error
 
 
 def download(
@@ -105,10 +90,6 @@ def download(
 
     Up to its version 2.4.0 the client takes over an answer's ETag, commit and hash as parts of
     paths: an endpoint (HF_ENDPOINT) with `ETag: "../../../x"` would make it write anywhere.
-
-    Raises:
-        InputError: the endpoint answers with what is no name of a file.
-        Exception: whatever the client raises.
     """
     make = _http._GLOBAL_CLIENT_FACTORY  # a user's own, such as one with a proxy, goes on serving
     if not hasattr(make, "checks"):
@@ -122,7 +103,7 @@ def download(
         set_client_factory(make_checked)
     options = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
     ask: Any = hf_hub_download  # its type has three forms
-    return Path(try_again(ask, repository, name, **options))
+    return Path(try_again(partial(ask, repository, name, **options)))
 
 
 def _check(response: Any) -> None:

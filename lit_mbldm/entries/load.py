@@ -63,15 +63,15 @@ def load_pretrained(
         0.75
     """
     path = find_local(name)
-    if revision is not None and path is not None:
-        raise InputError(f"{name} is not on the Hub: leave the revision {revision!r} out.")
-    if path is not None:
-        module = load_entry(path) if path.is_dir() else load_checkpoint(path)
-    else:
+    if path is None:
         from lit_mbldm.entries.fetch import load_from_hub  # slow to import
 
         repository, revision = parse_repository(str(name), revision)
         module = load_from_hub(repository, revision, cache_dir, local_files_only)
+    elif revision is not None:
+        raise InputError(f"{name} is not on the Hub: leave the revision {revision!r} out.")
+    else:
+        module = load_entry(path) if path.is_dir() else load_checkpoint(path)
     try:
         return module.to(device or "cpu")
     except (RuntimeError, AssertionError) as error:

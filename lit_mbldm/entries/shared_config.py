@@ -15,11 +15,7 @@ _DEFAULTS = {name: p.default for name, p in inspect.signature(L.Trainer).paramet
 
 
 def shared_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What others need of `lightning fit`'s resolved config to train alike, fit for JSON.
-
-    Returns:
-        Seed, model, data and the trainer's options: classes and numbers, and no text of a user's.
-    """
+    """What others need of a run's config to train alike: classes and numbers, no other text."""
     trainer = {
         name: value
         for name, value in config.get("trainer", {}).items()

@@ -24,11 +24,7 @@ _TABLES = {torch.arange, torch.linspace, torch.ones, torch.full}
 
 
 def describe(module: nn.Module) -> Tree:
-    """Write down how to build a module: `{"class_path": …, "init_args": {…}}`.
-
-    Raises:
-        AttributeError: an argument of the constructor is not kept as an attribute of its name.
-    """
+    """Write down how to build a module, which keeps its arguments as attributes of their names."""
     cls = type(module)
     room = ".".join(cls.__module__.split(".")[:2])
     public = getattr(sys.modules.get(room), cls.__name__, None) is cls
@@ -45,11 +41,7 @@ def describe(module: nn.Module) -> Tree:
 
 
 def assemble(tree: Tree, weights: Mapping[str, Tensor], about: About) -> nn.Module:
-    """Build a module of these tensors, which it then owns, in eval mode, and attach `about`.
-
-    Raises:
-        InputError: as `build`, or a tensor too few or too many, of another shape or dtype.
-    """
+    """Build a module of exactly these tensors, in eval mode, and attach `about`."""
     module = build(tree)
     state = module.state_dict()
     for name in sorted(state.keys() | weights.keys(), key=str):
@@ -65,14 +57,10 @@ def assemble(tree: Tree, weights: Mapping[str, Tensor], about: About) -> nn.Modu
 
 
 def build(tree: Mapping[str, Any]) -> nn.Module:
-    """Build the module that `describe` wrote down, without memory for its weights.
+    """Build the module that `describe` wrote down, with its weights on the device `meta`.
 
-    Parameters and persistent buffers are on the device `meta`; buffers that the constructor
-    computes are not. Only classes that lit_mbldm's codecs, denoisers, processes and training
-    export are called, and none of them runs code that the tree holds.
-
-    Raises:
-        InputError: another or an unknown class path, or arguments that do not fit.
+    Only classes that lit_mbldm's codecs, denoisers, processes and training export are called, and
+    none of them runs code that the tree holds. InputError on others, and on unfit arguments.
     """
     with _Hollow():
         return _build(tree)

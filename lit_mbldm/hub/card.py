@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
@@ -87,6 +87,16 @@ def _kind_of(module: nn.Module, about: About) -> _Kind:
                 use=f"refiner = {_LOAD}\nimages = refiner.refine(images)  # uint8 (B, 3, H, W)",
                 facts={"Codec": _rate(module.codec), "Parameters": _parameters(module)},
             )
+        case DecoderCodec():
+            kind, network = _codec(module), module.network.state_dict().values()
+            return replace(
+                kind,
+                summary=f"{kind.summary} A small network improves the images that it decodes; the"
+                " codes stay those of the codec alone, so that code shards serve both.",
+                caption="Photographs, the same decoded plainly, and decoded with the network",
+                use=f"{kind.use}\nplain = codec.decode(codes, plain=True)  # without the network",
+                facts=kind.facts | {"Parameters": f"{sum(tensor.numel() for tensor in network):,}"},
+            )
         case ImageCodec():
             return _codec(module)
     raise InputError(
@@ -124,30 +134,18 @@ def _diffusion(model: DiffusionModule, about: About) -> _Kind:
 
 def _codec(codec: ImageCodec) -> _Kind:
     S, p = codec.num_codes, codec.patch_size
-    summary = (
-        "A classical codec: vector quantisation, fitted without a network. It turns images into"
-        " codes, the latent of diffusion models, and back."
-    )
-    caption = "Photographs, and the same decoded from their codes"
-    use = (
-        f"codec = {_LOAD}\n"
+    return _Kind(
+        title=f"{codec.quantizer}, a codec of {p}×{p} patches",
+        summary="A classical codec: vector quantisation, fitted without a network. It turns images"
+        " into codes, the latent of diffusion models, and back.",
+        caption="Photographs, and the same decoded from their codes",
+        task="image-feature-extraction",
+        tag="image-compression",
+        use=f"codec = {_LOAD}\n"
         f"codes = codec.encode(images)  # uint8 (B, 3, H, W) -> (B, {S}, H/{p}, W/{p})\n"
-        "images = codec.decode(codes)"
+        "images = codec.decode(codes)",
+        facts={"Rate": _rate(codec), "Codes": f"{S} a patch, {codec.codebook_size} codewords each"},
     )
-    facts = {"Rate": _rate(codec), "Codes": f"{S} a patch, {codec.codebook_size} codewords each"}
-    if isinstance(codec, DecoderCodec):
-        summary = (
-            "A classical codec, vector quantisation without a network, and a small network that"
-            " improves the images it decodes. Its codes are those of the codec alone, so that code"
-            " shards serve both."
-        )
-        caption = "Photographs, the same decoded plainly, and decoded with the network"
-        use += "\nplain = codec.decode(codes, plain=True)  # without the network"
-        network = codec.network.state_dict().values()
-        facts["Parameters"] = f"{sum(tensor.numel() for tensor in network):,}"
-    title = f"{codec.quantizer}, a codec of {p}×{p} patches"
-    task, tag = "image-feature-extraction", "image-compression"
-    return _Kind(title, summary, caption, task, tag, use, facts)
 
 
 def _rate(codec: ImageCodec) -> str:
@@ -184,17 +182,13 @@ def _metadata(kind: _Kind, about: About) -> str:
 
 
 def _list(facts: dict[str, str]) -> str:
-    return "\n".join(f"- {name}: {_line(fact)}" for name, fact in facts.items())
+    return "\n".join(f"- {name}: {' '.join(fact.split())}" for name, fact in facts.items())
 
 
 def _table(about: About) -> str:
     rows = ["| figure | | measured on | by |", "|---|---|---|---|"]
     for figure in about.figures:
-        texts = (figure.metric, figure.data, figure.command)
-        metric, data, command = (_line(text).replace("|", "\\|") for text in texts)
-        rows.append(f"| {metric} | {figure.value:g} | {data} | `{command}` |")
+        texts = (figure.metric, f"{figure.value:g}", figure.data, f"`{figure.command}`")
+        cells = (" ".join(text.split()).replace("|", "\\|") for text in texts)
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())

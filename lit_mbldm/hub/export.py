@@ -8,19 +8,18 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from lit_mbldm.codecs import DecoderCodec
-from lit_mbldm.data.sources.images import fit_square, to_array
+from lit_mbldm.data.sources.images import fit_square
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.entries.about import about_module
-from lit_mbldm.entries.entry import entry_files, refuse_existing_entry, use_refiner, write_files
+from lit_mbldm.entries.entry import check_new_entry, entry_files, use_refiner, write_files
 from lit_mbldm.entries.entry_config import CARD, PICTURE
 from lit_mbldm.entries.load import load_pretrained
 from lit_mbldm.errors import InputError
 from lit_mbldm.hub.card import address_card, write_card
-from lit_mbldm.pictures import grid, table, to_pil
-from lit_mbldm.storage.atomic import check_writable
+from lit_mbldm.pictures import grid, table, to_pil, to_tensor
 from lit_mbldm.training import Refiner, SampleOptions
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.refiner import load_refiner
@@ -38,19 +37,10 @@ def export(
 ) -> None:
     """Write a whole entry into the folder `out`, of whatever `load_pretrained` takes.
 
-    Args:
-        model: name or path.
-        out: created where it is not there; must not hold an entry yet.
-        facts: attributes of `About` to state, over what is known of the model already.
-        refiner: name or path of the refiner that its samples shall pass through.
-        name: by which its card says that it is loaded; pushing fills it in otherwise.
-
-    Raises:
-        InputError: an entry in `out`, a place where nothing can be written, or a model, refiner or
-            options of sampling that do not fit.
+    `facts` are attributes of `About`, stated over what is known of the model. Its samples pass
+    through `refiner`, and its card loads it by `name`; pushing fills that in otherwise.
     """
-    refuse_existing_entry(out)
-    check_writable(out)
+    check_new_entry(out)
     module = load_pretrained(model)
     if refiner is not None:
         use_refiner(module, load_refiner(refiner))
@@ -67,25 +57,20 @@ def whole_entry(
 ) -> dict[str, bytes]:
     """The contents of all files of a module's entry, by path; the same module makes the same.
 
-    Args:
-        module: a codec, diffusion model or refiner.
-        folder: its entry; a card and a picture there stay as they are, edited by hand perhaps.
-        name: by which it is loaded, for a card that does not say it yet.
+    A card and a picture in `folder` stay as they are, but the card says the `name` it is pushed to.
     """
-    about, files = about_module(module), {}
-    for file in (CARD, PICTURE):
-        if folder is not None and (folder / file).exists():
-            files[file] = (folder / file).read_bytes()
+    about, stream = about_module(module), io.BytesIO()
+    kept = [folder / name for name in (CARD, PICTURE) if folder and (folder / name).exists()]
+    old = {path.name: path.read_bytes() for path in kept}
     try:
-        card = files[CARD].decode() if CARD in files else write_card(module, about)
+        card = old[CARD].decode() if CARD in old else write_card(module, about)
     except UnicodeDecodeError as error:
         raise InputError(f"{folder}/{CARD} must be a text in UTF-8: {error}.") from error
-    files[CARD] = (address_card(card, name) if name else card).encode()
-    if PICTURE not in files:
-        stream = io.BytesIO()
+    card = address_card(card, name) if name else card
+    if PICTURE not in old:
         _make_picture(module).save(stream, "PNG")
-        files[PICTURE] = stream.getvalue()
-    return entry_files(module, about, files)
+    picture = old.get(PICTURE, stream.getvalue())
+    return entry_files(module, about, {CARD: card.encode(), PICTURE: picture})
 
 
 def _make_picture(module: Any) -> Image.Image:
@@ -93,7 +78,10 @@ def _make_picture(module: Any) -> Image.Image:
     if isinstance(module, DiffusionModule):
         return to_pil(grid(module.sample(_SAMPLES, progress=True)))
     codec = module.codec if isinstance(module, Refiner) else module
-    photos = _photos(max(_SIDE // codec.patch_size, 1) * codec.patch_size)
+    side = max(_SIDE // codec.patch_size, 1) * codec.patch_size
+    with resources.as_file(resources.files("lit_mbldm.data") / "photos") as folder:
+        squares = [to_tensor(fit_square(photo, side)) for photo in read_images(folder).values()]
+    photos = torch.stack(squares)
     codes = codec.encode(photos)
     rows = {"photo": photos}
     if isinstance(codec, DecoderCodec):
@@ -102,10 +90,3 @@ def _make_picture(module: Any) -> Image.Image:
     if isinstance(module, Refiner):
         rows["refined"] = module.refine(rows["decoded"])
     return table(torch.stack(list(rows.values())), rows=list(rows))
-
-
-def _photos(side: int) -> Tensor:
-    """The photographs that ship with the package: (4, 3, side, side) uint8."""
-    with resources.as_file(resources.files("lit_mbldm.data") / "photos") as folder:
-        photos = [fit_square(photo, side) for photo in read_images(folder).values()]
-    return torch.stack([torch.from_numpy(to_array(photo).copy()) for photo in photos])

@@ -16,7 +16,7 @@ def list_shipped() -> str:
         size = sum(path.stat().st_size for path in (ASSETS / name).rglob("*") if path.is_file())
         lines += ["", f"{name}   {kind}, {size / 1e6:.1f} MB"]
         lines += [f"  licence of the weights: {config.about.license or 'not stated'}"]
-        lines += [f"  has seen {config.about.data}"] if config.about.data else []
+        lines += [f"  has seen {config.about.data or 'not stated'}"]
         lines += [f"  {f.metric} {f.value:g} ({f.data})" for f in config.about.figures]
     hint = 'Load one with load_pretrained("NAME"); --search looks on the Hub.'
     return "\n".join([*lines, "", hint])
@@ -33,23 +33,19 @@ def list_hub(words: str) -> str:
     from lit_mbldm.entries.hub_errors import hub_errors_explained
 
     asked = {"filter": LIBRARY, "sort": "downloads", "limit": str(_MOST), "search": words}
+    headers = build_hf_headers(library_name=LIBRARY)
+    url = f"{constants.ENDPOINT}/api/models"
     with hub_errors_explained("The list of models"):
         # the client's own list_models asks for half a minute where there is no network
-        response = get_session().get(
-            f"{constants.ENDPOINT}/api/models",
-            params=asked,
-            headers=build_hf_headers(library_name=LIBRARY),
-            timeout=_SECONDS,
-        )
+        response = get_session().get(url, params=asked, headers=headers, timeout=_SECONDS)
         hf_raise_for_status(response)
         found = response.json()
-    if not found:
-        return f"{constants.ENDPOINT} has no {LIBRARY} model{f' named {words}' if words else ''}."
-    width = max(len(model["id"]) for model in found)
     rows = []
     for model in found:
-        cells = [f"{model['id']:<{width}}", f"{model.get('downloads', 0):>9,} downloads"]
-        cells += [model.get("pipeline_tag"), "private" if model.get("private") else ""]
+        cells = [model["id"], f"{model.get('downloads', 0):,} downloads", model.get("pipeline_tag")]
+        cells += ["private" if model.get("private") else ""]
         cells += [tag for tag in model.get("tags", []) if tag.startswith("license:")]
         rows.append("  ".join(filter(None, cells)))
-    return "\n".join(rows + [f"The first {_MOST}; give more words."] * (len(found) == _MOST))
+    rows += [f"The first {_MOST}; give more words."] if len(found) == _MOST else []
+    named = f" named {words}" if words else ""
+    return "\n".join(rows) or f"{constants.ENDPOINT} has no {LIBRARY} model{named}."

@@ -7,9 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
-from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from torch import nn
 
 from lit_mbldm.codecs import ImageCodec
@@ -78,10 +79,7 @@ def push_pretrained(
         >>> push_pretrained("runs/mine/version_0", "org/repo", private=True)  # doctest: +SKIP
     """
     if not REPOSITORY.fullmatch(repo_id):
-        raise InputError(
-            f"Expected a repository as org/repo, got {repo_id!r}. A branch is named as the"
-            " revision."
-        )
+        raise InputError(f"Expected org/repo, got {repo_id!r}. A branch is named as the revision.")
     if not dry_run and get_token() is None:
         raise InputError(f"A push needs a login: {LOG_IN}.")
     module, folder = model_or_path, None
@@ -98,11 +96,8 @@ def push_pretrained(
             branch.api.create_repo(repo_id, private=private, exist_ok=True)
             if revision is not None:
                 branch.api.create_branch(repo_id, branch=revision, exist_ok=True)
-            found = branch.look()
-        changes = found.compare(files)
-        commit = found.head if set(changes.values()) == {"same"} else None
-        if commit is None and not dry_run:
-            commit = branch.commit(found, files, message or f"Push with {LIBRARY}")
+        send = partial(branch.send, files, message or f"Push with {LIBRARY}", dry_run)
+        commit, changes = try_again(send)
     sizes = {name: len(data) for name, data in files.items()}
     url = f"{constants.ENDPOINT}/{repo_id}"
     return Push(url, changes, sizes, commit, unstated(files[CARD].decode()))
@@ -110,22 +105,9 @@ def push_pretrained(
 
 @dataclass(frozen=True)
 class _Found:
-    """A branch's commit, None where there is none; whether everybody reads it; its files.
-
-    Files are known by the sha256 of large ones and git's blob id of others.
-    """
-
-    head: str | None = None
+    head: str | None = None  # the branch's commit; None where there is no branch
     public: bool = False
-    ids: Mapping[str, str] = field(default_factory=dict)
-
-    def compare(self, files: Mapping[str, bytes]) -> dict[str, str]:
-        """What happens to each file of an entry when these are pushed."""
-        changes = dict.fromkeys(sorted((FILES & self.ids.keys()) - files.keys()), "removed")
-        for name, data in sorted(files.items()):
-            same = self.ids.get(name) in (hashlib.sha256(data).hexdigest(), blob_id(data))
-            changes[name] = "same" if same else "changed" if name in self.ids else "new"
-        return changes
+    ids: Mapping[str, str] = field(default_factory=dict)  # sha256 of large files, or git's blob id
 
 
 @dataclass(frozen=True)
@@ -137,65 +119,55 @@ class _Branch:
     revision: str | None
     module: nn.Module
 
-    def look(self, commit: str | None = None) -> _Found:
-        """Ask what is there, or what a commit holds; InputError where it is another kind."""
-        ask = partial(self.api.model_info, files_metadata=True)
+    def look(self) -> _Found:
+        """Ask what is there; InputError where it is another kind of model than the module."""
+        ask = partial(self.api.model_info, self.repository, files_metadata=True)
         try:
-            info = ask(self.repository, revision=commit or self.revision)
+            info = ask(revision=self.revision)
             head = info.sha
         except RevisionNotFoundError:  # a new branch starts as the default one
-            info, head = ask(self.repository), None
+            info, head = ask(), None
         except RepositoryNotFoundError:
             return _Found()
         ids = {f.rfilename: str(f.lfs.sha256 if f.lfs else f.blob_id) for f in info.siblings or []}
-        weights = any(name.endswith((".safetensors", *PICKLES)) for name in ids)
-        if not self._is_kind_of(info.sha) if CONFIG in ids else weights:
+        other = any(name.endswith((".safetensors", *PICKLES)) for name in ids)
+        if CONFIG in ids:
+            with tempfile.TemporaryDirectory() as folder:
+                path, there = download(self.repository, CONFIG, info.sha, folder), nn.Module
+                with suppress(InputError):  # of another library, or of a newer version
+                    there = find_class(read_config(path).model.get("class_path"))
+            kinds = [kind for kind in _KINDS if isinstance(self.module, kind)]
+            other = not any(issubclass(there, kind) for kind in kinds)
+        if other:
             raise InputError(
                 f"{self.repository} holds another kind of model than this"
                 f" {type(self.module).__name__}, which a push would overwrite: choose another name."
             )
         return _Found(head, not info.private, ids)
 
-    def _is_kind_of(self, commit: str | None) -> bool:
-        with tempfile.TemporaryDirectory() as folder:
-            path, cls = download(self.repository, CONFIG, commit, folder), nn.Module
-            with suppress(InputError):  # of another library, or of a newer version
-                cls = find_class(read_config(path).model.get("class_path"))
-        return any(isinstance(self.module, kind) and issubclass(cls, kind) for kind in _KINDS)
+    def send(
+        self, files: Mapping[str, bytes], message: str, dry_run: bool
+    ) -> tuple[str | None, dict[str, str]]:
+        """Commit what differs; the commit that holds the files, and what happens to each.
 
-    def commit(self, found: _Found, files: Mapping[str, bytes], message: str) -> str:
-        """Commit on top of what was found, or not at all.
-
-        The answer may get lost, and .gitignore leaves files out: the branch tells what it holds.
+        A second call after a lost answer finds them there, and sends nothing.
         """
-        operations = [
-            CommitOperationDelete(name)
-            if how == "removed"
-            else CommitOperationAdd(name, files[name])
-            for name, how in found.compare(files).items()
-            if how != "same"
-        ]
-        commit, failure = None, None
-        try:
-            commit = try_again(
-                self.api.create_commit,
-                self.repository,
-                operations,
-                commit_message=message,
-                revision=self.revision,
-                parent_commit=found.head,
-            ).oid
-        except (HTTPError, OSError, RuntimeError, ValueError) as error:
-            failure = error
-        now = self.look(commit)
-        others = [name for name, how in now.compare(files).items() if how != "same"]
-        if now.head is not None and not others:
-            return now.head
-        if failure is not None and now.head == found.head:
-            raise failure
-        why = f"Somebody else moved it from {found.head} to {now.head}, and nothing was overwritten"
-        if failure is None:
-            why = "Its .gitignore names them, and its entry is broken"
-        raise InputError(
-            f"{self.repository} did not take {', '.join(others)}. {why}: mend it, and push again."
-        ) from failure
+        found = self.look()
+        changes = dict.fromkeys(sorted((FILES & found.ids.keys()) - files.keys()), "removed")
+        operations: list[Any] = [CommitOperationDelete(name) for name in changes]
+        for name, data in sorted(files.items()):
+            if found.ids.get(name) in (hashlib.sha256(data).hexdigest(), blob_id(data)):
+                changes[name] = "same"
+                continue
+            changes[name] = "changed" if name in found.ids else "new"
+            operations.append(CommitOperationAdd(name, data))
+        if not operations or dry_run:
+            return None if operations else found.head, changes
+        commit = self.api.create_commit(
+            self.repository,
+            operations,
+            commit_message=message,
+            revision=self.revision,
+            parent_commit=found.head,
+        )
+        return commit.oid, changes

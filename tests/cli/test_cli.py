@@ -214,19 +214,6 @@ def test_the_help_of_a_lightning_verb_is_a_page(
     assert any(line.split()[:1] == ["quickstart"] for line in page)
 
 
-@pytest.mark.parametrize(
-    ("code", "absent"),
-    [
-        ("import lit_mbldm.zoo", {"faiss", "webdataset", "torchvision", "lightning"}),
-        ("import lit_mbldm.cli as c\nwith suppress(SystemExit): c.main(['--help'])", {"torch"}),
-    ],
-)
-def test_importing_the_package_is_light(code: str, absent: set[str]) -> None:
-    code = f"import sys; from contextlib import suppress; {code}\nprint(*sys.modules)"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not absent & set(ran.stdout.split())
-
-
 def test_other_verbs_go_to_lightning_sdk_where_it_is_installed(tmp_path: Path, fails: Run) -> None:
     assert "invalid choice: 'login'" in fails("login")
     info = tmp_path / "lightning_sdk-1.0.dist-info"
@@ -323,6 +310,7 @@ def test_folders_without_images_are_refused(name: str, fails: Run) -> None:
     ("options", "told"),
     [
         ("", "--download CATEGORY"),
+        ("--size 100 photos", "a multiple of 8, got 100: 96 or 104 fits"),
         ("--split val photos", "--download CATEGORY"),
         ("--base-url http://x photos", "--download CATEGORY"),
         ("--download cat photos", "--download CATEGORY"),
@@ -333,7 +321,8 @@ def test_folders_without_images_are_refused(name: str, fails: Run) -> None:
 def test_shards_refuse_bad_options_at_once(
     options: str, told: str, photos: Path, fails: Run
 ) -> None:
-    assert told in fails(f"shards --size 32 {options} out")
+    size = "" if "--size" in options else "--size 32"
+    assert told in fails(f"shards {size} {options} out")
     assert not Path("out").exists()
 
 
@@ -384,7 +373,7 @@ def test_bad_images_among_good_ones_are_skipped_counted_and_named(
         ("--path 1", "from 2 to 51 frames"),
         ("--path 11 --steps 5", "from 2 to 6 frames, not 11"),
         ("--path --refiner opq-32-8-8", "leave --refiner out"),
-        ("--path --temperature 0 1", "Choose one of --path and several --temperature"),
+        ("--path --temperature 0 1", "Choose one of a folder"),
         ("--out paths/ --path", "Choose one of a folder"),
         ("--out grid.jpg", "PNG"),
         ("--out missing/grid.png", "does not exist"),
@@ -490,13 +479,6 @@ def test_a_random_seed_is_told(entry: str, run: Run, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-def test_sample_works_without_streams(entry: str, tmp_path: Path) -> None:
-    command = f"{sys.executable} -m lit_mbldm sample {entry} -n 1 --steps 2 2>&- >&-"
-    subprocess.run(command, shell=True, cwd=tmp_path, timeout=100, check=True)
-    assert (tmp_path / "grid.png").exists()
-
-
-@pytest.mark.slow
 def test_an_ascii_locale_gets_question_marks() -> None:
     environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
     command = [sys.executable, "-m", "lit_mbldm", "zoo"]
@@ -566,8 +548,7 @@ def test_train_goes_from_a_folder_to_a_model_and_on(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    # what kills leave while a codec is written, and before the first checkpoint of a run
-    (tmp_path / "data" / "photos_64_codec" / ".unfinished").mkdir(parents=True)
+    # what a kill leaves before the first checkpoint of a run
     (tmp_path / "runs" / "photos_64" / "version_0").mkdir(parents=True)
     told = run("train photos --steps 1")
     assert [line.split()[2] for line in told.splitlines() if line.startswith("$ lit-mbldm")] == [

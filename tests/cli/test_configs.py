@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from lit_mbldm.cli import main
-from lit_mbldm.cli.config_files import expand_bases
+from lit_mbldm.cli.config_files import expand_bases, own_configs
 from lit_mbldm.denoisers import UNet
 from lit_mbldm.errors import InputError
 
@@ -112,16 +112,9 @@ def test_any_multiple_of_8_trains_and_samples(
     assert resolved == resolve(*command[1:])
 
 
-def test_shards_tells_which_sizes_fit(capsys: pytest.CaptureFixture[str], resolve: Any) -> None:
-    with pytest.raises(SystemExit):
-        main(["shards", "PHOTOS", "OUT", "--size", "100"])
-    told = capsys.readouterr().err
-    assert "a multiple of 8" in told
-    assert "96 or 104 fits" in told
-    found = re.findall(r"(\w+) is for (\d+)", told)
-    assert {name for name, _ in found} >= {name for name in NAMES if re.match(r"own\d", name)}
-    for name, size in found:
-        assert resolve(name)["model"]["init_args"]["image_size"] == int(size)
+@pytest.mark.parametrize("size", own_configs())
+def test_the_configs_for_own_images_are_named_after_their_size(size: int, resolve: Any) -> None:
+    assert resolve(f"own{size}")["model"]["init_args"]["image_size"] == size
 
 
 @pytest.mark.parametrize("name", NAMES)

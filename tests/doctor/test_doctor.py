@@ -104,18 +104,11 @@ def test_logins(hub: str, tmp_path: Path, token: str, told: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("listens", "offline", "told"),
-    [
-        (True, "0", "no: ReadTimeout"),
-        (False, "0", "no: ConnectError"),
-        (False, "1", "not asked: offline mode"),
-    ],
+    ("offline", "told"), [("0", "no: ReadTimeout"), ("1", "not asked: offline mode")]
 )
-def test_a_hub_that_does_not_answer(listens: bool, offline: str, told: str, tmp_path: Path) -> None:
+def test_a_hub_that_does_not_answer(offline: str, told: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = {"HF_ENDPOINT": f"http://anna:pw123@127.0.0.1:{silent.getsockname()[1]}"}
-        if not listens:
-            silent.close()
         command = hub_alone("m._HUB_SECONDS = 0.5")
         status, text = doctor(tmp_path, *command, HF_HUB_OFFLINE=offline, **options)
     assert status == 0
@@ -189,11 +182,11 @@ FINE = fake(1, "13.0", "")
 @pytest.mark.parametrize(
     ("torch", "torchvision", "told"),
     [
-        ("import os; os.kill(os.getpid(), 11)", "", "torch cannot .* status -11"),
+        ("import os; os.kill(os.getpid(), 11)", "", "torch .*cannot .* status -11"),
         ("raise OSError('libcudart.so.99: cannot open\\nmore')", "", "torch .*cannot open[.]$"),
-        ("import time; time.sleep(60)", "", "torch cannot .* did not end within 3"),
+        ("import time; time.sleep(60)", "", "torch .*cannot .* did not end within 3"),
         (FINE, "raise RuntimeError('operator nms')", "torchvision .* RuntimeError: operator nms"),
-        (FINE, "import os; os._exit(3)", "torchvision cannot .* status 3"),
+        (FINE, "import os; os._exit(3)", ".*torchvision cannot .* status 3"),
         (fake(1, "13.0", "no kernel image"), "", "GPU 0 does not compute: no kernel image[.]"),
         (fake(0, "13.0", "Too old a driver"), "", ".*CUDA 13.0, cannot use it. Too old a driver"),
         (fake(0, None, ""), "", "There is an NVIDIA GPU, but this torch, for CPUs, cannot use it"),
@@ -217,7 +210,7 @@ def test_a_torch_that_does_not_work(
         assert values(iter(found))["GPU 0"] == "NVIDIA A1, 80.0 GB, 9.0, bf16"
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hidden on purpose, which is no fault
         (tmp_path / "torch.py").write_text(fake(0, "13.0", ""))
-        assert "torch" not in " ".join(problems(machine.examine_devices())).split()
+        assert "NVIDIA" not in " ".join(problems(machine.examine_devices()))
 
 
 @pytest.mark.parametrize(
@@ -251,19 +244,12 @@ def test_who_owns_lightning(
         assert "-m lit_mbldm`" in remedy
 
 
-@pytest.mark.parametrize(
-    ("free", "may_write", "told"),
-    [(0.9e9, True, "Only 0.9 GB are free"), (1.1e9, True, ""), (9e9, False, "cannot be written")],
-)
-def test_room_on_disks(
-    free: float, may_write: bool, told: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    monkeypatch.setattr(os, "access", lambda *_: may_write)
-    found = problems(machine.examine_disk())
-    assert bool(found) == bool(told)
-    assert told in " ".join(found)
-    assert may_write or "Set HF_HOME to a folder that can be." in found.values()
+def test_room_on_disks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for free, told in ((0.9e9, "Only 0.9 GB are free"), (1.1e9, "")):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        found = problems(machine.examine_disk())
+        assert bool(found) == bool(told)
+        assert told in " ".join(found)
 
 
 def test_a_part_that_fails_does_not_end_the_report(capsys: pytest.CaptureFixture[str]) -> None:

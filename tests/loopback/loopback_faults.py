@@ -23,7 +23,6 @@ class Fault:
 class Faults(list[Fault]):
     """The faults to come, first match first; each method adds one."""
 
-    elsewhere = ""  # the origin to which `redirect` leads
     lock = Lock()
 
     def answer(self, exchange: Exchange) -> Response:
@@ -74,23 +73,6 @@ class Faults(list[Fault]):
     def truncate(self, match: str, times: int | None = 1) -> Fault:
         """The right Content-Length, half of the body, and the connection is closed."""
         return self.change(match, times, lambda one: setattr(one, "sent", len(one.body) // 2))
-
-    def slow(self, match: str, seconds: float, times: int | None = 1) -> Fault:
-        """The body comes in small parts over `seconds`."""
-        return self.change(match, times, lambda answer: setattr(answer, "seconds", seconds))
-
-    def redirect(self, match: str, times: int | None = 1) -> Fault:
-        """302 to the same path `elsewhere`, all metadata of the true answer kept."""
-
-        def action(exchange: Exchange) -> Response:
-            answer = exchange.respond()
-            if exchange.origin == self.elsewhere:
-                return answer
-            size, etag = str(len(answer.body)), answer.headers.get("ETag", '""')
-            headers = {"X-Linked-Size": size, "X-Linked-Etag": etag} | answer.headers
-            return Response(302, b"", headers | {"Location": self.elsewhere + exchange.target})
-
-        return self.add(match, action, times)
 
 
 def drop() -> None:

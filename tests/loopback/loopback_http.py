@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ class Response:
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     sent: int | None = None  # bytes after which the connection is closed; None: all are sent
-    seconds: float = 0.0  # over which the body is sent
 
     @classmethod
     def of_json(cls, value: Any, status: int = 200, **headers: str) -> "Response":
@@ -94,11 +92,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         body = b"" if self.command == "HEAD" else answer.body[: answer.sent]
-        parts = 50 if answer.seconds else 1
-        step = len(body) // parts + 1
-        for start in range(0, len(body), step):
-            self.wfile.write(body[start : start + step])
-            time.sleep(answer.seconds / parts)
+        self.wfile.write(body)
         self.close_connection |= answer.sent is not None
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815

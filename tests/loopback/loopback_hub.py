@@ -22,9 +22,6 @@ FOREIGN = re.compile("(HF_|HUGGING|TRANSFORMERS_OFFLINE|(https?|all|ftp|no)_prox
 class Hub:
     """A Hub of two origins: `url` (127.0.0.1), and `storage_url` (localhost) for LFS objects.
 
-    The second also plays a stranger, `elsewhere_url`, to whom a fault may redirect: it serves any
-    file to anybody, and never needs a token.
-
     Attributes:
         requests: All that was asked of any origin.
         faults: What is to go wrong: `hub.faults.drop_after("POST .*/commit/")`, for example.
@@ -41,7 +38,6 @@ class Hub:
         ]
         self.api.url, self.api.storage_url = (one.origin for one in self.listeners)
         self.url, self.storage_url = self.api.url, self.api.storage_url
-        self.elsewhere_url = self.faults.elsewhere = self.storage_url
 
     def receive(self, exchange: Exchange) -> Response:
         self.requests.append(exchange)

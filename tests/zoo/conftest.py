@@ -1,6 +1,5 @@
 import importlib.metadata
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -88,16 +87,4 @@ def previous_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quick = "--quiet --no-input --no-compile --disable-pip-version-check --retries=1 --timeout=10"
     command = [sys.executable, "-m", "pip", "install", *quick.split(), f"--target={folder}", wanted]
     install(command, seconds=120)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def npm_hub_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which `node` finds `@huggingface/hub`."""
-    if not (shutil.which("node") and shutil.which("npm")):
-        pytest.skip("node and npm are not installed")
-    folder = tmp_path_factory.mktemp("npm-client")
-    quick = "--no-audit --no-fund --fetch-retries=0 --fetch-timeout=10000"
-    places = [f"--cache={folder / 'cache'}", f"--prefix={folder}"]
-    install(["npm", "install", *quick.split(), *places, "@huggingface/hub"], seconds=60)
     return folder

@@ -106,14 +106,6 @@ def test_what_does_not_fit_is_named(
     assert str(tmp_path / "other.ckpt") in str(caught.value)
 
 
-def test_links_to_a_checkpoint_work(trained: Path, tmp_path: Path) -> None:
-    (tmp_path / "link.ckpt").symlink_to(trained)
-    load_pretrained(tmp_path / "link.ckpt")
-    (tmp_path / "loop.ckpt").symlink_to("loop.ckpt")
-    with pytest.raises(InputError):
-        load_pretrained(tmp_path / "loop.ckpt")
-
-
 def test_an_entry_s_weights_alone_are_no_checkpoint(tmp_path: Path) -> None:
     save_entry(tiny.codec(), tmp_path)
     for name in ("model.safetensors", "config.json"):

@@ -1,14 +1,13 @@
 """Clients in other processes: of the major before, not in Python, and ranks of one training."""
 
 import hashlib
-import json
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-import pytest
-from entries import REFINED, REPO, loads, outcome
+from entries import REPO, loads, outcome
 from loopback_hub import Hub
 from torch import nn
 
@@ -34,22 +33,6 @@ for name in ("org/none", "org/current@none"):
 images = model.sample(3, steps=3, seed=11)
 print(huggingface_hub.__version__, hashlib.sha256(images.numpy().tobytes()).hexdigest())
 """
-LIST_AND_DOWNLOAD = """
-import { createHash } from "node:crypto";
-import { downloadFile, listFiles, modelInfo } from "@huggingface/hub";
-
-const [hubUrl, accessToken, repo] = process.argv.slice(2);
-const found = {};
-for await (const file of listFiles({ repo, hubUrl, accessToken, recursive: true })) {
-  if (file.type !== "file") continue;
-  const blob = await downloadFile({ repo, path: file.path, hubUrl, accessToken });
-  const bytes = Buffer.from(await blob.arrayBuffer());
-  found[file.path] = createHash("sha256").update(bytes).digest("hex");
-}
-const options = { name: repo, hubUrl, accessToken, additionalFields: ["library_name", "tags"] };
-const info = await modelInfo(options);
-console.log(JSON.stringify({ found, task: info.task, library: info.library_name }));
-"""
 RANK = """
 import sys
 from torch import distributed
@@ -61,7 +44,6 @@ inside = load_pretrained(sys.argv[2]).fingerprint
 distributed.destroy_process_group()
 print(before, inside)
 """
-FIT = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 
 def run(command: list[str], environment: dict[str, str], folder: Path | None = None) -> str:
@@ -96,32 +78,12 @@ def test_the_client_of_the_major_before_goes_both_ways(
     assert {name for name in sent if sent[name] != current[name]} == {"README.md", "config.json"}
 
 
-def test_a_client_in_javascript_reads_what_was_pushed(
-    hub: Hub, folders: dict[str, Path], npm_hub_client: Path, tmp_path: Path
-) -> None:
-    push_pretrained(folders["refined"], REPO, private=True)
-    script = npm_hub_client / "read.mjs"
-    script.write_text(LIST_AND_DOWNLOAD)
-    command = ["node", str(script), hub.url, hub.token, REPO]
-    told = json.loads(run(command, hub.environment(tmp_path / "node"), npm_hub_client))
-    files = hub.files(REPO)
-    assert told["found"] == {n: hashlib.sha256(data).hexdigest() for n, data in files.items()}
-    assert set(told["found"]) > REFINED
-    assert (told["task"], told["library"]) == ("unconditional-image-generation", "lit_mbldm")
-
-
-@pytest.fixture
-def shared(hub: Hub) -> Hub:
-    """A Hub with two copies of a codec."""
+def test_a_file_is_fetched_once_a_node(hub: Hub, tmp_path: Path) -> None:
+    """Two nodes of two processes, as torchrun starts them; a node has a disk of its own."""
     for name in (REPO, "org/other"):
         push_pretrained("opq-32-8-8", name)
     hub.requests.clear()
-    return hub
-
-
-def test_a_file_is_fetched_once_a_node(shared: Hub, tmp_path: Path) -> None:
-    """Two nodes of two processes, as torchrun starts them; a node has a disk of its own."""
-    shared.faults.slow("GET .*/objects/", seconds=0.5, times=None)
+    hub.faults.hook("GET .*/objects/", lambda: time.sleep(0.5), times=None)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = str(listener.getsockname()[1])
@@ -129,27 +91,11 @@ def test_a_file_is_fetched_once_a_node(shared: Hub, tmp_path: Path) -> None:
     place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     command, ranks = [sys.executable, "-c", RANK, REPO, "org/other"], []
     for rank in range(4):
-        environment = shared.environment(tmp_path / f"node{rank // 2}") | place
+        environment = hub.environment(tmp_path / f"node{rank // 2}") | place
         environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank % 2)}
         ranks.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
     printed = [rank.communicate(timeout=120)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0] * 4
     assert len({*" ".join(printed).split()}) == 1
-    assert len(shared.asked("GET .*/objects/")) == 4  # two repositories, two nodes
-    assert len(shared.asked("GET .*/config.json")) == 4
-
-
-@pytest.mark.slow
-def test_the_processes_of_a_fit_fetch_their_codec_once(shared: Hub, tmp_path: Path) -> None:
-    model = f"codec={REPO} image_size=32 denoiser.base_channels=16 denoiser.blocks_per_level=1"
-    data = "crop_size=32 batch_size=4 crops_per_epoch=8"
-    trainer = "accelerator=cpu devices=2 strategy=ddp fast_dev_run=1 limit_val_batches=0"
-    options = [
-        f"--{section}.{option}"
-        for section, given in {"model": model, "data": data, "trainer": trainer}.items()
-        for option in given.split()
-    ]
-    command = [sys.executable, "-m", "lit_mbldm", "fit", "--config", str(FIT), *options]
-    run(command, shared.environment(tmp_path / "node") | {"OMP_NUM_THREADS": "1"}, tmp_path)
-    assert len(shared.asked("HEAD .*/config.json")) == 2  # both asked
-    assert len(shared.asked("GET .*/objects/")) == 1
+    assert len(hub.asked("GET .*/objects/")) == 4  # two repositories, two nodes
+    assert len(hub.asked("GET .*/config.json")) == 4

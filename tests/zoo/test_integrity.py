@@ -1,5 +1,4 @@
 import json
-import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -86,25 +85,12 @@ def test_a_truncated_or_missing_file_is_named(entry: Entry, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, CONFIG])
-@pytest.mark.parametrize(
-    ("target", "reason"),
-    [
-        ("nowhere", "cannot be read"),
-        ("itself", "cannot be read"),
-        ("/dev/zero", "no regular file"),
-        ("a pipe", "no regular file"),
-    ],
-)
-def test_links_that_dangle_loop_or_never_end_are_refused(
-    entry: Entry, name: str, target: str, reason: str
-) -> None:
+@pytest.mark.parametrize("target", ["nowhere", "itself"])
+def test_links_that_dangle_or_loop_are_refused(entry: Entry, name: str, target: str) -> None:
     path = entry("codec") / name
     path.unlink()
-    if target == "a pipe":
-        os.mkfifo(path)
-    else:
-        path.symlink_to(name if target == "itself" else target)
-    refuse(path.parent, str(path), reason, REMEDY)
+    path.symlink_to(name if target == "itself" else target)
+    refuse(path.parent, str(path), "cannot be read", REMEDY)
 
 
 HEAD, CODEBOOK = "denoiser.head.bias", "codec.channels.0.codewords"

@@ -1,7 +1,6 @@
 """Errors tell what is wrong with a login, and nothing of the login."""
 
-import subprocess
-import sys
+import os
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +44,11 @@ ERRORS: dict[str, tuple[str, Break, str]] = {
     ),
     "damage": (REPO, lambda hub: hub.faults.corrupt("GET .*/objects/"), "is damaged"),
     "an unknown token": (REPO, lambda hub: hub.tokens.clear(), "hf auth login"),
+    "a token with the words around it": (
+        REPO,
+        lambda hub: os.environ.update(HF_TOKEN=f"{hub.token}Ü"),
+        "login's token has odd characters",
+    ),
 }
 
 
@@ -82,30 +86,3 @@ def test_no_error_tells_the_token(
             texts.append("".join(traceback.format_exception(error)))
     assert words in "".join(texts)
     assert hub.token.removeprefix("hf_") not in "".join(texts) + caplog.text
-
-
-ASK = """
-import sys
-from lit_mbldm.zoo import load_pretrained, push_pretrained
-load_pretrained("org/model") if len(sys.argv) < 2 else push_pretrained(sys.argv[1], "org/model")
-"""
-
-
-@pytest.mark.parametrize("ask", [pytest.param("load", marks=pytest.mark.slow), "push"])
-def test_a_token_that_is_no_ascii_is_told_and_not_shown(
-    hub: Hub, folders: dict[str, Path], tmp_path: Path, ask: str
-) -> None:
-    """Such as one that was pasted with the words around it."""
-    hub.add_repo(REPO)
-    ran = subprocess.run(
-        [sys.executable, "-c", ASK, *([str(folders["codec"])] if ask == "push" else [])],
-        env=hub.environment(tmp_path / "child", token="hf_sesameÜtreasure") | {"PYTHONUTF8": "1"},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-    )
-    assert ran.returncode == 1
-    assert "InputError: The login's token has odd characters" in ran.stderr.splitlines()[-1]
-    for part in ("sesame", "Ü", "xdc", "treasure"):
-        assert part not in ran.stdout + ran.stderr, ran.stderr
-    assert not hub.requests

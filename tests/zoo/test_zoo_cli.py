@@ -123,14 +123,6 @@ def test_a_search_without_the_network_fails_at_once(
         main(["zoo", "--search"])
 
 
-@pytest.mark.parametrize("status", [0, 1])
-def test_doctor_ends_with_its_status(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_mbldm.doctor.run_doctor", lambda: status)
-    with pytest.raises(SystemExit) as stop:
-        main(["doctor"])
-    assert stop.value.code == status
-
-
 def test_zoo_lists_what_ships(capsys: pytest.CaptureFixture[str]) -> None:
     main(["zoo"])
     told = capsys.readouterr().out
@@ -184,6 +176,6 @@ def test_a_refiner_that_learned_from_noise_is_no_decoder(tmp_path: Path) -> None
     made = refiner()
     made.noise_range = (0.0, 0.5)
     save_entry(made, tmp_path / "refiner")
-    with pytest.raises(SystemExit, match=r"this refiner had \(0.0, 0.5\) index levels. Train one"):
+    with pytest.raises(SystemExit, match=r"noise_range \[0, 0\].* got \[0.0, 0.5\]"):
         main(["codec", "decoder", str(tmp_path / "refiner"), str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()

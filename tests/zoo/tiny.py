@@ -112,8 +112,3 @@ def names(folder: Path) -> list[str]:
 def contents(folder: Path) -> dict[str, bytes]:
     """What is in an entry's files, by path."""
     return {name: (folder / name).read_bytes() for name in names(folder)}
-
-
-def meaning(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Of the files: those whose sha256 the config holds, all but the config itself."""
-    return {name: data for name, data in files.items() if name != CONFIG}
