@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lit_mbldm.codecs import DecoderCodec
-from lit_mbldm.data.sources.images import fit_square, to_array
+from lit_mbldm.data.images import fit_square, to_array
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.entries.about import about_module
 from lit_mbldm.entries.entry import entry_files, refuse_existing_entry, use_refiner, write_files

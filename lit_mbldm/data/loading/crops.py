@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lit_mbldm.data.images import resize_square, to_array
 from lit_mbldm.data.loading.datamodule import EncodingDataModule
 from lit_mbldm.data.loading.loader import EpochLoader, IndexedStream, ReferenceSet, Share
-from lit_mbldm.data.sources.images import resize_square, to_array
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.errors import InputError
 

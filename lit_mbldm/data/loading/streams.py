@@ -13,10 +13,10 @@ import numpy as np
 import torch
 import webdataset
 
+from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.loading.loader import BatchStream, Share, this_worker
 from lit_mbldm.data.shards.locate import ShardSet
 from lit_mbldm.data.shards.reading import Array, Sample, Span, Variants, read_span, spans
-from lit_mbldm.data.sources.images import ImageError
 from lit_mbldm.errors import InputError
 
 Batch = dict[str, Any]

@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.prepare.convert import Converted, convert
 from lit_mbldm.data.prepare.shard_folder import Part, ShardFolder, check_skipped
 from lit_mbldm.data.prepare.split import split
@@ -17,7 +18,6 @@ from lit_mbldm.data.shards.manifest import FORMAT, UNFINISHED, Manifest
 from lit_mbldm.data.shards.patterns import VAL
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.sources.archives import open_source
-from lit_mbldm.data.sources.images import ImageError
 from lit_mbldm.data.sources.raw_image import ImageSource, describe_ignored
 from lit_mbldm.errors import InputError
 

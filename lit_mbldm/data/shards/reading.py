@@ -20,6 +20,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from lit_mbldm.data.images import ImageError, fit_square, load_rgb, to_array
 from lit_mbldm.data.shards.tar import (
     CodecTag,
     Member,
@@ -30,7 +31,6 @@ from lit_mbldm.data.shards.tar import (
     sample_members,
     tar_members,
 )
-from lit_mbldm.data.sources.images import ImageError, fit_square, load_rgb, to_array
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.opening import open_binary
 from lit_mbldm.storage.urls import base_name, is_url, public

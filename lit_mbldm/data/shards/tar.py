@@ -15,8 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lit_mbldm.data.sources.images import IMAGE_SUFFIXES, ImageError
-from lit_mbldm.data.sources.raw_image import MAX_BYTES
+from lit_mbldm.data.images import IMAGE_SUFFIXES, check_bytes
 from lit_mbldm.storage.atomic import replacing
 
 CODEC_MEMBER = "__codec__"
@@ -112,8 +111,7 @@ def sample_members(members: Iterable[Member], of_codes: bool) -> Iterator[tuple[
 
 def read_member(stream: BinaryIO, member: Member) -> bytes:
     """The contents of the member that the stream stands at; ImageError where it is too large."""
-    if member.size > MAX_BYTES:
-        raise ImageError(f"{member.size} bytes, more than the {MAX_BYTES} allowed")
+    check_bytes(member.size)
     return _read(stream, member.size, member.offset)
 
 

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from lit_mbldm.data.images import IMAGE_SUFFIXES, ImageError, check_bytes
 from lit_mbldm.data.shards.manifest import UNFINISHED
 from lit_mbldm.data.shards.patterns import Manifests, find_shards
 from lit_mbldm.data.shards.tar import Member, read_member, tar_members
-from lit_mbldm.data.sources.images import IMAGE_SUFFIXES, ImageError
 from lit_mbldm.data.sources.lsun import DATA_FILE, open_lmdb, open_zipped_lmdb
 from lit_mbldm.data.sources.raw_image import (
     ImageSource,
     RawImage,
-    check_bytes,
     describe_ignored,
     is_image,
     listed,

@@ -15,7 +15,8 @@ from weakref import WeakValueDictionary
 import lmdb
 from tqdm import tqdm
 
-from lit_mbldm.data.sources.raw_image import ImageSource, RawImage, check_bytes
+from lit_mbldm.data.images import check_bytes
+from lit_mbldm.data.sources.raw_image import ImageSource, RawImage
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import check_room, replacing
 

@@ -8,9 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from lit_mbldm.data.sources.images import HEIF_SUFFIXES, IMAGE_SUFFIXES, ImageError
+from lit_mbldm.data.images import HEIF_SUFFIXES, IMAGE_SUFFIXES
 
-MAX_BYTES = 1 << 29
 SHOWN_ENDINGS = 8
 
 
@@ -87,9 +86,3 @@ def describe_ignored(ignored: Counter[str]) -> str:
     more = " and others" if len(ignored) > SHOWN_ENDINGS else ""
     heif = " `pip install pillow-heif` reads HEIF." if ignored.keys() & HEIF_SUFFIXES else ""
     return f"Ignored files: {kinds}{more}.{heif}"
-
-
-def check_bytes(size: int) -> None:
-    """Raise ImageError where a file of `size` bytes is too large to be an image."""
-    if size > MAX_BYTES:
-        raise ImageError(f"{size} bytes, more than the {MAX_BYTES} allowed")

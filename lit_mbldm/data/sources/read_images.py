@@ -7,9 +7,9 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from lit_mbldm.data.images import ImageError, load_rgb
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.sources.archives import open_source
-from lit_mbldm.data.sources.images import ImageError, load_rgb
 from lit_mbldm.data.sources.raw_image import describe_ignored
 from lit_mbldm.errors import InputError
 

@@ -20,10 +20,17 @@ IMAGE_SUFFIXES = frozenset(
     | (HEIF_SUFFIXES if _HAS_HEIF else set())
 )
 MAX_PIXELS = 89_478_485
+MAX_BYTES = 1 << 29  # of an undecoded image
 
 
 class ImageError(InputError):
     """An image that cannot be used; the message is the reason, without the image's name."""
+
+
+def check_bytes(size: int) -> None:
+    """Raise ImageError where a file of `size` bytes is too large to be an image."""
+    if size > MAX_BYTES:
+        raise ImageError(f"{size} bytes, more than the {MAX_BYTES} allowed")
 
 
 def load_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
