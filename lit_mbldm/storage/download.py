@@ -10,8 +10,7 @@ from tqdm import tqdm
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import check_room, full_disk_explained
-from lit_mbldm.storage.opening import open_binary, version
-from lit_mbldm.storage.urls import public
+from lit_mbldm.storage.urls import open_binary, public, version
 
 BLOCK_BYTES = 1 << 20
 

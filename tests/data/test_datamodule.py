@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from lit_mbldm.data.loading.datamodule import ShardDataModule
-from lit_mbldm.data.loading.loader import EpochLoader, Share
-from lit_mbldm.data.loading.streams import ShuffledStream
+from lit_mbldm.data.loading.loader import EpochLoader
+from lit_mbldm.data.loading.streams import Share, ShuffledStream
 from lit_mbldm.data.prepare.encode import encode_shards
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.data.shards.locate import open_shards

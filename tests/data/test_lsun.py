@@ -290,12 +290,13 @@ def test_killed_at_any_moment_it_ends_with_the_same_folder(
 
 
 def test_the_command_downloads_and_keeps_the_zip(
-    lsun_zip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], httpserver: HTTPServer
+    lsun_zip: Path, tmp_path: Path, capsys, httpserver: HTTPServer, monkeypatch
 ) -> None:
     data = lsun_zip.read_bytes()
-    place = f"/scenes/{lsun_zip.name}"
-    httpserver.expect_request(place).respond_with_data(data)
-    httpserver.expect_request(f"{place}.sha256").respond_with_data(hashlib.sha256(data).hexdigest())
+    place, table = f"scenes/{lsun_zip.name}", tmp_path / "lsun.txt"
+    httpserver.expect_request(f"/{place}").respond_with_data(data)
+    table.write_text(f"{place} {len(data)} {hashlib.sha256(data).hexdigest()}\n")
+    monkeypatch.setattr("lit_mbldm.data.sources.lsun_archives.TABLE", table)
     out = tmp_path / "data" / "church"
     command = ["shards", str(out), "--size", str(SIZE), "--download", "church_outdoor"]
     main([*command, "--base-url", httpserver.url_for("/")])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_mbldm.data import CropDataModule, ShardDataModule, encode_shards, write_shards
-from lit_mbldm.data.loading.loader import ReferenceSet
+from lit_mbldm.data.loading.encoding import ReferenceSet
 
 COUNT = 11
 

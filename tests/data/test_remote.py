@@ -23,8 +23,8 @@ from lit_mbldm.data.shards.locate import open_shards
 from lit_mbldm.data.shards.reading import Sample, dump_codes, read_span, spans
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage import opening
-from lit_mbldm.storage.opening import open_binary
+from lit_mbldm.storage import urls
+from lit_mbldm.storage.urls import open_binary
 
 SHARD = "codes-000001.tar"
 
@@ -146,7 +146,7 @@ def test_a_passing_fault_loses_nothing(code_shards, server, monkeypatch, ranges,
     expected = epoch_of(str(code_shards))
     server.ranges = ranges
     server.faults[SHARD] = iter(passing)
-    monkeypatch.setattr(opening, "TIMEOUT", 0.3)
+    monkeypatch.setattr(urls, "TIMEOUT", 0.3)
     assert same(epoch_of(f"{server.url}/codes"), expected)
     assert next(server.faults[SHARD], None) is None
     resumed = [wanted for path, wanted, _ in server.asked if SHARD in path and wanted]

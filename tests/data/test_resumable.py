@@ -3,7 +3,8 @@ import warnings
 import pytest
 import torch
 
-from lit_mbldm.data.loading.loader import EpochLoader, IndexedStream, Share
+from lit_mbldm.data.loading.loader import EpochLoader
+from lit_mbldm.data.loading.streams import IndexedStream, Share
 
 
 class Numbers(IndexedStream):

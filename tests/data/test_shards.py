@@ -12,6 +12,7 @@ import tarfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import lmdb
@@ -24,7 +25,7 @@ from lit_mbldm.data.prepare.convert import Jpeg, convert, to_jpeg
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.data.shards.manifest import UNFINISHED, Manifest
 from lit_mbldm.data.sources.archives import open_source
-from lit_mbldm.data.sources.raw_image import ImageSource, RawImage
+from lit_mbldm.data.sources.raw_image import RawImage
 from lit_mbldm.errors import InputError
 
 SIZE = 16
@@ -316,31 +317,21 @@ def test_the_bytes_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (given, most) == (30, 4)  # three in flight, and the one that waits
 
 
-class KillingSource:
-    """A source of images that kills a process which converts them, while it reads one."""
-
-    def __init__(self, images: ImageSource, position: int) -> None:
-        self.name, self.ignored, self.fingerprint = images.name, images.ignored, images.fingerprint
-        self._images = images
-        self._position = position
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __iter__(self) -> Iterator[RawImage]:
-        for position, image in enumerate(self._images):
-            if position == self._position:
-                os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
-            yield image
-
-
 def test_a_killed_worker_is_told_and_the_next_run_goes_on(
     make_photos: MakePhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written
 ) -> None:
     monkeypatch.setattr("lit_mbldm.data.prepare.convert.MIN_CHUNKS", 1)
     photos, out = make_photos(200), tmp_path / "out"
+    source = open_source(photos)
+
+    def killing() -> Iterator[RawImage]:  # a process that converts, while one image is read
+        for position, image in enumerate(source):
+            if position == 150:
+                os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+            yield image
+
     with pytest.raises(InputError, match=r"killed at \d+\.png or .*want of memory.*same command"):
-        write_shards(KillingSource(open_source(photos), 150), out, SIZE, shard_size=20, workers=2)
+        write_shards(replace(source, start=killing), out, SIZE, shard_size=20, workers=2)
     finished = written(out)
     assert len(finished) >= 3
     manifest = write_shards(photos, out, SIZE, shard_size=20, workers=2)

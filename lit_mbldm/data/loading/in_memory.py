@@ -1,13 +1,11 @@
 """All codes of a training set in memory.
 
-N samples, V variants (the image, its mirror image), S code channels, h×w patches, B samples a
-batch.
+N samples, V variants (the image, its mirror image), S code channels, h×w patches, B a batch.
 """
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lit_mbldm.data.images import ImageError
-from lit_mbldm.data.loading.loader import IndexedStream, Share
+from lit_mbldm.data.loading.streams import Batch, IndexedStream, Share
 from lit_mbldm.data.shards.locate import ShardSet
 from lit_mbldm.data.shards.reading import Array, Variants, read_span, whole
 from lit_mbldm.data.shards.skips import SkipLog
@@ -32,11 +30,7 @@ class StoredCodes:
 
 
 def load_codes(
-    shards: ShardSet,
-    variants: Variants,
-    horizontal_flip: bool,
-    max_skipped: float,
-    copies: int = 1,
+    shards: ShardSet, variants: Variants, horizontal_flip: bool, max_skipped: float, copies: int = 1
 ) -> StoredCodes:
     """Read the codes of a set of code shards.
 
@@ -65,7 +59,7 @@ def load_codes(
                 found = np.empty((shards.count, *codes.shape), np.uint8)
             found[len(index)] = codes[: found.shape[1]]
             index.append(sample.index)
-    skips.close(len(index), shards.name, max_skipped, "Nothing was changed.")
+    skips.close(len(index), f"samples of {shards.name}", max_skipped, "Nothing was changed.")
     return StoredCodes(torch.from_numpy(found[: len(index)]), torch.tensor(index))
 
 
@@ -79,14 +73,14 @@ class MemoryStream(IndexedStream):
         super().__init__(name, len(stored.index), share)
         self.stored = stored
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Batch]:
         N, V = self.stored.codes.shape[:2]
         rng = np.random.default_rng([self.share.seed, self.epoch])
         self._order = torch.from_numpy(rng.permutation(N))
         self._variants = torch.from_numpy(rng.integers(V, size=N))
         return super().__iter__()
 
-    def batch(self, places: range) -> dict[str, Any]:
+    def batch(self, places: range) -> Batch:
         """The batch of these places in the order of the epoch."""
         picked = self._order[places.start : places.stop]
         codes = self.stored.codes[picked, self._variants[picked]]

@@ -12,14 +12,11 @@ import json
 import os
 import secrets
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from lit_mbldm.data.shards.manifest import MANIFEST, UNFINISHED, Kind, Manifest
 from lit_mbldm.data.shards.skips import SkipLog
@@ -62,7 +59,7 @@ class ShardFolder:
         if self.manifest() is None:
             self._begin(recipe)
         if (manifest := self.manifest()) is not None:
-            manifest.verify_sizes(folder)
+            manifest.verify(folder, contents=False)
             shutil.rmtree(self._unfinished, ignore_errors=True)  # left by a process that was killed
 
     def manifest(self) -> Manifest | None:
@@ -70,7 +67,7 @@ class ShardFolder:
         if not (self.folder / MANIFEST).exists():
             return None
         manifest = Manifest.read(self.folder)
-        if manifest.recipe != self._fingerprint:
+        if manifest.recipe_fingerprint != self._fingerprint:
             raise InputError(
                 f"{self.folder} already holds shards of {manifest.source} with other settings, or"
                 " of what it held then. Choose another folder, or remove it first."
@@ -107,17 +104,15 @@ class ShardFolder:
         """
         try:
             parts = [self._part(name) for name in self.names]
-            more = describe(parts)
+            more = describe(parts) | {"recipe_fingerprint": self._fingerprint}
             entries = [part.entry for part in parts if part.entry is not None]
             skipped = [skip for part in parts for skip in part.skips]
             count = sum(entry.count for entry in entries)
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # another process has moved it
                     os.replace(self._unfinished / entry.name / entry.name, self.folder / entry.name)
-            recipe = self._fingerprint
-            manifest = Manifest(kind, count, source, entries, skipped, recipe=recipe, **more)
             with full_disk_explained(self.folder):
-                manifest.write(self.folder)
+                Manifest(kind, count, source, entries, skipped, **more).write(self.folder)
         except FileNotFoundError:  # another process has finished
             if self.manifest() is None:
                 raise
@@ -166,16 +161,3 @@ class ShardFolder:
                 " folder, or remove it. Input files count as others where their modification times"
                 " changed."
             )
-
-
-def check_skipped(
-    manifests: list[Manifest], total: int, max_skipped: float, kept: Path, quiet: bool = False
-) -> None:
-    """Tell which of `total` samples were skipped; raises InputError where they are too many."""
-    skips = SkipLog()
-    skips.entries += [skip for manifest in manifests for skip in manifest.skipped]
-    good = sum(manifest.count for manifest in manifests)
-    total = max(total, good + skips.count)
-    skips.check(good, total, max_skipped, f"What is written stays in {kept}.")
-    if skips.count and not quiet:
-        tqdm.write(f"Skipped {skips.count} images:\n{skips.summary()}", file=sys.stderr)

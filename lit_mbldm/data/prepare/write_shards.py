@@ -12,13 +12,13 @@ from tqdm import tqdm
 
 from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.prepare.convert import Converted, convert
-from lit_mbldm.data.prepare.shard_folder import Part, ShardFolder, check_skipped
+from lit_mbldm.data.prepare.shard_folder import Part, ShardFolder
 from lit_mbldm.data.prepare.split import split
 from lit_mbldm.data.shards.manifest import FORMAT, UNFINISHED, Manifest
 from lit_mbldm.data.shards.patterns import VAL
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.sources.archives import open_source
-from lit_mbldm.data.sources.raw_image import ImageSource, describe_ignored
+from lit_mbldm.data.sources.raw_image import ImageSource
 from lit_mbldm.errors import InputError
 
 
@@ -77,8 +77,7 @@ def write_shards(
     out = Path(out)
     if isinstance(source, str | Path | Sequence):
         source = open_source(source, scratch=out / UNFINISHED)
-    if source.ignored:
-        tqdm.write(describe_ignored(source.ignored), file=sys.stderr)
+    source.tell_ignored()
     parts: dict[Path, ImageSource] = {out: source}
     if val:
         parts = dict(zip((out, out / VAL), split(source, val), strict=True))
@@ -90,7 +89,9 @@ def write_shards(
         todo.append((images, shards))
     # the validation part first: where the training part is finished, it is too
     manifests = [_write(*each, size, shard_size, quality, workers) for each in reversed(todo)]
-    check_skipped(manifests, len(source), max_skipped, out)
+    skips = SkipLog([skip for manifest in manifests for skip in manifest.skipped])
+    good, kept = sum(manifest.count for manifest in manifests), f"What is written stays in {out}."
+    skips.close(good, "images", max_skipped, kept, len(source))
     return manifests[-1]
 
 

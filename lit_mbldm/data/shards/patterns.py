@@ -10,8 +10,7 @@ import braceexpand
 from lit_mbldm.data.shards.manifest import MANIFEST, UNFINISHED, Manifest
 from lit_mbldm.data.shards.tar import ShardEntry
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.opening import listing
-from lit_mbldm.storage.urls import base_name, folder_of, in_folder, is_http, is_url, public
+from lit_mbldm.storage.urls import base_name, folder_of, in_folder, is_http, is_url, listing, public
 
 VAL = "val"  # folder of the validation part, in that of the training part
 Patterns = str | Path | list[str] | list[Path]
@@ -43,7 +42,7 @@ def find_shards(patterns: Patterns, manifests: Manifests | None = None) -> list[
     """
     manifests = Manifests() if manifests is None else manifests
     found: list[str] = []
-    for pattern in filter(None, map(str, as_list(patterns))):
+    for pattern in filter(None, as_list(patterns)):
         if re.match(r"\s*pipe:", pattern, re.IGNORECASE):
             raise InputError(
                 "Expected a path or URL of shards, got a command (pipe:…). Commands are not run:"
@@ -71,16 +70,16 @@ def validation_part(train: Patterns) -> str | None:
     if isinstance(train, list) or base_name(str(train)).lower().endswith(".tar"):
         return None
     folder = in_folder(str(train), VAL)
-    local = not is_url(folder)
-    if local and ((Path(folder) / UNFINISHED).exists() or any(Path(folder).glob("*.tar"))):
-        return folder
-    manifest = Manifest.find(folder)
-    return folder if manifest and manifest.count else None
+    if is_url(folder):
+        manifest = Manifest.find(folder)
+        return folder if manifest and manifest.count else None
+    found = (Path(folder) / UNFINISHED).exists() or any(Path(folder).glob("*.tar"))
+    return folder if found else None
 
 
-def as_list(patterns: Patterns) -> list[str] | list[Path]:
+def as_list(patterns: Patterns) -> list[str]:
     """Several patterns or one as a list."""
-    return [str(patterns)] if isinstance(patterns, str | Path) else patterns
+    return [str(p) for p in (patterns if isinstance(patterns, list) else [patterns])]
 
 
 def _local(name: str, manifests: Manifests) -> list[str]:
@@ -89,12 +88,12 @@ def _local(name: str, manifests: Manifests) -> list[str]:
         return [name]
     if path.is_dir() and (manifest := manifests[str(path)]):
         paths = [path / entry.name for entry in manifest.shards]
-        if missing := [path.name for path in paths if not path.is_file()]:
+        if missing := [shard.name for shard in paths if not shard.is_file()]:
             raise InputError(
                 f"{path / MANIFEST} names shards that are missing: {', '.join(missing)}. Copy"
                 " or write them again."
             )
-        return [str(path) for path in paths]
+        return [str(shard) for shard in paths]
     pattern = f"{glob.escape(name)}/*.tar" if path.is_dir() else name
     found = sorted(map(Path, glob.glob(pattern, recursive=True)))
     for folder in {path, *(shard.parent for shard in found)}:

@@ -54,22 +54,22 @@ class ShardEntry:
     bytes: int
     sha256: str
 
-    def has_size_in(self, folder: Path) -> bool:
-        """Whether the file is in `folder`, with its size."""
+    def is_in(self, folder: Path, contents: bool) -> bool:
+        """Whether the file is in `folder`, with its size and, if asked, its contents."""
         path = folder / self.name
-        return path.is_file() and path.stat().st_size == self.bytes
+        return (
+            path.is_file()
+            and path.stat().st_size == self.bytes
+            and not (contents and file_sha256(path) != self.sha256)
+        )
 
 
 def tar_members(stream: BinaryIO) -> Iterator[Member]:
     """The regular files of an uncompressed tar; links, folders and devices are passed over.
 
-    The stream is sought only forwards. When a member comes, it stands at its contents, which may
-    be read or left.
-
-    Raises:
-        tarfile.ReadError: it is no tar, ends early, goes on behind its end, or holds a sparse file
-            or a header that is damaged or means an impossible size.
-        OSError: the stream cannot be read.
+    The stream is sought only forwards; when a member comes, it stands at its contents. Raises
+    tarfile.ReadError where it is no tar, ends early, goes on behind its end, or holds a sparse file
+    or a header that is damaged or means an impossible size.
     """
     told: dict[str, str] = {}  # of the next member, by extended headers
     while any(block := _read(stream, BLOCK, start := stream.tell())):  # zeros end the tar
@@ -99,8 +99,7 @@ def tar_members(stream: BinaryIO) -> Iterator[Member]:
 def sample_members(members: Iterable[Member], of_codes: bool) -> Iterator[tuple[str, Member]]:
     """The images or, of codes, the .npy files, with the keys of their samples.
 
-    By WebDataset's rule the key is the name up to the first dot of its last part; of members that
-    follow each other with one key the first is the sample.
+    By WebDataset's rule the key is the name up to the first dot of its last part.
     """
     suffixes = {".npy"} if of_codes else IMAGE_SUFFIXES
     for member in members:

@@ -43,8 +43,7 @@ def open_lmdb(data: Path) -> ImageSource:
     """
     stat = data.stat()
     head = _read_head(data, str(data), stat.st_size)
-    facts = f"{head} {stat.st_size} {stat.st_mtime_ns}"
-    fingerprint = hashlib.sha256(facts.encode()).hexdigest()
+    fingerprint = _sha256(f"{head} {stat.st_size} {stat.st_mtime_ns}")
     return ImageSource(str(data.parent), head[0], fingerprint, partial(_values, data))
 
 
@@ -63,7 +62,7 @@ def open_zipped_lmdb(archive: Path, member: zipfile.ZipInfo, scratch: Path | Non
         first_pages = Path(folder) / DATA_FILE
         first_pages.write_bytes(stream.read(HEAD_BYTES))
         head = _read_head(first_pages, f"{member.filename} in {archive}", member.file_size)
-    fingerprint = hashlib.sha256(f"{member.file_size} {member.CRC}".encode()).hexdigest()
+    fingerprint = _sha256(f"{member.file_size} {member.CRC}")
     start = partial(_zipped_values, archive, member, scratch)
     return ImageSource(str(archive), head[0], fingerprint, start)
 
@@ -98,21 +97,17 @@ def _zipped_values(
     with TemporaryDirectory() as temporary:
         data = (scratch or Path(temporary)) / DATA_FILE
         if not data.exists() or data.stat().st_size != member.file_size:
-            _unpack(archive, member, data)
+            for left_over in data.parent.glob(f".{DATA_FILE}.*.tmp"):
+                left_over.unlink()
+            check_room(data.parent, member.file_size, f"Unpacking {archive}")
+            with (
+                replacing(data) as unpacked,
+                unpacked.open("wb") as out,
+                _reading(archive, member) as stream,
+                tqdm.wrapattr(out, "write", total=member.file_size, desc="unpack") as counted,
+            ):
+                shutil.copyfileobj(stream, counted, COPY_BYTES)
         yield from _values(data)
-
-
-def _unpack(archive: Path, member: zipfile.ZipInfo, data: Path) -> None:
-    for left_over in data.parent.glob(f".{DATA_FILE}.*.tmp"):
-        left_over.unlink()
-    check_room(data.parent, member.file_size, f"Unpacking {archive}")
-    with (
-        replacing(data) as temporary,
-        temporary.open("wb") as out,
-        _reading(archive, member) as stream,
-        tqdm.wrapattr(out, "write", total=member.file_size, desc="unpack") as counted,
-    ):
-        shutil.copyfileobj(stream, counted, COPY_BYTES)
 
 
 @contextmanager
@@ -140,8 +135,7 @@ def _open(data: Path) -> lmdb.Environment:
 def _read_head(data: Path, name: str, size: int) -> tuple[int, int, int]:
     """Entries, bytes and last transaction that `data`, an LMDB or its beginning, tells of.
 
-    Raises:
-        InputError: it cannot be opened, or needs more than the `size` bytes there are.
+    Raises InputError where it cannot be opened, or needs more than the `size` bytes there are.
     """
     try:
         environment = _open(data)
@@ -163,3 +157,7 @@ def _read_head(data: Path, name: str, size: int) -> tuple[int, int, int]:
 def _copy(value: memoryview) -> bytes:
     check_bytes(len(value))
     return bytes(value)
+
+
+def _sha256(facts: str) -> str:
+    return hashlib.sha256(facts.encode()).hexdigest()

@@ -7,7 +7,6 @@ from typing import Literal
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.download import download
-from lit_mbldm.storage.opening import open_binary
 from lit_mbldm.storage.urls import in_folder, public
 
 Split = Literal["train", "val"]
@@ -15,7 +14,6 @@ Split = Literal["train", "val"]
 BASE_URL = "http://dl.yf.io/lsun"
 # Path, bytes and sha256 of each zip, as TensorFlow Datasets recorded them (url_checksums/lsun.txt).
 TABLE = Path(__file__).with_name("lsun.txt")
-MAX_SHA256_BYTES = 4096
 
 
 def fetch_lsun(category: str, split: Split, base_url: str, folder: Path) -> Path:
@@ -24,8 +22,8 @@ def fetch_lsun(category: str, split: Split, base_url: str, folder: Path) -> Path
     Args:
         category: a scene (`church_outdoor`, …) or an object (`cat`, …).
         split: objects have "train" only.
-        base_url: BASE_URL, or a mirror with the same paths, with user, password and query where
-            it wants them. The published sha256 hold for it too, unless it has `<zip>.sha256`.
+        base_url: BASE_URL, or a mirror with the same files, with user, password and query where
+            it wants them.
         folder: of the zip, which stays there.
 
     Raises:
@@ -54,23 +52,10 @@ def fetch_lsun(category: str, split: Split, base_url: str, folder: Path) -> Path
     path = folder / Path(place).name
     size, sha256 = zips[place]
     try:
-        told = None if base_url == BASE_URL else _sha256_at(in_folder(base_url, f"{place}.sha256"))
-        download(in_folder(base_url, place), path, told or sha256, None if told else size)
+        download(in_folder(base_url, place), path, sha256, size)
     except (FileNotFoundError, PermissionError) as error:
         raise InputError(
             f"{error}. Name a mirror of LSUN with --base-url, or a category it has:"
             f" {', '.join(categories)}."
         ) from error
     return path
-
-
-def _sha256_at(url: str) -> str | None:
-    """The first word of a mirror's file of a sha256, None where it has none."""
-    try:
-        with open_binary(url) as stream:
-            sha256 = stream.read(MAX_SHA256_BYTES).decode(errors="replace").lower()
-    except (FileNotFoundError, PermissionError):
-        return None
-    if not (found := re.match(r"\s*([0-9a-f]{64})(\s|$)", sha256)):
-        raise InputError(f"Expected the sha256 of the zip in {public(url)}, got {sha256[:80]!r}.")
-    return found[1]

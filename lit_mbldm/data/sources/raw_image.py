@@ -1,12 +1,15 @@
 """What a source of images gives: undecoded images in a fixed order, and what it passes over."""
 
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+from tqdm import tqdm
 
 from lit_mbldm.data.images import HEIF_SUFFIXES, IMAGE_SUFFIXES
 
@@ -49,23 +52,35 @@ class ImageSource:
     def __iter__(self) -> Iterator[RawImage]:
         return self.start()
 
+    def ignored_files(self) -> str:
+        """A sentence on the files that are passed over, empty where there are none."""
+        if not self.ignored:
+            return ""
+        most = self.ignored.most_common(SHOWN_ENDINGS)
+        kinds = ", ".join(f"{count} {kind}" for kind, count in most)
+        more = " and others" if len(self.ignored) > SHOWN_ENDINGS else ""
+        unread = self.ignored.keys() & HEIF_SUFFIXES
+        heif = " `pip install pillow-heif` reads HEIF." if unread else ""
+        return f"Ignored files: {kinds}{more}.{heif}"
+
+    def tell_ignored(self) -> None:
+        """Print that sentence."""
+        if self.ignored:
+            tqdm.write(self.ignored_files(), file=sys.stderr)
+
 
 def listed(
     name: str, images: list[RawImage], others: Iterable[str], facts: Iterable[str]
 ) -> ImageSource:
     """A source of images that are listed already; what is added later is not seen.
 
-    Args:
-        name: where they come from.
-        images: in order.
-        others: names of the files that are passed over.
-        facts: lines that change where the images do.
+    `others` are the names of files that are passed over, `facts` lines that change where the images
+    do.
     """
-    digest = hashlib.sha256()
-    for fact in facts:
-        digest.update(f"{fact}\n".encode())
-    ignored = Counter(map(_ending, others))
-    return ImageSource(name, len(images), digest.hexdigest(), partial(iter, images), ignored)
+    fingerprint = hashlib.sha256("".join(f"{fact}\n" for fact in facts).encode()).hexdigest()
+    return ImageSource(
+        name, len(images), fingerprint, partial(iter, images), Counter(map(_ending, others))
+    )
 
 
 def is_image(name: str) -> bool:
@@ -76,13 +91,3 @@ def is_image(name: str) -> bool:
 def _ending(name: str) -> str:
     path = Path(name)
     return "hidden" if path.name.startswith(".") else path.suffix.lower() or "without ending"
-
-
-def describe_ignored(ignored: Counter[str]) -> str:
-    """A sentence on the files that a source passed over, empty where there are none."""
-    if not ignored:
-        return ""
-    kinds = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common(SHOWN_ENDINGS))
-    more = " and others" if len(ignored) > SHOWN_ENDINGS else ""
-    heif = " `pip install pillow-heif` reads HEIF." if ignored.keys() & HEIF_SUFFIXES else ""
-    return f"Ignored files: {kinds}{more}.{heif}"

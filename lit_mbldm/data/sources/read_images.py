@@ -10,7 +10,6 @@ from tqdm import tqdm
 from lit_mbldm.data.images import ImageError, load_rgb
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.sources.archives import open_source
-from lit_mbldm.data.sources.raw_image import describe_ignored
 from lit_mbldm.errors import InputError
 
 MAX_TOTAL_PIXELS = 250_000_000
@@ -35,8 +34,7 @@ def read_images(
             pixels than the memory set aside.
     """
     found = open_source(source)
-    if found.ignored:
-        tqdm.write(describe_ignored(found.ignored), file=sys.stderr)
+    found.tell_ignored()
     count = min(max_images or len(found), len(found))
     chosen = set(random.Random(0).sample(range(len(found)), count))
     wanted = (raw for number, raw in enumerate(found) if number in chosen)
@@ -56,7 +54,5 @@ def read_images(
             tqdm.write(f"{note}: {len(images)} images are used.", file=sys.stderr)
             break
         images[raw.name] = image
-    skips.check(len(images), len(images) + len(skips.entries), max_skipped, "Nothing was changed.")
-    if skips.entries:
-        tqdm.write(f"Skipped {len(skips.entries)} images:\n{skips.summary()}", file=sys.stderr)
+    skips.close(len(images), "images", max_skipped, "Nothing was changed.")
     return images
