@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from batches import read_all, same
 
 from lit_mbldm.data.loading.datamodule import ShardDataModule
-from lit_mbldm.data.prepare.encode import encode_shards
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.data.shards.locate import open_shards
-from lit_mbldm.data.shards.reading import Sample, dump_codes, read_span, spans
+from lit_mbldm.data.shards.reading import dump_codes, read_span, spans
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage import urls
@@ -37,21 +36,6 @@ def epoch_of(patterns: Any, workers: int = 0, batch_size: int = 4) -> list[dict[
     return list(module.train_dataloader())
 
 
-def same(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> bool:
-    return len(first) == len(second) and all(
-        torch.equal(a["codes"], b["codes"]) and torch.equal(a["index"], b["index"])
-        for a, b in zip(first, second, strict=True)
-    )
-
-
-def read_all(patterns: Any) -> tuple[list[Sample], SkipLog]:
-    """The samples in order, and what was skipped."""
-    shards = open_shards(patterns)
-    skips = SkipLog()
-    parts = spans(shards.shards, 0, shards.count)
-    return [sample for part in parts for sample in read_span(part, skips.add)], skips
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_epoch_over_http_is_that_of_local_files(code_shards, server, workers) -> None:
     expected = epoch_of(str(code_shards), workers)
@@ -61,9 +45,7 @@ def test_an_epoch_over_http_is_that_of_local_files(code_shards, server, workers)
     assert same(epoch_of(f"{server.url}/codes", workers), expected)
 
 
-def test_file_systems_with_connections_work_in_forked_workers_and_after(
-    code_shards, server
-) -> None:
+def test_file_systems_with_connections_work_in_forked_workers(code_shards, server) -> None:
     expected = epoch_of(str(code_shards), 2)
     assert same(epoch_of(f"simplecache::{server.url}/codes", 2), expected)
     worker = multiprocessing.get_context("fork").Process(target=gc.collect)
@@ -153,9 +135,7 @@ def test_a_passing_fault_loses_nothing(code_shards, server, monkeypatch, ranges,
     assert bool(resumed) == ("cut" in str(passing) or "stall" in str(passing))
 
 
-def test_a_connection_that_always_drops_loses_the_rest_of_the_shard(
-    server, make_photos, tmp_path
-) -> None:
+def test_a_connection_that_always_drops_loses_the_rest(server, make_photos, tmp_path) -> None:
     write_shards(make_photos(80), tmp_path / "images", 16, shard_size=40, workers=1)
     expected, _ = read_all(str(tmp_path / "images"))
     server.faults["images-000000.tar"] = itertools.repeat(("cut", 30_000))
@@ -180,9 +160,7 @@ def test_a_missing_shard_is_skipped_counted_and_asked_for_once(code_shards, serv
     assert len(server.asked_for(SHARD)) == 1
 
 
-def test_a_server_that_stays_broken_stops_the_run_at_once_with_its_name(
-    code_shards, server
-) -> None:
+def test_a_server_that_stays_broken_stops_the_run_with_its_name(code_shards, server) -> None:
     server.faults["manifest.json"] = itertools.repeat(503)
     again = pytest.warns(UserWarning, match="trying again")
     with again, pytest.raises(InputError, match="HTTP 503") as error:
@@ -236,16 +214,6 @@ def test_identity_of_remote_shards(code_shards, server, tmp_path) -> None:
     (code_shards / SHARD).touch()
     changed = open_shards(pattern).versions()
     assert [a != b for a, b in zip(first, changed, strict=True)] == [False, True, False, False]
-
-
-@pytest.mark.filterwarnings("ignore:.*trying again")
-def test_shards_encoded_from_a_server_are_those_of_local_files(
-    code_shards, server, codec, tmp_path
-) -> None:
-    server.faults["images-000002.tar"] = iter([("cut", 3000), 503])
-    encode_shards(f"{server.url}/images", tmp_path / "remote", codec)
-    for shard in code_shards.glob("*.tar"):
-        assert (tmp_path / "remote" / shard.name).read_bytes() == shard.read_bytes()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

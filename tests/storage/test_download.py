@@ -51,9 +51,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_dropped_connections_are_taken_up_where_they_broke(
-    ranges: bool, url: str, server: Any, path: Path
-) -> None:
+def test_dropped_connections_are_taken_up_where_they_broke(ranges, url, server, path) -> None:
     server.ranges = ranges
     cuts = [1_000_000, 1_000_000, 1_500_000]
     server.faults["x"] = iter([None, *(("cut", cut) for cut in cuts), 503])
@@ -67,9 +65,7 @@ def test_dropped_connections_are_taken_up_where_they_broke(
 
 
 @pytest.mark.parametrize(("etags", "ranges"), [(True, True), (True, False), (False, True)])
-def test_a_file_that_changed_is_not_glued_to_the_old_one(
-    etags: bool, ranges: bool, url: str, server: Any, path: Path
-) -> None:
+def test_a_file_that_changed_is_not_glued_to_the_old_one(etags, ranges, url, server, path) -> None:
     server.etags, server.ranges = etags, ranges
     changed = CONTENT[::-1]
 
@@ -121,9 +117,7 @@ def start(url: str, path: Path, limit: int = 1 << 30) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_killed_download_goes_on_and_two_do_not_interfere(
-    url: str, server: Any, path: Path
-) -> None:
+def test_a_killed_download_goes_on_and_two_do_not_interfere(url, server, path) -> None:
     server.bytes_a_second = 3e6
     data = path.with_name("church.zip.part") / "data"
     for size in (200_000, 1_500_000):
@@ -168,10 +162,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_mirrors_faults_are_told_without_its_secrets(
-    fault: Any, mirror: str, server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+def test_faults_of_a_mirror_are_told(fault, mirror, server, tmp_path, capsys, monkeypatch) -> None:
     if isinstance(fault, int):
         server.faults[ZIP] = itertools.repeat(fault)
     elif fault == "no room":
@@ -196,9 +187,7 @@ def test_a_mirrors_faults_are_told_without_its_secrets(
         ("cat", "train", "http://me:hush@host:port/x", "http://host:port/x.*nonnumeric port"),
     ],
 )
-def test_what_lsun_does_not_have_is_refused(
-    category: str, split: Any, url: str, message: str, tmp_path: Path
-) -> None:
+def test_what_lsun_does_not_have_is_refused(category, split, url, message, tmp_path) -> None:
     with pytest.raises((InputError, OSError), match=message) as error:
         fetch_lsun(category, split, url, tmp_path)
     assert "hush" not in str(error.value)

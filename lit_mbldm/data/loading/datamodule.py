@@ -14,6 +14,7 @@ from lit_mbldm.data.prepare.encode import cached_codes
 from lit_mbldm.data.shards.locate import ShardSet, open_shards
 from lit_mbldm.data.shards.patterns import validation_part
 from lit_mbldm.data.shards.reading import Variants, code_variants, image_variants
+from lit_mbldm.data.shards.tar import describe
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import all_equal, from_first
 
@@ -63,8 +64,8 @@ class ShardDataModule(EncodingDataModule):
             )
         if image_size is not None and cache_dir is not None:
             raise InputError(
-                "image_size and cache_dir exclude each other: codes are kept of the shards' images"
-                " as they are. Write shards of that size with `lit-mbldm shards --size`."
+                "image_size and cache_dir exclude each other. Write shards of that size with"
+                " `lit-mbldm shards --size`."
             )
         self.train = train
         self.val = val
@@ -84,10 +85,9 @@ class ShardDataModule(EncodingDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Find the shards, check them against the model's codec, encode and load what is asked for.
 
-        Raises:
-            InputError: a pattern that matches nothing, shards of another codec, images of a
-                size the codec cannot encode, images where codes are needed, too many unreadable
-                samples, a cache that cannot be written, or other samples in other processes.
+        Raises InputError for a pattern that matches nothing, shards of another codec, images of a
+        size it cannot encode, images where codes are needed, too many unreadable samples, a cache
+        that cannot be written, or other samples in other processes.
         """
         if stage in (None, "fit"):
             shards = self._train_shards = self._codes_of(self.train, self.horizontal_flip)
@@ -108,9 +108,8 @@ class ShardDataModule(EncodingDataModule):
             stream, workers = MemoryStream(self._stored, shards.name, share), 0
         else:
             stream = ShuffledStream(shards, self._variants(shards), share)
-        return EpochLoader(
-            stream, self.current_epoch, workers, self.max_skipped, self.move_to_batch
-        )
+        epoch, move = self.current_epoch, self.move_to_batch
+        return EpochLoader(stream, epoch, workers, self.max_skipped, move)
 
     def val_dataloader(self) -> EpochLoader | list[EpochLoader]:
         """Every validation sample once, in order; an empty list without any."""
@@ -142,9 +141,8 @@ class ShardDataModule(EncodingDataModule):
             if shards.tag is not None and shards.tag.fingerprint != fingerprint:
                 raise InputError(
                     f"Expected codes of the codec {fingerprint[:12]}…, but {shards.name} holds"
-                    f" codes of {shards.tag.fingerprint[:12]}…. Encode the images again with"
-                    " `lit-mbldm encode SHARDS OUT --codec CODEC`, or name the codec the shards"
-                    " were made with."
+                    f" {describe(shards.tag)}. Encode the images again with `lit-mbldm encode`, or"
+                    " name the codec that made the shards."
                 )
             size = self.image_size or shards.size
             if shards.kind == "images" and size is not None:
@@ -176,8 +174,7 @@ class ShardDataModule(EncodingDataModule):
         if not all_equal(hashlib.sha256(repr(found).encode()).hexdigest()):
             raise InputError(
                 f"The processes do not find the same samples in {shards.name}: process"
-                f" {self.place[0]} finds {shards.count}. Copy the shards again to the nodes where"
-                " some are missing or damaged."
+                f" {self.place[0]} finds {shards.count}. Copy the shards to all nodes again."
             )
 
     def _variants(self, shards: ShardSet) -> Variants:

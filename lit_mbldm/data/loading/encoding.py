@@ -1,7 +1,4 @@
-"""EncodingDataModule: a data module whose batches reach the model with codes, and their reference.
-
-B images of a batch, S code channels, h×w patches.
-"""
+"""EncodingDataModule: a data module whose batches reach the model with codes; its ReferenceSet."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,9 +28,7 @@ class EncodingDataModule(lightning.LightningDataModule):
     @property
     def codec(self) -> Codec | None:
         """The codec of the model in training, None where there is none."""
-        module = getattr(self.trainer, "lightning_module", None)
-        codec: Codec | None = getattr(module, "codec", None)
-        return codec
+        return getattr(getattr(self.trainer, "lightning_module", None), "codec", None)
 
     @property
     def place(self) -> tuple[int, int]:

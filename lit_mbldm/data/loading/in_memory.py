@@ -32,14 +32,10 @@ class StoredCodes:
 def load_codes(
     shards: ShardSet, variants: Variants, horizontal_flip: bool, max_skipped: float, copies: int = 1
 ) -> StoredCodes:
-    """Read the codes of a set of code shards.
+    """Read the codes of a set of code shards; V is 2 where flips are wanted and stored.
 
-    V is 2 where a horizontal flip is wanted and the mirror images' codes are stored. So many
-    copies of the codes, one a process, must fit in this machine's memory.
-
-    Raises:
-        InputError: more than fits in this machine's memory, or too many samples that are
-            unreadable or in shards that differ from their manifest.
+    Raises InputError where so many copies, one a process, do not fit in this machine's memory, or
+    too many samples are unreadable or in shards that differ from their manifest.
     """
     index: list[int] = []
     found: Array = np.empty((0, 0), np.uint8)

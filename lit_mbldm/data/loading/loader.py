@@ -20,16 +20,14 @@ from lit_mbldm.parallel.worker_signals import leave_signals_to_parent
 class EpochLoader:
     """Iterates over a stream of batches, and resumes in an epoch by Lightning's protocol.
 
-    No DataLoader itself, since the stream does the batching and the sharing out among processes
-    and Lightning need not.
+    No DataLoader itself, since the stream does the batching and the sharing out among processes.
 
     Args:
         stream: of batches.
         epoch: asked at the start of each pass.
         num_workers: processes that read ahead; 0 reads in this one.
         max_skipped: largest tolerated fraction of a pass's samples that cannot be read.
-        move: told how many batches of the epoch count as done, where a resumed run shares it out
-            in another way.
+        move: told how many batches of the epoch count as done, where that changes on resuming.
     """
 
     def __init__(
@@ -47,6 +45,7 @@ class EpochLoader:
         self._move = move
         self._position = {"epoch": -1, "batch": 0}
         self._resume: dict[str, int] | None = None
+        self._skips = SkipLog()  # of a pass
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -109,7 +108,8 @@ class EpochLoader:
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=leave_signals_to_parent,
         )
-        skips, total = SkipLog(), self.stream.count
+        self._skips.entries.clear()
+        skips, total = self._skips, self.stream.count
         kept = "What was trained and written so far is kept."
         for batch in loader:
             if isinstance(batch, InputError):

@@ -26,12 +26,10 @@ SHUFFLE_BUFFER = 1000
 
 @dataclass(frozen=True)
 class Share:
-    """Which batches of an epoch a process gets.
+    """Which batches of an epoch a process gets: number `rank` of `world_size`.
 
     Attributes:
         batch_size: samples a batch.
-        rank: of this process.
-        world_size: number of processes.
         seed: of the order, with the epoch.
         fingerprint: of the samples' contents, if they have one.
         full: for training: full batches, as many for each rank; else every sample once, of each
@@ -223,11 +221,10 @@ class ShuffledStream(ShardStream):
                 good = True
                 yield array
             if not good:
-                names = ", ".join(part.shard.name for part in parts[:3])
+                lost = "; ".join(f"{name}: {why}" for name, why, _ in self._skipped[:3])
                 raise InputError(
-                    f"No sample in this process's share of {self.name} ({names}) can be read:"
-                    f" {'; '.join(f'{name}: {why}' for name, why, _ in self._skipped[:3])}."
-                    " Write the shards again."
+                    f"No sample in this process's share of {self.name} can be read: {lost}. Write"
+                    " the shards again."
                 )
             self._repeating = True
 

@@ -24,6 +24,7 @@ from lit_mbldm.data.shards.tar import ShardEntry, write_tar
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import full_disk_explained, write_synced
 
+Members = Iterable[tuple[str, bytes]]
 _RECIPE = "recipe"
 _PART = "part.json"
 
@@ -79,13 +80,7 @@ class ShardFolder:
         # in this order: what is unfinished disappears only after the manifest has come
         return (self._unfinished / name).is_dir() or (self.folder / MANIFEST).exists()
 
-    def write(
-        self,
-        name: str,
-        members: Iterable[tuple[str, bytes]],
-        skips: SkipLog,
-        facts: dict[str, Any],
-    ) -> None:
+    def write(self, name: str, members: Members, skips: SkipLog, facts: dict[str, Any]) -> None:
         """Write a shard, whole or not at all; one that another process has written stays.
 
         `members`, (name, contents) in order, may fill the part's skips and facts on the way.
@@ -142,10 +137,7 @@ class ShardFolder:
         """Keep the recipe, or compare it with the one kept."""
         if not self.has(_RECIPE):
             if any(self.folder.glob("*.tar")):
-                raise InputError(
-                    f"{self.folder} already holds shards. Choose another folder, or remove it"
-                    " first."
-                )
+                raise InputError(f"{self.folder} already holds shards. Choose another folder.")
             with self._adding(_RECIPE) as new:
                 write_synced(new / _RECIPE, json.dumps(recipe).encode())
         try:
@@ -157,7 +149,6 @@ class ShardFolder:
         if differ := [key for key in recipe if begun.get(key) != recipe[key]]:
             raise InputError(
                 f"{self.folder} holds unfinished shards that were begun with another"
-                f" {' and '.join(sorted(differ))}. Give what they were begun with, choose another"
-                " folder, or remove it. Input files count as others where their modification times"
-                " changed."
+                f" {' and '.join(sorted(differ))}. Give what they were begun with, with the same"
+                " modification times of files, choose another folder, or remove it."
             )

@@ -24,18 +24,16 @@ def split(images: ImageSource, fraction: float) -> tuple[ImageSource, ImageSourc
             f"All {count} images of {images.name} would be in the validation part. Choose a smaller"
             " fraction, or give more images."
         )
-    train = _part(images, limit, False, len(shares) - count)
-    return train, _part(images, limit, True, count)
 
+    def part(up_to: bool) -> ImageSource:
+        def start() -> Iterator[RawImage]:
+            return (image for image in images if (_share(image.name) <= limit) == up_to)
 
-def _part(images: ImageSource, limit: float, up_to: bool, count: int) -> ImageSource:
-    """The images whose names' shares are up to `limit`, or above it."""
+        number = count if up_to else len(shares) - count
+        fingerprint = f"{images.fingerprint} {'up to' if up_to else 'above'} {limit}"
+        return ImageSource(images.name, number, fingerprint, start, images.ignored)
 
-    def start() -> Iterator[RawImage]:
-        return (image for image in images if (_share(image.name) <= limit) == up_to)
-
-    fingerprint = f"{images.fingerprint} {'up to' if up_to else 'above'} {limit}"
-    return ImageSource(images.name, count, fingerprint, start, images.ignored)
+    return part(False), part(True)
 
 
 def _share(name: str) -> float:

@@ -51,12 +51,9 @@ class ShardSet:
         total = self.count
         if count is None or count >= total:
             return self
-        taken, begin, start = [], 0, 0
-        for shard in self.shards:
-            end = begin + shard.count
-            share = end * count // total - begin * count // total
-            taken.append(replace(shard, count=share, start=start))
-            begin, start = end, start + share
+        ends = [(shard.start + shard.count) * count // total for shard in self.shards]
+        shares = zip(self.shards, [0, *ends], ends, strict=False)
+        taken = (replace(shard, count=end - start, start=start) for shard, start, end in shares)
         return replace(self, shards=tuple(taken))
 
 
@@ -114,9 +111,8 @@ def _count(url: str, of_codes: bool) -> int:
         warnings.warn(f"{public(url)}: {error}; its samples up to there are used.", stacklevel=2)
     if more:
         warnings.warn(
-            f"{public(url)}: {len(more)} members are left out, such as {more[0]}: what is before"
-            " the first dot of a name is its sample, of which one image is used. `lit-mbldm shards`"
-            " makes shards of all images.",
+            f"{public(url)}: {len(more)} members are left out, such as {more[0]}: one image is used"
+            " of those whose names are equal up to the first dot. `lit-mbldm shards` uses all.",
             stacklevel=2,
         )
     return count

@@ -44,18 +44,14 @@ def find_shards(patterns: Patterns, manifests: Manifests | None = None) -> list[
     found: list[str] = []
     for pattern in filter(None, as_list(patterns)):
         if re.match(r"\s*pipe:", pattern, re.IGNORECASE):
-            raise InputError(
-                "Expected a path or URL of shards, got a command (pipe:…). Commands are not run:"
-                " name the shards by their URL (http, https, s3, …)."
-            )
+            raise InputError("Expected a path or URL of shards, got pipe:…. Commands are not run.")
         try:
             for name in [pattern] if os.path.exists(pattern) else _braces(pattern):
                 shards = _remote(name, manifests) if is_url(name) else _local(name, manifests)
                 if not shards:
                     raise InputError(
-                        f"No shards match {public(name)!r}. Expected a folder of .tar shards (made"
-                        " by `lit-mbldm shards`), a .tar, or a pattern such as"
-                        " 'shards/images-{000000..000009}.tar' or 'shards/*.tar'."
+                        f"No shards match {public(name)!r}. Expected a folder (`lit-mbldm shards`),"
+                        " a .tar, or a pattern such as 'shards/images-{000000..000009}.tar'."
                     )
                 found += shards
         except OSError as error:
@@ -115,9 +111,8 @@ def _remote(url: str, manifests: Manifests) -> list[str]:
         url = in_folder(url, "*.tar")
     if is_http(url) or "::" in url:
         raise InputError(
-            f"Files cannot be listed here: {public(url)}. Name a folder that has the {MANIFEST}"
-            " that `lit-mbldm` wrote, or the shards, as in"
-            " 'https://host/codes-{000000..000009}.tar'."
+            f"Files cannot be listed here: {public(url)}. Name a folder that has a {MANIFEST}, or"
+            " the shards, as in 'https://host/codes-{000000..000009}.tar'."
         )
     return listing(url)
 

@@ -70,6 +70,11 @@ class Sample:
     index: int
     data: bytes
 
+    @property
+    def key(self) -> str:
+        """Its name in the shard, without the suffix."""
+        return self.name.partition("/")[2]
+
 
 @dataclass(frozen=True)
 class Span:

@@ -1,6 +1,6 @@
 """One shard: an uncompressed tar, its samples, and the codec's tag of code shards.
 
-One parser serves all readers. It is strict: what is damaged is an error, never an early end.
+One strict parser serves all readers: what is damaged is an error, never an early end.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lit_mbldm.data.images import IMAGE_SUFFIXES, check_bytes
+from lit_mbldm.data.images import IMAGE_SUFFIXES, MAX_BYTES, ImageError
 from lit_mbldm.storage.atomic import replacing
 
 CODEC_MEMBER = "__codec__"
@@ -110,15 +110,13 @@ def sample_members(members: Iterable[Member], of_codes: bool) -> Iterator[tuple[
 
 def read_member(stream: BinaryIO, member: Member) -> bytes:
     """The contents of the member that the stream stands at; ImageError where it is too large."""
-    check_bytes(member.size)
+    if member.size > MAX_BYTES:
+        raise ImageError(f"{member.size} bytes, more than the {MAX_BYTES} allowed")
     return _read(stream, member.size, member.offset)
 
 
 def read_tag(stream: BinaryIO, first: Member | None) -> CodecTag | None:
-    """The tag of a shard, None where it holds images; the stream stands at its first member.
-
-    Raises tarfile.ReadError: no member, an unreadable tag, or codes without one.
-    """
+    """The tag of a shard whose first member comes next, None of images; raises ReadError."""
     if first is None:
         raise tarfile.ReadError("a tar archive without files")
     if first.name != CODEC_MEMBER:
@@ -148,10 +146,7 @@ def describe(tag: CodecTag | None) -> str:
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> ShardEntry:
-    """Write a shard of (name, contents), whole or not at all; equal members give equal bytes.
-
-    Names may be of any length and alphabet; all but `__codec__` count as samples.
-    """
+    """Write a shard of (name, contents), whole or not at all; equal members give equal bytes."""
     count = 0
     with replacing(path) as temporary:
         with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as archive:
@@ -160,8 +155,7 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> ShardEntry:
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
                 count += name != CODEC_MEMBER
-        entry = ShardEntry(path.name, count, temporary.stat().st_size, file_sha256(temporary))
-    return entry
+        return ShardEntry(path.name, count, temporary.stat().st_size, file_sha256(temporary))
 
 
 def read_json(stream: BinaryIO) -> Any:
@@ -186,7 +180,7 @@ def _extension(kind: bytes, data: bytes, start: int) -> dict[str, str]:
     """What an extended header tells of the next member: pax records, or a long name as `path`."""
     if kind == tarfile.GNUTYPE_LONGNAME:
         return {"path": data.partition(b"\0")[0].decode("utf-8", "surrogateescape")}
-    found: dict[str, str] = {}
+    found = dict[str, str]()
     while kind in PAX_HEADERS and data:
         record = _RECORD.match(data)
         end = int(record[1]) if record else 0

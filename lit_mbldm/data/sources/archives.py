@@ -63,8 +63,7 @@ def _open_folder(folder: Path) -> ImageSource:
     if tars and len(images):
         raise InputError(
             f"Expected either images or tars of images in {folder}, found {len(images)} images and"
-            f" {len(tars)} tars, {next(iter(images)).name} and {tars[0].name} among them. Move one"
-            " kind to a folder of its own."
+            f" {len(tars)} tars, {next(iter(images)).name} and {tars[0].name} among them."
         )
     if len(images) or not (tars or (folder / UNFINISHED).is_dir()):
         return images
@@ -72,10 +71,7 @@ def _open_folder(folder: Path) -> ImageSource:
 
 
 def _folder_images(folder: Path) -> ImageSource:
-    """The images below a folder and those it links to, sorted by relative path.
-
-    No folder is read twice.
-    """
+    """The images below a folder and those it links to, by path; no folder is read twice."""
     files: list[str] = []
     read: set[str] = set()
 
@@ -118,8 +114,7 @@ def _facts(name: str, path: Path) -> str:
 def _tar_images(archives: list[Path], name: str) -> ImageSource:
     """The images in uncompressed tars, in their order.
 
-    What an archive that ends early lacks counts as images that cannot be read: as many as the
-    manifest beside it tells, else one.
+    Images that an archive lacks by its manifest, or one where it ends early, cannot be read.
     """
     manifests = Manifests()
     images: list[RawImage] = []

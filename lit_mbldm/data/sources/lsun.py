@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
-from weakref import WeakValueDictionary
 
 import lmdb
 from tqdm import tqdm
@@ -25,21 +24,13 @@ HEAD_BYTES = 1 << 17
 COPY_BYTES = 1 << 20
 PER_MAPPING = 1000  # images, after which the file is mapped anew: its pages count as memory
 
-# of each file by device and inode: LMDB opens a file only once in a process
-_opened: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
-
 
 def open_lmdb(data: Path) -> ImageSource:
     """The values of an LMDB in the order of their keys, which are the names.
 
-    A truncated LMDB is refused, and so is one that LMDB finds damaged. Other damage can end the
+    `data` is its file data.mdb; the lock file is neither read nor written. Raises InputError where
+    it is no LMDB or truncated; on iteration, where LMDB finds damage. Other damage can end the
     process, since LMDB trusts what it maps.
-
-    Args:
-        data: the file data.mdb. Its lock file is neither read nor written.
-
-    Raises:
-        InputError: not an LMDB that can be read, or a truncated one; on iteration, a damaged one.
     """
     stat = data.stat()
     head = _read_head(data, str(data), stat.st_size)
@@ -50,13 +41,8 @@ def open_lmdb(data: Path) -> ImageSource:
 def open_zipped_lmdb(archive: Path, member: zipfile.ZipInfo, scratch: Path | None) -> ImageSource:
     """The values of the LMDB that a zip holds; it is unpacked when the first is asked for.
 
-    Args:
-        archive: the zip.
-        member: data.mdb in it; nothing else is unpacked, and its path is of no effect.
-        scratch: where it is unpacked and stays; None for a temporary folder each time.
-
-    Raises:
-        InputError: not an LMDB that can be read, or a damaged zip.
+    It stays in the folder `scratch`, or None for a temporary one each time. Nothing but `member` is
+    unpacked, and its path is of no effect. Raises InputError as `open_lmdb`, or for a damaged zip.
     """
     with TemporaryDirectory() as folder, _reading(archive, member) as stream:
         first_pages = Path(folder) / DATA_FILE
@@ -74,14 +60,13 @@ def _values(data: Path) -> Iterator[RawImage]:
             start = yield from _mapped(data, start)
     except lmdb.Error as error:
         raise InputError(
-            f"The LMDB {data} is damaged ({error}). Download or copy it again; what is finished"
-            " stays."
+            f"The LMDB {data} is damaged ({error}). Copy it again; what is finished stays."
         ) from error
 
 
 def _mapped(data: Path, start: bytes) -> Generator[RawImage, None, bytes | None]:
     """Map the file, give images from the key `start` on, and return the key that follows."""
-    with _open(data).begin(buffers=True) as transaction:
+    with _open(data) as environment, environment.begin(buffers=True) as transaction:
         cursor = transaction.cursor()
         cursor.set_range(start)
         for count, (key, value) in enumerate(cursor):
@@ -117,39 +102,29 @@ def _reading(archive: Path, member: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
             yield stream
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise InputError(
-            f"{member.filename} in {archive} cannot be unpacked ({error}). Download or copy the zip"
-            " again."
+            f"{member.filename} in {archive} cannot be unpacked ({error}). Download it again."
         ) from error
 
 
 def _open(data: Path) -> lmdb.Environment:
-    """Open without a lock file, which read-only storage may not allow."""
-    stat = data.stat()
-    key = stat.st_dev, stat.st_ino
-    if (environment := _opened.get(key)) is None:
-        environment = lmdb.open(str(data), subdir=False, readonly=True, lock=False)
-        _opened[key] = environment
-    return environment
+    """Open, once at a time, without a lock file, which read-only storage may not allow."""
+    return lmdb.open(str(data), subdir=False, readonly=True, lock=False)
 
 
 def _read_head(data: Path, name: str, size: int) -> tuple[int, int, int]:
-    """Entries, bytes and last transaction that `data`, an LMDB or its beginning, tells of.
-
-    Raises InputError where it cannot be opened, or needs more than the `size` bytes there are.
-    """
+    """Entries, bytes and last transaction of `data`, an LMDB of `size` bytes or its beginning."""
     try:
-        environment = _open(data)
-        info, stat = environment.info(), environment.stat()
+        with _open(data) as environment:
+            info, stat = environment.info(), environment.stat()
     except lmdb.Error as error:
         raise InputError(
             f"Expected an LMDB in {name} of {size:,} bytes, which cannot be opened ({error})."
-            " Download or copy it again."
+            " Copy it again."
         ) from error
     needed = (info["last_pgno"] + 1) * stat["psize"]
     if size < needed:
         raise InputError(
-            f"The LMDB {name} is truncated: {size:,} of {needed:,} bytes. Download or copy it"
-            " again."
+            f"The LMDB {name} is truncated: {size:,} of {needed:,} bytes. Copy it again."
         )
     return stat["entries"], needed, info["last_txnid"]
 

@@ -17,24 +17,16 @@ TABLE = Path(__file__).with_name("lsun.txt")
 
 
 def fetch_lsun(category: str, split: Split, base_url: str, folder: Path) -> Path:
-    """Fetch the zip of a category, unless it is in the folder already.
+    """Fetch the zip of a scene or object (which has "train" only), unless the folder has it.
 
-    Args:
-        category: a scene (`church_outdoor`, …) or an object (`cat`, …).
-        split: objects have "train" only.
-        base_url: BASE_URL, or a mirror with the same files, with user, password and query where
-            it wants them.
-        folder: of the zip, which stays there.
+    `base_url` is BASE_URL or a mirror, with user, password and query where it wants them.
 
     Raises:
         InputError: an unknown category or split, no base URL, or as `download` does.
         OSError: as `download` does.
     """
     if not re.match("https?://[^/?#]", base_url, re.IGNORECASE):
-        raise InputError(
-            "Expected a base address that begins with http:// or https:// and a host, got"
-            f" {public(base_url)!r}."
-        )
+        raise InputError(f"Expected http:// or https:// and a host, got {public(base_url)!r}.")
     rows = (line.split() for line in TABLE.read_text().splitlines())
     zips = {place: (int(size), sha256) for place, size, sha256 in rows}
     categories = list(dict.fromkeys(re.sub("_(train|val)_lmdb$", "", Path(z).stem) for z in zips))

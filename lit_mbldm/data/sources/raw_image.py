@@ -56,12 +56,11 @@ class ImageSource:
         """A sentence on the files that are passed over, empty where there are none."""
         if not self.ignored:
             return ""
-        most = self.ignored.most_common(SHOWN_ENDINGS)
-        kinds = ", ".join(f"{count} {kind}" for kind, count in most)
-        more = " and others" if len(self.ignored) > SHOWN_ENDINGS else ""
+        kinds = [f"{count} {kind}" for kind, count in self.ignored.most_common(SHOWN_ENDINGS)]
+        others = ["others"] * (len(self.ignored) > SHOWN_ENDINGS)
         unread = self.ignored.keys() & HEIF_SUFFIXES
         heif = " `pip install pillow-heif` reads HEIF." if unread else ""
-        return f"Ignored files: {kinds}{more}.{heif}"
+        return f"Ignored files: {', '.join(kinds + others)}.{heif}"
 
     def tell_ignored(self) -> None:
         """Print that sentence."""

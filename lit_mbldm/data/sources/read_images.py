@@ -18,16 +18,13 @@ MAX_TOTAL_PIXELS = 250_000_000
 def read_images(
     source: str | Path, max_images: int | None = None, max_skipped: float = 0.01
 ) -> dict[str, Image.Image]:
-    """Decode the images of a folder, tar or zip.
+    """Decode the images of a source to RGB images by name, in its order.
 
     Args:
         source: as for `open_source`.
         max_images: take at most this many at random, the same every time, and stop where they
             fill the memory set aside; None takes all.
         max_skipped: largest tolerated fraction of images that cannot be used.
-
-    Returns:
-        RGB images by name, in the order of the source.
 
     Raises:
         InputError: a bad source, too many unreadable images, or, where all are wanted, more
