@@ -6,7 +6,6 @@ import pytest
 from lit_mbldm.data.loading.datamodule import ShardDataModule
 from lit_mbldm.data.prepare.encode import encode_shards
 from lit_mbldm.data.prepare.shard_folder import ShardFolder
-from lit_mbldm.data.prepare.split import split
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.data.shards.manifest import Manifest
 from lit_mbldm.data.sources.archives import open_source
@@ -17,7 +16,7 @@ SIZE = 16
 
 
 def names(folder: Path, fraction: float) -> list[set[str]]:
-    return [{image.name for image in part} for part in split(open_source(folder), fraction)]
+    return [{image.name for image in part} for part in open_source(folder).split(fraction)]
 
 
 def test_every_image_is_in_one_part_and_stays_there(make_photos: MakePhotos) -> None:
@@ -32,7 +31,7 @@ def test_every_image_is_in_one_part_and_stays_there(make_photos: MakePhotos) -> 
     assert names(photos, 0.2) == [train & fewer, val & fewer]
     assert len(names(photos, 1e-9)[1]) == 1
     with pytest.raises(InputError, match="All 50 images"):
-        split(open_source(photos), 1.0)
+        open_source(photos).split(1.0)
 
 
 def test_the_parts_stay_apart_through_a_kill_between_them_encoding_and_training(

@@ -65,11 +65,7 @@ class CropDataModule(EncodingDataModule):
         self.cropper = Cropper([], crop_size, zoom_out, stride, horizontal_flip, seed)
 
     def setup(self, stage: str | None = None) -> None:
-        """Decode the photographs.
-
-        Raises InputError for no photograph, one smaller than a crop, more than fit in memory, or a
-        crop size that does not fit the codec.
-        """
+        """Decode the photographs; raises InputError where they or the crop size do not fit."""
         size = self.cropper.crop_size
         if self.codec is not None:
             self.codec.latent_shape(size, size)

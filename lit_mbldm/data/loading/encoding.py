@@ -81,7 +81,6 @@ class ReferenceSet:
     """This process's share of the training set as scores see it: in order, without flips.
 
     Attributes:
-        kind: key of a batch.
         fingerprint: of the whole set, of JSON's types.
         count: samples of all processes together.
         start: number of this process's first sample; the next are counted on from it.

@@ -60,10 +60,7 @@ def load_codes(
 
 
 class MemoryStream(IndexedStream):
-    """Full batches of stored codes; each sample at most once an epoch, in random order.
-
-    Yields `{"codes": uint8 (B, S, h, w), "index": int64 (B,)}`.
-    """
+    """Full batches, shuffled: `{"codes": uint8 (B, S, h, w), "index": int64 (B,)}`."""
 
     def __init__(self, stored: StoredCodes, name: str, share: Share) -> None:
         super().__init__(name, len(stored.index), share)

@@ -29,11 +29,9 @@ class Share:
     """Which batches of an epoch a process gets: number `rank` of `world_size`.
 
     Attributes:
-        batch_size: samples a batch.
         seed: of the order, with the epoch.
         fingerprint: of the samples' contents, if they have one.
-        full: for training: full batches, as many for each rank; else every sample once, of each
-            rank those that follow each other.
+        full: full batches, as many for each rank; else every sample once, each rank's in a row.
         horizontal_flip: mirror half of the samples, where their mirror images are known.
     """
 
@@ -56,10 +54,7 @@ class BatchStream(IterableDataset[Any]):
 
     Under "skipped" a batch tells name, reason and count of what could not be read on the way. An
     InputError in place of a batch ends it, so that a worker process can hand it over. `epoch` is
-    set from outside.
-
-    Raises:
-        InputError: too few samples for one full batch a process; names them by `name`.
+    set from outside. Raises InputError for too few samples, which it names by `name`.
     """
 
     def __init__(self, name: str, samples: int, share: Share) -> None:
@@ -90,20 +85,14 @@ class BatchStream(IterableDataset[Any]):
         return len(self) * share.batch_size if share.full else self.stop - self.start
 
     def order(self, num_workers: int) -> dict[str, Any]:
-        """What the order of the samples over all processes depends on, by names for messages.
-
-        Without batch_size in it, each step takes the next `samples_a_step` samples of one order.
-        """
+        """What the order of the samples over all processes depends on, by names for messages."""
         contents = [self.share.fingerprint] if self.share.fingerprint else []
         data = [type(self).__name__, *contents, self.samples]
         return {"data": data, "seed": self.share.seed}
 
 
 class IndexedStream(BatchStream):
-    """Batches of samples with random access, in one order for any number of processes.
-
-    Each step takes the next samples of the order; workers take turns.
-    """
+    """Batches of samples with random access; each step takes the next of one order of all."""
 
     def batch(self, places: range) -> Batch:
         """The batch of these places in the order of the epoch."""

@@ -56,8 +56,7 @@ def convert(
 ) -> Generator[Converted, None, None]:
     """Read images, (position, image) each, and convert them; a bounded number is in memory.
 
-    With None for `workers` processes on all cores do it, with 1 this one. Raises InputError where a
-    worker process was killed.
+    With None for `workers` processes on all cores do it, with 1 this one. Raises InputError.
     """
     workers = workers or cores()
     convert_chunk = partial(_convert, size=size, quality=quality)

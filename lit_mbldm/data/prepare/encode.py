@@ -141,10 +141,7 @@ def cached_codes(
 
 
 class _Encoding:
-    """The shards of one folder, encoded in threads that take whole ones.
-
-    The codec and the image library compute outside Python's global lock, so threads scale.
-    """
+    """The shards of one folder, encoded in threads, since codec and Pillow free Python's lock."""
 
     def __init__(self, images: ShardSet, out: Path, settings: EncodeSettings) -> None:
         if images.kind != "images":

@@ -39,16 +39,10 @@ class Part:
 
 
 class ShardFolder:
-    """Shards of these names, made by this recipe.
+    """Shards of these names, made by a recipe: all that decides their contents, of JSON's types.
 
-    Args:
-        folder: made where it is missing.
-        names: of all the shards, in order.
-        recipe: all that decides their contents, of JSON's types.
-
-    Raises:
-        InputError: the folder holds shards of another recipe, or finished ones that were changed.
-        OSError: the folder cannot be written.
+    Raises InputError where the folder holds shards of another recipe, or finished ones of another
+    size.
     """
 
     def __init__(self, folder: Path, names: list[str], recipe: dict[str, Any]) -> None:

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.prepare.convert import Converted, convert
 from lit_mbldm.data.prepare.shard_folder import Part, ShardFolder
-from lit_mbldm.data.prepare.split import split
 from lit_mbldm.data.shards.manifest import FORMAT, UNFINISHED, Manifest
 from lit_mbldm.data.shards.patterns import VAL
 from lit_mbldm.data.shards.skips import SkipLog
@@ -83,7 +82,7 @@ def write_shards(
     source.tell_ignored()
     parts: dict[Path, ImageSource] = {out: source}
     if val:
-        parts = dict(zip((out, out / VAL), split(source, val), strict=True))
+        parts = dict(zip((out, out / VAL), source.split(val), strict=True))
     recipe = {"size": size, "shard_size": shard_size, "quality": quality, "format": FORMAT}
     todo = []
     for folder, images in parts.items():

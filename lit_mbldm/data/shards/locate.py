@@ -58,11 +58,10 @@ class ShardSet:
 
 
 def open_shards(patterns: Patterns) -> ShardSet:
-    """Find shards, by patterns as for `find_shards`, and what they hold.
+    """Find shards, as `find_shards` does, and what they hold by the manifest beside or by a look.
 
-    The manifest beside a shard tells it; where there is none, the shard's head is read and its
-    members are counted. Raises InputError where nothing is found, more than 1 % is unreadable, or
-    shards do not fit together.
+    Raises InputError where nothing is found, more than 1 % is unreadable, or they do not fit
+    together.
     """
     manifests = Manifests()
     urls = find_shards(patterns, manifests)

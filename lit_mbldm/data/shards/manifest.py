@@ -75,10 +75,7 @@ class Manifest:
 
     @classmethod
     def find(cls, folder: str | Path) -> "Manifest | None":
-        """Read the manifest of a folder, local or a URL; None where it has none.
-
-        Raises InputError where it cannot be read, or is not one of this format.
-        """
+        """Read the manifest of a folder or URL, None where it has none; raises InputError."""
         url = in_folder(str(folder), MANIFEST)
         try:
             with open_binary(url) as stream:
@@ -105,10 +102,7 @@ class Manifest:
         return manifest
 
     def verify(self, folder: Path, contents: bool = True) -> None:
-        """Check every shard's size and, with `contents`, its sha256.
-
-        Raises InputError naming the shards that are missing or differ.
-        """
+        """Raise InputError naming shards that are missing or of another size or sha256."""
         if bad := [shard.name for shard in self.shards if not shard.is_in(folder, contents)]:
             raise InputError(
                 f"Shards in {folder} are missing or differ from {MANIFEST}: {', '.join(bad)}. Copy"

@@ -34,11 +34,8 @@ def find_shards(patterns: Patterns, manifests: Manifests | None = None) -> list[
     """Paths and URLs of shards, in order; the manifests that are read go to `manifests`.
 
     Patterns are folders of shards, tars, globs or brace patterns, local or URLs, or a list of them.
-    The folder of a web server, which cannot list, needs a manifest.
-
-    Raises:
-        InputError: a pattern that matches nothing or cannot be read, a local folder that is still
-            being written, or a command (`pipe:`).
+    Raises InputError for one that matches nothing or cannot be read, a local folder that is still
+    being written, a web server's folder without a manifest, or a command (`pipe:`).
     """
     manifests = Manifests() if manifests is None else manifests
     found: list[str] = []

@@ -41,10 +41,7 @@ class SkipLog:
         return "\n".join(lines)
 
     def check(self, good: int, total: int, max_skipped: float, kept: str) -> None:
-        """Raise InputError where none of `total` is good, or more than a fraction is not.
-
-        The message says with `kept` what becomes of what is already there.
-        """
+        """Raise InputError where none of `total` is good, or more than a fraction is not."""
         bad = total - good
         if not good or bad > max_skipped * total:
             raise InputError(

@@ -112,10 +112,7 @@ def _facts(name: str, path: Path) -> str:
 
 
 def _tar_images(archives: list[Path], name: str) -> ImageSource:
-    """The images in uncompressed tars, in their order.
-
-    Images that an archive lacks by its manifest, or one where it ends early, cannot be read.
-    """
+    """The images in uncompressed tars; those that one lacks by its manifest cannot be read."""
     manifests = Manifests()
     images: list[RawImage] = []
     others: list[str] = []

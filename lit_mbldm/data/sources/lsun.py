@@ -4,7 +4,7 @@ import hashlib
 import shutil
 import zipfile
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -49,7 +49,7 @@ def open_zipped_lmdb(archive: Path, member: zipfile.ZipInfo, scratch: Path | Non
         first_pages.write_bytes(stream.read(HEAD_BYTES))
         head = _read_head(first_pages, f"{member.filename} in {archive}", member.file_size)
     fingerprint = _sha256(f"{member.file_size} {member.CRC}")
-    start = partial(_zipped_values, archive, member, scratch)
+    start = partial(_unpacked, archive, member, scratch)
     return ImageSource(str(archive), head[0], fingerprint, start)
 
 
@@ -57,28 +57,23 @@ def _values(data: Path) -> Iterator[RawImage]:
     start: bytes | None = b""
     try:
         while start is not None:
-            start = yield from _mapped(data, start)
+            with _open(data) as environment, environment.begin(buffers=True) as transaction:
+                cursor = transaction.cursor()
+                cursor.set_range(start)
+                start = None
+                for count, (key, value) in enumerate(cursor):
+                    if count == PER_MAPPING:
+                        start = bytes(key)
+                        break
+                    name = bytes(key).decode(errors="backslashreplace")
+                    yield RawImage(name, partial(_copy, value))
     except lmdb.Error as error:
         raise InputError(
             f"The LMDB {data} is damaged ({error}). Copy it again; what is finished stays."
         ) from error
 
 
-def _mapped(data: Path, start: bytes) -> Generator[RawImage, None, bytes | None]:
-    """Map the file, give images from the key `start` on, and return the key that follows."""
-    with _open(data) as environment, environment.begin(buffers=True) as transaction:
-        cursor = transaction.cursor()
-        cursor.set_range(start)
-        for count, (key, value) in enumerate(cursor):
-            if count == PER_MAPPING:
-                return bytes(key)
-            yield RawImage(bytes(key).decode(errors="backslashreplace"), partial(_copy, value))
-    return None
-
-
-def _zipped_values(
-    archive: Path, member: zipfile.ZipInfo, scratch: Path | None
-) -> Iterator[RawImage]:
+def _unpacked(archive: Path, member: zipfile.ZipInfo, scratch: Path | None) -> Iterator[RawImage]:
     with TemporaryDirectory() as temporary:
         data = (scratch or Path(temporary)) / DATA_FILE
         if not data.exists() or data.stat().st_size != member.file_size:

@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from lit_mbldm.data.images import HEIF_SUFFIXES, IMAGE_SUFFIXES
+from lit_mbldm.errors import InputError
 
 SHOWN_ENDINGS = 8
 
@@ -52,6 +54,31 @@ class ImageSource:
     def __iter__(self) -> Iterator[RawImage]:
         return self.start()
 
+    def split(self, fraction: float) -> tuple["ImageSource", "ImageSource"]:
+        """A training part, and a validation part of about `fraction` of the images, at least one.
+
+        The sha256 of an image's name decides, so it stays in its part when others come or go.
+        Raises InputError where nothing is left to train on.
+        """
+        shares = array("d", (_share(image.name) for image in self))
+        limit = max(fraction, min(shares))
+        count = sum(share <= limit for share in shares)
+        if count == len(shares):
+            raise InputError(
+                f"All {count} images of {self.name} would be in the validation part. Choose a"
+                " smaller fraction, or give more images."
+            )
+
+        def part(up_to: bool) -> ImageSource:
+            def start() -> Iterator[RawImage]:
+                return (image for image in self if (_share(image.name) <= limit) == up_to)
+
+            number = count if up_to else len(shares) - count
+            fingerprint = f"{self.fingerprint} {'up to' if up_to else 'above'} {limit}"
+            return ImageSource(self.name, number, fingerprint, start, self.ignored)
+
+        return part(False), part(True)
+
     def ignored_files(self) -> str:
         """A sentence on the files that are passed over, empty where there are none."""
         if not self.ignored:
@@ -71,11 +98,7 @@ class ImageSource:
 def listed(
     name: str, images: list[RawImage], others: Iterable[str], facts: Iterable[str]
 ) -> ImageSource:
-    """A source of images that are listed already; what is added later is not seen.
-
-    `others` are the names of files that are passed over, `facts` lines that change where the images
-    do.
-    """
+    """A source of images listed already, of names passed over, and of facts that tell a change."""
     fingerprint = hashlib.sha256("".join(f"{fact}\n" for fact in facts).encode()).hexdigest()
     return ImageSource(
         name, len(images), fingerprint, partial(iter, images), Counter(map(_ending, others))
@@ -90,3 +113,9 @@ def is_image(name: str) -> bool:
 def _ending(name: str) -> str:
     path = Path(name)
     return "hidden" if path.name.startswith(".") else path.suffix.lower() or "without ending"
+
+
+def _share(name: str) -> float:
+    """A number in [0, 1) for a name, as if drawn at random."""
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:6]) / 2**48
