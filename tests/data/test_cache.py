@@ -50,17 +50,6 @@ def test_ranks_share_a_cache_or_fill_their_nodes(children, image_shards, tmp_pat
         assert children.encoded() == len(caches) * 2 * 40
 
 
-def test_a_failure_reaches_every_process(children, image_shards, tmp_path, damage) -> None:
-    damage(image_shards / "images-000002.tar")
-    for rank in range(3):
-        children.start(call(image_shards, tmp_path / "cache", rank, 3))
-    (message,) = set(children.wait())
-    assert message.startswith("InputError: 1 of 40 could not be used")
-    assert "00000020" in message
-    (folder,) = (tmp_path / "cache").iterdir()
-    assert Manifest.read(folder).count == 39
-
-
 @pytest.fixture
 def public(image_shards: Path, children) -> Iterator[Path]:
     """A folder that every user can read, with the image shards."""

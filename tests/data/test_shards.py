@@ -44,17 +44,6 @@ def test_one_bad_of_200_is_skipped_and_the_manifest_tells(make_photos, tmp_path,
     assert Manifest.read(tmp_path / "out") == written
 
 
-def test_verification_names_the_changed_shard(image_shards: Path) -> None:
-    manifest = Manifest.read(image_shards)
-    manifest.verify(image_shards)
-    shard = image_shards / "images-000001.tar"
-    data = bytearray(shard.read_bytes())
-    data[700] ^= 1
-    shard.write_bytes(data)
-    with pytest.raises(InputError, match=r"images-000001\.tar"):
-        manifest.verify(image_shards)
-
-
 @pytest.mark.parametrize(("count", "bad", "tolerated"), [(10, 1, 0.01), (3, 3, 1.0)])
 def test_too_many_bad_images_fail_at_the_end(make_photos, tmp_path, count, bad, tolerated) -> None:
     photos, out = make_photos(count, bad), tmp_path / "out"
@@ -98,7 +87,11 @@ def test_the_same_call_again_only_looks(make_photos, tmp_path, capsys) -> None:
     assert write_shards(photos, tmp_path / "out", SIZE, workers=1) == first
     assert "nothing is left to do" in capsys.readouterr().err
     assert shard.stat().st_mtime_ns == written
-    shard.write_bytes(shard.read_bytes()[:-512])
+    data = shard.read_bytes()
+    shard.write_bytes(data[:700] + b"x" + data[701:])
+    with pytest.raises(InputError, match=r"images-000000\.tar"):
+        first.verify(tmp_path / "out")
+    shard.write_bytes(data[:-512])
     with pytest.raises(InputError, match=r"images-000000\.tar"):
         write_shards(photos, tmp_path / "out", SIZE, workers=1)
 
