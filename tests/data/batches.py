@@ -17,7 +17,6 @@ def read_all(patterns: Any) -> tuple[list[Sample], SkipLog]:
 
 
 def same(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> bool:
-    """Whether the batches of codes are equal, sample by sample."""
     return len(first) == len(second) and all(
         torch.equal(a[key], b[key])
         for a, b in zip(first, second, strict=True)

@@ -89,8 +89,8 @@ def write_shards(
         names = [f"images-{n:06d}.tar" for n in range(-(-len(images) // shard_size))]
         shards = ShardFolder(folder, names, {**recipe, "source": images.fingerprint})
         todo.append((images, shards))
-    # the validation part first: where the training part is finished, it is too
     to_jpegs = partial(convert, size=size, quality=quality, workers=workers)
+    # the validation part first: where the training part is finished, it is too
     manifests = [_write(*each, size, shard_size, to_jpegs) for each in reversed(todo)]
     skips = SkipLog([skip for manifest in manifests for skip in manifest.skipped])
     good, kept = sum(manifest.count for manifest in manifests), f"What is written stays in {out}."

@@ -11,11 +11,7 @@ SHOWN = 5
 
 
 class SkipLog:
-    """The samples a command skipped, with the reasons.
-
-    Attributes:
-        entries: `{"name", "reason"}` of each, with `"count"` where it stands for several samples.
-    """
+    """The samples skipped: `entries` of `{"name", "reason"}`, and `"count"` for several in one."""
 
     def __init__(self, entries: list[dict[str, Any]] | None = None) -> None:
         self.entries = [] if entries is None else entries
