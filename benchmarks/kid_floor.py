@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lit_mbldm.codecs import ImageCodec
-from lit_mbldm.data.sources.images import fit_square
+from lit_mbldm.data.images import fit_square
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.entries.load import load_codec
 from lit_mbldm.metrics.codec_quality import psnr

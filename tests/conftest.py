@@ -79,7 +79,7 @@ def http() -> Iterator[HTTPServer]:
 
 @pytest.fixture
 def server(http: HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FileServer:
-    monkeypatch.setattr("lit_mbldm.storage.opening.PAUSES", (0.01, 0.02, 0.03))
+    monkeypatch.setattr("lit_mbldm.storage.urls.PAUSES", (0.01, 0.02, 0.03))
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
     http.clear()
     return FileServer(http, tmp_path)

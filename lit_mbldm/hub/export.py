@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from lit_mbldm.codecs import DecoderCodec
-from lit_mbldm.data.sources.images import fit_square
+from lit_mbldm.data.images import fit_square
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.entries.about import about_module
 from lit_mbldm.entries.entry import check_new_entry, entry_files, use_refiner, write_files

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+from io import BufferedReader
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -10,23 +11,16 @@ from tqdm import tqdm
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import check_room, full_disk_explained
-from lit_mbldm.storage.opening import open_binary, version
-from lit_mbldm.storage.urls import public
+from lit_mbldm.storage.urls import open_binary, public, version
 
 BLOCK_BYTES = 1 << 20
 
 
 def download(url: str, path: Path, sha256: str, size: int | None = None) -> None:
-    """Fetch a file, unless it is there already.
+    """Fetch a file of this sha256 (hex) and size in bytes, unless it is there already.
 
     Beside `path` the folder `<name>.part` holds what has come so far; a later call goes on with it
-    where the server can.
-
-    Args:
-        url: http or https; the secrets it may hold are in no message.
-        path: of the file; its folder is made where it is missing.
-        sha256: of the file (hex).
-        size: of the file in bytes, where it is known.
+    where the server can. The secrets that `url` may hold are in no message.
 
     Raises:
         InputError: another file is at `path`, the one that came is not the one expected, it does
@@ -68,17 +62,16 @@ def _fetch(url: str, data: Path, size: int | None) -> None:
     progress = tqdm(total=total, initial=have, desc="download", unit="B", unit_scale=True)
     with open_binary(url) as stream, data.open("ab") as out, progress:
         stream.seek(have)
-        while True:
-            try:
-                block = stream.read1(BLOCK_BYTES)
-            except OSError as error:
-                raise OSError(
-                    f"{error}. What has come stays: run the same command again later."
-                ) from error
-            if not block:
-                return
+        while block := _read(stream):
             out.write(block)
             progress.update(len(block))
+
+
+def _read(stream: BufferedReader) -> bytes:
+    try:
+        return stream.read1(BLOCK_BYTES)
+    except OSError as error:
+        raise OSError(f"{error}. What has come stays: run the same command again later.") from error
 
 
 def _check(path: Path, sha256: str, otherwise: str) -> None:

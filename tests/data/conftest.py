@@ -1,5 +1,6 @@
 import hashlib
 import multiprocessing
+import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.errors import InputError
 
 SIZE = 16
+sys.path.append(str(Path(__file__).parent))  # for the helpers beside this file
 
 
 class MeanCodec(nn.Module):

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 import lit_mbldm.data
+from lit_mbldm.data.images import load_rgb, to_array
 from lit_mbldm.data.prepare.encode import encode_shards
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.data.shards.locate import open_shards
 from lit_mbldm.data.shards.manifest import Manifest
-from lit_mbldm.data.sources.images import load_rgb, to_array
 from lit_mbldm.entries.load import load_codec
 from lit_mbldm.errors import InputError
 
@@ -45,9 +45,7 @@ def test_code_shards_hold_the_codes_of_each_image_and_its_flip_and_name_the_code
         assert np.array_equal(variants[1:], codec.encode(pixels.flip(-1)))
 
 
-def test_what_cannot_be_encoded_is_refused(
-    make_photos, code_shards, tmp_path, codec, other_codec
-) -> None:
+def test_what_cannot_be_encoded(make_photos, code_shards, tmp_path, codec, other_codec) -> None:
     photos, out = tmp_path / "photos", tmp_path / "out"
     for size in (16, 20, 24):
         write_shards(photos, tmp_path / str(size), size, workers=1)
@@ -214,9 +212,7 @@ def test_bad_arguments_are_refused(bad, image_shards, tmp_path, codec) -> None:
     assert not (tmp_path / "codes").exists()
 
 
-def test_bytes_of_real_codes_do_not_depend_on_batches_threads_and_precision(
-    tmp_path: Path, contents
-) -> None:
+def test_bytes_of_real_codes_do_not_depend_on_batches_and_threads(tmp_path, contents) -> None:
     photos, shards = Path(lit_mbldm.data.__path__[0]) / "photos", tmp_path / "shards"
     write_shards(photos, shards, 256, shard_size=2, workers=1)
     codec = load_codec("opq-32-8-8")

@@ -3,16 +3,16 @@
 import io
 import shutil
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from batches import read_all
 
 from lit_mbldm.data.loading.datamodule import ShardDataModule
 from lit_mbldm.data.prepare.encode import encode_shards
 from lit_mbldm.data.shards.locate import open_shards
-from lit_mbldm.data.shards.reading import Sample, read_span, spans
-from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.errors import InputError
 
 BLOCK = 512
@@ -23,13 +23,6 @@ TAG = 2 * BLOCK
 def unchecked(folder: Path) -> str:
     """A URL, whose shards a stream does not compare with their sha256."""
     return f"file://{folder}"
-
-
-def read_all(folder: Path) -> tuple[list[Sample], SkipLog]:
-    shards = open_shards(unchecked(folder))
-    skips = SkipLog()
-    parts = spans(shards.shards, 0, shards.count)
-    return [sample for part in parts for sample in read_span(part, skips.add)], skips
 
 
 def flip(shard: Path, position: int) -> None:
@@ -45,23 +38,33 @@ def shard(code_shards: Path) -> Path:
     return code_shards / "codes-000001.tar"
 
 
+def cut(shard: Path, length: int) -> None:
+    shard.write_bytes(shard.read_bytes()[:length])
+
+
+def compress(shard: Path) -> None:
+    with tarfile.open(shard, "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("a.npy"), io.BytesIO())
+
+
+THIRD, FOURTH = TAG + 3 * SAMPLE, TAG + 4 * SAMPLE
+CUTS = {0: 0, 100: 0, TAG: 0, THIRD: 3, THIRD + 10: 3, THIRD + 522: 3, TAG + 10 * SAMPLE: 10}
+
+
 @pytest.mark.parametrize(
-    ("length", "good"),
+    ("damage", "good"),
     [
-        (0, 0),
-        (100, 0),
-        (TAG, 0),
-        (TAG + 3 * SAMPLE, 3),
-        (TAG + 3 * SAMPLE + 10, 3),
-        (TAG + 3 * SAMPLE + BLOCK, 3),
-        (TAG + 3 * SAMPLE + BLOCK + 10, 3),
-        (TAG + 10 * SAMPLE, 10),
+        *((partial(cut, length=length), good) for length, good in CUTS.items()),
+        *((partial(flip, position=FOURTH + place), 4) for place in (0, 100, 124, 148, 156)),
+        (partial(flip, position=BLOCK + 1), 0),  # in the tag
+        (compress, 0),
+        (lambda shard: shard.write_bytes(np.random.default_rng(0).bytes(20_480)), 0),
     ],
 )
-def test_a_shard_cut_off_loses_the_samples_behind(code_shards, shard, length, good) -> None:
-    whole, _ = read_all(code_shards)
-    shard.write_bytes(shard.read_bytes()[:length])
-    samples, skips = read_all(code_shards)
+def test_damage_loses_the_samples_behind_it(code_shards, shard, damage, good) -> None:
+    whole, _ = read_all(unchecked(code_shards))
+    damage(shard)
+    samples, skips = read_all(unchecked(code_shards))
     assert samples == whole[: 10 + good] + whole[20:]
     assert skips.count == 10 - good
     assert [entry["name"] for entry in skips.entries] == [shard.name] * (good < 10)
@@ -70,22 +73,11 @@ def test_a_shard_cut_off_loses_the_samples_behind(code_shards, shard, length, go
         assert "<_io" not in skips.summary()
 
 
-@pytest.mark.parametrize("place", [0, 100, 124, 148, 156])
-def test_a_flipped_header_loses_the_samples_behind(code_shards, shard, place) -> None:
-    whole, _ = read_all(code_shards)
-    flip(shard, TAG + 4 * SAMPLE + place)
-    samples, skips = read_all(code_shards)
-    assert samples == whole[:14] + whole[20:]
-    assert (skips.count, len(skips.entries)) == (6, 1)
-
-
 @pytest.mark.parametrize(("place", "readable"), [(130, True), (0, False)], ids=["code", "header"])
-def test_a_flip_in_the_contents_changes_their_sample_only(
-    code_shards, shard, place, readable
-) -> None:
-    whole, _ = read_all(code_shards)
+def test_a_flip_in_contents_changes_their_sample_only(code_shards, shard, place, readable) -> None:
+    whole, _ = read_all(unchecked(code_shards))
     flip(shard, TAG + 4 * SAMPLE + BLOCK + place)
-    samples, skips = read_all(code_shards)
+    samples, skips = read_all(unchecked(code_shards))
     assert [k for k, (a, b) in enumerate(zip(samples, whole, strict=True)) if a != b] == [14]
     assert skips.count == 0
     if not readable:
@@ -93,66 +85,21 @@ def test_a_flip_in_the_contents_changes_their_sample_only(
             assert len(train(code_shards)) == 40
 
 
-def compress(shard: Path) -> None:
-    with tarfile.open(shard, "w:gz") as archive:
-        archive.addfile(tarfile.TarInfo("a.npy"), io.BytesIO())
-
-
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (lambda shard: flip(shard, BLOCK + 1), "__codec__"),
-        (compress, ""),
-        (lambda shard: shard.write_bytes(np.random.default_rng(0).bytes(20_480)), ""),
-    ],
-    ids=["tag", "compressed", "no tar"],
-)
-def test_a_shard_that_cannot_be_read_is_lost_and_no_other(
-    code_shards, shard, damage, reason
-) -> None:
-    damage(shard)
-    samples, skips = read_all(code_shards)
-    assert [sample.index for sample in samples] == [*range(10), *range(20, 40)]
-    assert skips.count == 10
-    assert reason in skips.entries[0]["reason"]
-
-
-def test_a_shard_of_another_codec_stops_the_run(
+def test_shards_of_another_codec_end_it(
     code_shards, image_shards, other_codec, shard, tmp_path
 ) -> None:
     encode_shards(image_shards, tmp_path / "other", other_codec)
     shutil.copy(tmp_path / "other" / shard.name, shard)
     assert open_shards(code_shards).count == 40
     with pytest.raises(InputError, match=other_codec.fingerprint[:12]) as error:
-        read_all(code_shards)
+        read_all(unchecked(code_shards))
     assert str(shard) in str(error.value)
     for workers in (0, 2):
         with pytest.raises(InputError, match=r"Encode the images again"):
             train(code_shards, workers)
     shutil.copy(image_shards / "images-000001.tar", shard)
     with pytest.raises(InputError, match="holds images"):
-        read_all(code_shards)
-
-
-def test_a_shard_that_vanishes_after_it_was_found(code_shards, shard) -> None:
-    shards = open_shards(code_shards)
-    shard.unlink()
-    skips = SkipLog()
-    samples = [
-        sample for part in spans(shards.shards, 5, 25) for sample in read_span(part, skips.add)
-    ]
-    assert [sample.index for sample in samples] == [*range(5, 10), *range(20, 25)]
-    assert skips.count == 10
-    assert "No such file" in skips.entries[0]["reason"]
-
-
-def test_without_a_manifest_a_shard_counts_as_far_as_it_goes(code_shards, shard) -> None:
-    (code_shards / "manifest.json").unlink()
-    shard.write_bytes(shard.read_bytes()[: TAG + 3 * SAMPLE + 10])
-    with pytest.warns(UserWarning, match=r"codes-000001\.tar: .*its samples up to there are used"):
-        samples, skips = read_all(code_shards)
-    assert [sample.index for sample in samples] == list(range(33))
-    assert skips.count == 0
+        read_all(unchecked(code_shards))
 
 
 @pytest.mark.parametrize("contents", [b"", b"no tar at all" * 100, bytes(10240)])

@@ -41,9 +41,7 @@ def test_linked_folders_are_read_once_and_circles_end(tmp_path: Path) -> None:
     assert [raw.name for raw in open_source(photos)] == ["a.png", "one/b.png"]
 
 
-def test_a_link_that_leads_nowhere_is_skipped_counted_and_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_link_that_leads_nowhere_is_skipped_counted_and_named(tmp_path, capsys) -> None:
     photos = tmp_path / "photos"
     save(photos / "a.png")
     (photos / "loop.jpg").symlink_to("loop.jpg")
@@ -55,9 +53,7 @@ def test_a_link_that_leads_nowhere_is_skipped_counted_and_named(
     assert "loop.jpg: cannot be read (Too many levels" in capsys.readouterr().err
 
 
-def test_ignored_endings_are_listed_and_heic_is_named_with_its_remedy(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ignored_endings_are_listed_and_heic_is_named_with_its_remedy(tmp_path, capsys) -> None:
     for name in ("1.HEIC", "2.heic", "notes.txt", ".DS_Store", "README"):
         (tmp_path / "photos").mkdir(exist_ok=True)
         (tmp_path / "photos" / name).write_bytes(b"x")

@@ -41,14 +41,20 @@ def test_parts_of_urls_and_paths() -> None:
     assert in_folder(folder_of("c/d.tar"), "e.tar") == "c/e.tar"
 
 
-@pytest.mark.parametrize(
-    "pattern", ["{}", "{}/", "{}/*.tar", "{}/codes-{{000000..000003}}.tar", "{}/codes-00000?.tar"]
-)
+FORMS = ["{}", "{}/", "{}/*.tar", "{}/codes-{{000000..000003}}.tar", "{}/codes-00000?.tar"]
+
+
+@pytest.mark.parametrize("pattern", FORMS)
 @pytest.mark.parametrize("manifest", [True, False])
 def test_any_file_system_that_fsspec_knows(bucket, code_shards, pattern, manifest) -> None:
     if not manifest:
         fsspec.filesystem("memory").rm("/bucket/codes/manifest.json")
+        (code_shards / "manifest.json").unlink()
     local, remote = open_shards(code_shards), open_shards(pattern.format(bucket))
+    assert open_shards(pattern.format(code_shards)).shards == local.shards
+    both = open_shards([bucket, str(code_shards)])
+    assert [shard.start for shard in both.shards] == list(range(0, 80, 10))
+    assert both.name == f"{bucket}, {code_shards}"
     assert [(s.name, s.count, s.tag, s.start) for s in remote.shards] == [
         (s.name, s.count, s.tag, s.start) for s in local.shards
     ]
@@ -58,26 +64,6 @@ def test_any_file_system_that_fsspec_knows(bucket, code_shards, pattern, manifes
     ]
     assert samples[0] == samples[1]
     assert [sample.index for sample in samples[1]] == list(range(5, 35))
-
-
-@pytest.mark.parametrize("manifest", [True, False])
-def test_folders_globs_braces_urls_and_lists_name_the_same_shards(
-    code_shards, bucket, manifest
-) -> None:
-    if not manifest:
-        (code_shards / "manifest.json").unlink()
-    shards = open_shards(code_shards)
-    assert [shard.count for shard in shards.shards] == [10] * 4
-    assert open_shards(f"file://{code_shards}").tag == shards.tag
-    for patterns in (
-        f"{code_shards}/*.tar",
-        f"{code_shards}/codes-{{000000..000003}}.tar",
-        [f"{code_shards}/codes-00000{i}.tar" for i in range(4)],
-    ):
-        assert open_shards(patterns).shards == shards.shards
-    both = open_shards([bucket, str(code_shards)])
-    assert [shard.start for shard in both.shards] == list(range(0, 80, 10))
-    assert both.name == f"{bucket}, {code_shards}"
 
 
 @pytest.mark.parametrize(
@@ -111,6 +97,9 @@ def test_what_cannot_be_opened_is_said(pattern, message, tmp_path, monkeypatch) 
 
 
 def test_missing_shards_and_two_kinds_are_an_error(code_shards, image_shards) -> None:
+    shutil.copy(code_shards / "codes-000000.tar", code_shards / "more.tar")
+    assert open_shards(code_shards).count == 40
+    assert open_shards(code_shards / "*.tar").count == 50
     with pytest.raises(InputError, match="one kind"):
         open_shards([str(image_shards), str(code_shards)])
     (image_shards / "images-000002.tar").unlink()
@@ -149,9 +138,3 @@ def test_further_images_of_a_sample_are_counted_and_named(tmp_path: Path) -> Non
     (span,) = spans(shards.shards, 0, 3)
     assert [sample.name[-2:] for sample in read_span(span, skips.add)] == ["/a", "/b", "/c"]
     assert not skips.entries
-
-
-def test_shards_beside_but_not_in_the_manifest_are_counted(code_shards) -> None:
-    shutil.copy(code_shards / "codes-000000.tar", code_shards / "more.tar")
-    assert open_shards(code_shards).count == 40
-    assert open_shards(code_shards / "*.tar").count == 50

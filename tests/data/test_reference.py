@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_mbldm.data import CropDataModule, ShardDataModule, encode_shards, write_shards
-from lit_mbldm.data.loading.loader import ReferenceSet
+from lit_mbldm.data.loading.encoding import ReferenceSet
 
 COUNT = 11
 
@@ -38,9 +38,7 @@ def numbers(images: Tensor) -> list[int]:
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_ranks_share_the_training_images_in_order_without_flips(
-    shards: Path, world_size: int
-) -> None:
+def test_ranks_share_the_training_images_in_order_without_flips(shards, world_size) -> None:
     data = ShardDataModule(str(shards), batch_size=2)
     seen: list[int] = []
     for rank in range(world_size):
@@ -60,9 +58,7 @@ def test_a_bounded_reference_and_one_of_codes(shards: Path, tmp_path: Path, code
     assert codes[:, 0, 0, 0].tolist() == list(range(COUNT))
 
 
-def test_the_fingerprint_follows_contents_and_not_the_place(
-    shards: Path, tmp_path: Path, make_photos
-) -> None:
+def test_the_fingerprint_follows_contents_and_not_the_place(shards, tmp_path, make_photos) -> None:
     def identity(path: Path, **options: Any) -> Any:
         return on_rank(ShardDataModule(str(path), **options)).reference().fingerprint
 

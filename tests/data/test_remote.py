@@ -14,17 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from batches import read_all, same
 
 from lit_mbldm.data.loading.datamodule import ShardDataModule
-from lit_mbldm.data.prepare.encode import encode_shards
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.data.shards.locate import open_shards
-from lit_mbldm.data.shards.reading import Sample, dump_codes, read_span, spans
+from lit_mbldm.data.shards.reading import dump_codes, read_span, spans
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage import opening
-from lit_mbldm.storage.opening import open_binary
+from lit_mbldm.storage import urls
+from lit_mbldm.storage.urls import open_binary
 
 SHARD = "codes-000001.tar"
 
@@ -37,21 +36,6 @@ def epoch_of(patterns: Any, workers: int = 0, batch_size: int = 4) -> list[dict[
     return list(module.train_dataloader())
 
 
-def same(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> bool:
-    return len(first) == len(second) and all(
-        torch.equal(a["codes"], b["codes"]) and torch.equal(a["index"], b["index"])
-        for a, b in zip(first, second, strict=True)
-    )
-
-
-def read_all(patterns: Any) -> tuple[list[Sample], SkipLog]:
-    """The samples in order, and what was skipped."""
-    shards = open_shards(patterns)
-    skips = SkipLog()
-    parts = spans(shards.shards, 0, shards.count)
-    return [sample for part in parts for sample in read_span(part, skips.add)], skips
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_epoch_over_http_is_that_of_local_files(code_shards, server, workers) -> None:
     expected = epoch_of(str(code_shards), workers)
@@ -61,9 +45,7 @@ def test_an_epoch_over_http_is_that_of_local_files(code_shards, server, workers)
     assert same(epoch_of(f"{server.url}/codes", workers), expected)
 
 
-def test_file_systems_with_connections_work_in_forked_workers_and_after(
-    code_shards, server
-) -> None:
+def test_file_systems_with_connections_work_in_forked_workers(code_shards, server) -> None:
     expected = epoch_of(str(code_shards), 2)
     assert same(epoch_of(f"simplecache::{server.url}/codes", 2), expected)
     worker = multiprocessing.get_context("fork").Process(target=gc.collect)
@@ -80,22 +62,17 @@ def test_file_systems_with_connections_work_in_forked_workers_and_after(
     assert counts == [40]
 
 
-@pytest.mark.parametrize("manifest", [True, False])
-def test_folders_and_braces_name_the_same_shards(code_shards, server, manifest) -> None:
-    local = open_shards(code_shards)
-    if not manifest:
-        (code_shards / "manifest.json").unlink()
-    remote = open_shards(f"{server.url}/codes/codes-{{000000..000003}}.tar")
-    assert [(s.name, s.count, s.tag, s.start) for s in remote.shards] == [
-        (s.name, s.count, s.tag, s.start) for s in local.shards
-    ]
-    if manifest:
-        assert open_shards(f"{server.url}/codes/").shards == remote.shards
-    else:
-        with pytest.raises(InputError, match=r"manifest\.json"):
-            open_shards(f"{server.url}/codes")
+def test_folders_and_braces_name_the_same_shards(code_shards, server) -> None:
+    braces, local = f"{server.url}/codes/codes-{{000000..000003}}.tar", open_shards(code_shards)
+    assert open_shards(braces).shards == open_shards(f"{server.url}/codes/").shards
     with pytest.raises(InputError, match=r"cannot be listed.*manifest\.json"):
         open_shards(f"{server.url}/codes/*.tar")
+    (code_shards / "manifest.json").unlink()
+    assert [(s.name, s.count, s.tag, s.start) for s in open_shards(braces).shards] == [
+        (s.name, s.count, s.tag, s.start) for s in local.shards
+    ]
+    with pytest.raises(InputError, match=r"manifest\.json"):
+        open_shards(f"{server.url}/codes")
 
 
 def test_a_thousand_shards_are_opened_by_one_request(code_shards, server) -> None:
@@ -146,16 +123,14 @@ def test_a_passing_fault_loses_nothing(code_shards, server, monkeypatch, ranges,
     expected = epoch_of(str(code_shards))
     server.ranges = ranges
     server.faults[SHARD] = iter(passing)
-    monkeypatch.setattr(opening, "TIMEOUT", 0.3)
+    monkeypatch.setattr(urls, "TIMEOUT", 0.3)
     assert same(epoch_of(f"{server.url}/codes"), expected)
     assert next(server.faults[SHARD], None) is None
     resumed = [wanted for path, wanted, _ in server.asked if SHARD in path and wanted]
     assert bool(resumed) == ("cut" in str(passing) or "stall" in str(passing))
 
 
-def test_a_connection_that_always_drops_loses_the_rest_of_the_shard(
-    server, make_photos, tmp_path
-) -> None:
+def test_a_connection_that_always_drops_loses_the_rest(server, make_photos, tmp_path) -> None:
     write_shards(make_photos(80), tmp_path / "images", 16, shard_size=40, workers=1)
     expected, _ = read_all(str(tmp_path / "images"))
     server.faults["images-000000.tar"] = itertools.repeat(("cut", 30_000))
@@ -180,9 +155,7 @@ def test_a_missing_shard_is_skipped_counted_and_asked_for_once(code_shards, serv
     assert len(server.asked_for(SHARD)) == 1
 
 
-def test_a_server_that_stays_broken_stops_the_run_at_once_with_its_name(
-    code_shards, server
-) -> None:
+def test_a_server_that_stays_broken_stops_the_run_with_its_name(code_shards, server) -> None:
     server.faults["manifest.json"] = itertools.repeat(503)
     again = pytest.warns(UserWarning, match="trying again")
     with again, pytest.raises(InputError, match="HTTP 503") as error:
@@ -190,19 +163,6 @@ def test_a_server_that_stays_broken_stops_the_run_at_once_with_its_name(
     assert f"{server.url}/codes/manifest.json" in str(error.value)
     with again, pytest.raises(InputError, match="refused"):
         open_shards("http://127.0.0.1:9/codes")
-
-
-def test_a_page_in_place_of_the_manifest_is_an_error(code_shards, server) -> None:
-    (code_shards / "manifest.json").write_text("<html>Welcome</html>")
-    with pytest.raises(InputError, match=r"Expected a manifest.*codes/manifest\.json.*JSON"):
-        open_shards(f"{server.url}/codes")
-
-
-def test_missing_shards_without_a_manifest_are_an_error(code_shards, server) -> None:
-    (code_shards / "manifest.json").unlink()
-    (code_shards / SHARD).unlink()
-    with pytest.raises(InputError, match=f"1 of 4 could not be used(.|\n)*{SHARD} does not exist"):
-        open_shards(f"{server.url}/codes/codes-{{000000..000003}}.tar")
 
 
 def test_secrets_reach_the_server_and_no_message(code_shards, server, recwarn) -> None:
@@ -236,16 +196,6 @@ def test_identity_of_remote_shards(code_shards, server, tmp_path) -> None:
     (code_shards / SHARD).touch()
     changed = open_shards(pattern).versions()
     assert [a != b for a, b in zip(first, changed, strict=True)] == [False, True, False, False]
-
-
-@pytest.mark.filterwarnings("ignore:.*trying again")
-def test_shards_encoded_from_a_server_are_those_of_local_files(
-    code_shards, server, codec, tmp_path
-) -> None:
-    server.faults["images-000002.tar"] = iter([("cut", 3000), 503])
-    encode_shards(f"{server.url}/images", tmp_path / "remote", codec)
-    for shard in code_shards.glob("*.tar"):
-        assert (tmp_path / "remote" / shard.name).read_bytes() == shard.read_bytes()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

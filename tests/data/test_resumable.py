@@ -3,7 +3,8 @@ import warnings
 import pytest
 import torch
 
-from lit_mbldm.data.loading.loader import EpochLoader, IndexedStream, Share
+from lit_mbldm.data.loading.loader import EpochLoader
+from lit_mbldm.data.loading.streams import IndexedStream, Share
 
 
 class Numbers(IndexedStream):
@@ -40,9 +41,7 @@ def test_it_continues_after_the_last_batch() -> None:
 @pytest.mark.parametrize(
     ("batch_size", "world_size", "batch"), [(2, 2, 5), (2, 1, 10), (8, 1, 2), (4, 2, 2)]
 )
-def test_other_numbers_of_processes_continue_at_the_same_sample(
-    batch_size, world_size, batch
-) -> None:
+def test_other_numbers_of_processes_continue_there(batch_size, world_size, batch) -> None:
     resumed, moved = resumed_after(5, batch_size, world_size)
     assert moved == ([] if batch_size * world_size == 4 else [batch])
     first = next(iter(resumed))["index"][0].item()

@@ -6,7 +6,6 @@ import pytest
 from lit_mbldm.data.loading.datamodule import ShardDataModule
 from lit_mbldm.data.prepare.encode import encode_shards
 from lit_mbldm.data.prepare.shard_folder import ShardFolder
-from lit_mbldm.data.prepare.split import split
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.data.shards.manifest import Manifest
 from lit_mbldm.data.sources.archives import open_source
@@ -17,7 +16,7 @@ SIZE = 16
 
 
 def names(folder: Path, fraction: float) -> list[set[str]]:
-    return [{image.name for image in part} for part in split(open_source(folder), fraction)]
+    return [{image.name for image in part} for part in open_source(folder).split(fraction)]
 
 
 def test_every_image_is_in_one_part_and_stays_there(make_photos: MakePhotos) -> None:
@@ -32,11 +31,11 @@ def test_every_image_is_in_one_part_and_stays_there(make_photos: MakePhotos) -> 
     assert names(photos, 0.2) == [train & fewer, val & fewer]
     assert len(names(photos, 1e-9)[1]) == 1
     with pytest.raises(InputError, match="All 50 images"):
-        split(open_source(photos), 1.0)
+        open_source(photos).split(1.0)
 
 
 def test_the_parts_stay_apart_through_a_kill_between_them_encoding_and_training(
-    make_photos: MakePhotos, tmp_path: Path, codec, contents
+    make_photos, tmp_path, codec, contents
 ) -> None:
     photos, out, codes = make_photos(40), tmp_path / "images", tmp_path / "codes"
     manifest = write_shards(photos, out, SIZE, val=0.2, shard_size=10, workers=1)
@@ -68,15 +67,7 @@ def test_the_parts_stay_apart_through_a_kill_between_them_encoding_and_training(
     assert len(open_source(out)) == manifest.count
 
 
-def test_the_validation_part_cannot_be_changed_later(image_shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="other settings"):
-        write_shards(tmp_path / "photos", image_shards, SIZE, val=0.2, shard_size=10)
-    assert not (image_shards / "val").exists()
-
-
-def test_one_bad_image_counts_in_all_images_wherever_it_is(
-    make_photos: MakePhotos, tmp_path: Path
-) -> None:
+def test_one_bad_image_counts_in_all_images_wherever_it_is(make_photos, tmp_path) -> None:
     photos = make_photos(150)
     bad = min(names(photos, 0.05)[1])
     (photos / bad).write_bytes(b"no image")

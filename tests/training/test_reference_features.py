@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbldm.codecs import DecoderCodec, PatchCodec
-from lit_mbldm.data.loading.loader import ReferenceSet
+from lit_mbldm.data.loading.encoding import ReferenceSet
 from lit_mbldm.denoisers import RefinerUNet
 from lit_mbldm.metrics.fidelity import FeatureSet
 from lit_mbldm.training.callbacks import reference_features

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lit_mbldm.data.loading.datamodule import EncodingDataModule
-from lit_mbldm.data.loading.loader import EpochLoader, IndexedStream, ReferenceSet, Share
-from lit_mbldm.data.sources.images import resize_square, to_array
+from lit_mbldm.data.images import resize_square, to_array
+from lit_mbldm.data.loading.encoding import EncodingDataModule, ReferenceSet
+from lit_mbldm.data.loading.loader import EpochLoader
+from lit_mbldm.data.loading.streams import IndexedStream, Share
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.errors import InputError
 
@@ -64,12 +65,7 @@ class CropDataModule(EncodingDataModule):
         self.cropper = Cropper([], crop_size, zoom_out, stride, horizontal_flip, seed)
 
     def setup(self, stage: str | None = None) -> None:
-        """Decode the photographs.
-
-        Raises:
-            InputError: no photograph, one smaller than a crop, more than fit in memory, or a crop
-                size that does not fit the codec.
-        """
+        """Decode the photographs; raises InputError where they or the crop size do not fit."""
         size = self.cropper.crop_size
         if self.codec is not None:
             self.codec.latent_shape(size, size)
@@ -80,9 +76,8 @@ class CropDataModule(EncodingDataModule):
         for name, photo in photos.items():
             if min(photo.size) < side:
                 raise InputError(
-                    f"Expected photographs of at least {side:g}×{side:g} pixels in {folder}, but"
-                    f" {name} has {photo.width}×{photo.height}. Lower crop_size or zoom_out, or"
-                    " remove it."
+                    f"Expected photographs of at least {side:g}×{side:g} pixels, but {name} has"
+                    f" {photo.width}×{photo.height}. Lower crop_size or zoom_out, or remove it."
                 )
         self.cropper = replace(self.cropper, photos=list(photos.values()))
 
@@ -113,10 +108,7 @@ class CropDataModule(EncodingDataModule):
 
 @dataclass(frozen=True)
 class Cropper:
-    """Crop number `index` of an epoch: (3, C, C) uint8, decided by (seed, epoch, index).
-
-    The fields are CropDataModule's; the photographs are RGB, none smaller than a crop.
-    """
+    """Crops (3, C, C) uint8; the fields are CropDataModule's, no photograph is below a crop."""
 
     photos: list[Image.Image]
     crop_size: int
@@ -126,7 +118,7 @@ class Cropper:
     seed: int
 
     def __call__(self, epoch: int, index: int) -> Tensor:
-        """Cut the crop."""
+        """Crop number `index`, decided by (seed, epoch, index)."""
         rng = random.Random(f"{self.seed}/{epoch}/{index}")
         photo = rng.choice(self.photos)
         side = round(self.crop_size * self.zoom_out)

@@ -1,4 +1,4 @@
-"""Data modules, whose batches reach the model with codes; ShardDataModule: those of shards."""
+"""ShardDataModule: streams tar shards of images or of codes."""
 
 import hashlib
 import json
@@ -6,85 +6,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning
-import torch
-
+from lit_mbldm.data.loading.encoding import EncodingDataModule, ReferenceSet
 from lit_mbldm.data.loading.in_memory import MemoryStream, StoredCodes, load_codes
-from lit_mbldm.data.loading.loader import BatchStream, EpochLoader, ReferenceSet, Share
+from lit_mbldm.data.loading.loader import EpochLoader
 from lit_mbldm.data.loading.streams import ShardStream, ShuffledStream
 from lit_mbldm.data.prepare.encode import cached_codes
-from lit_mbldm.data.prepare.shard_codes import Codec
 from lit_mbldm.data.shards.locate import ShardSet, open_shards
 from lit_mbldm.data.shards.patterns import validation_part
 from lit_mbldm.data.shards.reading import Variants, code_variants, image_variants
+from lit_mbldm.data.shards.tar import describe
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import all_equal, from_first
-
-
-class EncodingDataModule(lightning.LightningDataModule):
-    """A data module whose batches reach the model with `"codes"`, uint8 (B, S, h, w).
-
-    Beside them lies `"index"`, int64 (B,) on the CPU: the samples' numbers in the set, which key
-    the training's noise.
-
-    A batch of images, uint8 (B, 3, H, W), is encoded on the model's device with the model's own
-    codec and keeps its `"images"`.
-    """
-
-    batch_size: int
-    seed: int
-
-    @property
-    def codec(self) -> Codec | None:
-        """The codec of the model in training, None where there is none."""
-        module = getattr(self.trainer, "lightning_module", None)
-        codec: Codec | None = getattr(module, "codec", None)
-        return codec
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """Number of this process among the trainer's, and how many there are."""
-        return getattr(self.trainer, "global_rank", 0), getattr(self.trainer, "world_size", 1)
-
-    def share(self, **options: Any) -> Share:
-        """This process's share of the batches."""
-        return Share(self.batch_size, *self.place, seed=self.seed, **options)
-
-    @property
-    def device(self) -> torch.device:
-        """That this process trains on."""
-        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-
-    def current_epoch(self) -> int:
-        """The trainer's epoch."""
-        return 0 if self.trainer is None else self.trainer.current_epoch
-
-    def move_to_batch(self, batches: int) -> None:
-        """Count so many batches of the epoch as done."""
-        assert self.trainer is not None
-        current = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        shift = batches - current.ready
-        for count in ("ready", "started", "processed", "completed"):
-            setattr(current, count, getattr(current, count) + shift)
-
-    def transfer_batch_to_device(
-        self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
-    ) -> dict[str, Any]:
-        """Move a batch but for its `index`, which keys random numbers on the CPU."""
-        moved: dict[str, Any] = super().transfer_batch_to_device(batch, device, dataloader_idx)
-        return {**moved, "index": batch["index"]}
-
-    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Add the codes of the batch's images."""
-        if "codes" in batch:
-            return batch
-        if self.codec is None:
-            raise InputError(
-                "Image batches need a model with a `codec` to encode them. Give the model a codec,"
-                " or train on code shards (`lit-mbldm encode`)."
-            )
-        with torch.no_grad():
-            return {**batch, "codes": self.codec.encode(batch["images"])}
 
 
 class ShardDataModule(EncodingDataModule):
@@ -132,8 +64,8 @@ class ShardDataModule(EncodingDataModule):
             )
         if image_size is not None and cache_dir is not None:
             raise InputError(
-                "image_size and cache_dir exclude each other: codes are kept of the shards' images"
-                " as they are. Write shards of that size with `lit-mbldm shards --size`."
+                "image_size and cache_dir exclude each other. Write shards of that size with"
+                " `lit-mbldm shards --size`."
             )
         self.train = train
         self.val = val
@@ -153,19 +85,16 @@ class ShardDataModule(EncodingDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Find the shards, check them against the model's codec, encode and load what is asked for.
 
-        Raises:
-            InputError: a pattern that matches nothing, shards of another codec, images of a
-                size the codec cannot encode, images where codes are needed, too many unreadable
-                samples, a cache that cannot be written, or other samples in other processes.
+        Raises InputError for a pattern that matches nothing, shards of another codec, images of a
+        size it cannot encode, images where codes are needed, too many unreadable samples, a cache
+        that cannot be written, or other samples in other processes.
         """
         if stage in (None, "fit"):
             shards = self._train_shards = self._codes_of(self.train, self.horizontal_flip)
             if self.in_memory and self._stored is None:
                 self._stored = self._load(shards)
-                self._check_processes(shards, self._stored.index.tolist())
-            versions = json.dumps(shards.versions())
-            fingerprint = hashlib.sha256(versions.encode()).hexdigest()
-            self._fingerprint = from_first(fingerprint, self.device)
+            versions = json.dumps(shards.versions()).encode()
+            self._fingerprint = from_first(hashlib.sha256(versions).hexdigest(), self.device)
         if (val := self.val or validation_part(self.train)) is not None:
             self._val_shards = self._codes_of(val, False)
 
@@ -173,16 +102,14 @@ class ShardDataModule(EncodingDataModule):
         """Shuffled full batches; (seed, epoch) decides their order."""
         shards, workers = self._train_shards, self.num_workers
         assert shards is not None
-        flip = self.horizontal_flip
-        share = self.share(horizontal_flip=flip, fingerprint=self._fingerprint)
-        stream: BatchStream
+        share = self.share(horizontal_flip=self.horizontal_flip, fingerprint=self._fingerprint)
+        stream: MemoryStream | ShuffledStream
         if self._stored is not None:
             stream, workers = MemoryStream(self._stored, shards.name, share), 0
         else:
             stream = ShuffledStream(shards, self._variants(shards), share)
-        return EpochLoader(
-            stream, self.current_epoch, workers, self.max_skipped, self.move_to_batch
-        )
+        epoch, move = self.current_epoch, self.move_to_batch
+        return EpochLoader(stream, epoch, workers, self.max_skipped, move)
 
     def val_dataloader(self) -> EpochLoader | list[EpochLoader]:
         """Every validation sample once, in order; an empty list without any."""
@@ -214,9 +141,8 @@ class ShardDataModule(EncodingDataModule):
             if shards.tag is not None and shards.tag.fingerprint != fingerprint:
                 raise InputError(
                     f"Expected codes of the codec {fingerprint[:12]}…, but {shards.name} holds"
-                    f" codes of {shards.tag.fingerprint[:12]}…. Encode the images again with"
-                    " `lit-mbldm encode SHARDS OUT --codec CODEC`, or name the codec the shards"
-                    " were made with."
+                    f" {describe(shards.tag)}. Encode the images again with `lit-mbldm encode`, or"
+                    " name the codec that made the shards."
                 )
             size = self.image_size or shards.size
             if shards.kind == "images" and size is not None:
@@ -227,16 +153,8 @@ class ShardDataModule(EncodingDataModule):
         """The shards or, where a cache is wanted for images, those of their codes."""
         shards = self._open(patterns)
         if self.cache_dir is not None and self.codec is not None and shards.kind == "images":
-            rank, world_size = self.place
-            folder = cached_codes(
-                shards,
-                self.codec,
-                Path(self.cache_dir),
-                flip=flip,
-                device=self.device,
-                rank=rank,
-                world_size=world_size,
-            )
+            cache = Path(self.cache_dir)
+            folder = cached_codes(shards, self.codec, cache, flip, self.device, *self.place)
             shards = self._open(str(folder))
         self._check_processes(shards, [(shard.name, shard.count) for shard in shards.shards])
         return shards
@@ -248,14 +166,15 @@ class ShardDataModule(EncodingDataModule):
                 " `lit-mbldm encode`, or set cache_dir to have them encoded first."
             )
         variants, copies = self._variants(shards), getattr(self.trainer, "num_devices", 1)
-        return load_codes(shards, variants, self.horizontal_flip, self.max_skipped, copies)
+        stored = load_codes(shards, variants, self.horizontal_flip, self.max_skipped, copies)
+        self._check_processes(shards, stored.index.tolist())
+        return stored
 
     def _check_processes(self, shards: ShardSet, found: list[Any]) -> None:
         if not all_equal(hashlib.sha256(repr(found).encode()).hexdigest()):
             raise InputError(
                 f"The processes do not find the same samples in {shards.name}: process"
-                f" {self.place[0]} finds {shards.count}. Copy the shards again to the nodes where"
-                " some are missing or damaged."
+                f" {self.place[0]} finds {shards.count}. Copy the shards to all nodes again."
             )
 
     def _variants(self, shards: ShardSet) -> Variants:

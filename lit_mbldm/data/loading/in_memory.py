@@ -1,24 +1,22 @@
 """All codes of a training set in memory.
 
-N samples, V variants (the image, its mirror image), S code channels, h×w patches, B samples a
-batch.
+N samples, V variants (the image, its mirror image), S code channels, h×w patches, B a batch.
 """
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lit_mbldm.data.loading.loader import IndexedStream, Share
+from lit_mbldm.data.images import ImageError
+from lit_mbldm.data.loading.streams import Batch, IndexedStream, Share
 from lit_mbldm.data.shards.locate import ShardSet
 from lit_mbldm.data.shards.reading import Array, Variants, read_span, whole
 from lit_mbldm.data.shards.skips import SkipLog
-from lit_mbldm.data.sources.images import ImageError
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import is_first
 
@@ -32,20 +30,12 @@ class StoredCodes:
 
 
 def load_codes(
-    shards: ShardSet,
-    variants: Variants,
-    horizontal_flip: bool,
-    max_skipped: float,
-    copies: int = 1,
+    shards: ShardSet, variants: Variants, horizontal_flip: bool, max_skipped: float, copies: int = 1
 ) -> StoredCodes:
-    """Read the codes of a set of code shards.
+    """Read the codes of a set of code shards; V is 2 where flips are wanted and stored.
 
-    V is 2 where a horizontal flip is wanted and the mirror images' codes are stored. So many
-    copies of the codes, one a process, must fit in this machine's memory.
-
-    Raises:
-        InputError: more than fits in this machine's memory, or too many samples that are
-            unreadable or in shards that differ from their manifest.
+    Raises InputError where so many copies, one a process, do not fit in this machine's memory, or
+    too many samples are unreadable or in shards that differ from their manifest.
     """
     index: list[int] = []
     found: Array = np.empty((0, 0), np.uint8)
@@ -65,28 +55,25 @@ def load_codes(
                 found = np.empty((shards.count, *codes.shape), np.uint8)
             found[len(index)] = codes[: found.shape[1]]
             index.append(sample.index)
-    skips.close(len(index), shards.name, max_skipped, "Nothing was changed.")
+    skips.close(len(index), f"samples of {shards.name}", max_skipped, "Nothing was changed.")
     return StoredCodes(torch.from_numpy(found[: len(index)]), torch.tensor(index))
 
 
 class MemoryStream(IndexedStream):
-    """Full batches of stored codes; each sample at most once an epoch, in random order.
-
-    Yields `{"codes": uint8 (B, S, h, w), "index": int64 (B,)}`.
-    """
+    """Full batches, shuffled: `{"codes": uint8 (B, S, h, w), "index": int64 (B,)}`."""
 
     def __init__(self, stored: StoredCodes, name: str, share: Share) -> None:
         super().__init__(name, len(stored.index), share)
         self.stored = stored
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Batch]:
         N, V = self.stored.codes.shape[:2]
         rng = np.random.default_rng([self.share.seed, self.epoch])
         self._order = torch.from_numpy(rng.permutation(N))
         self._variants = torch.from_numpy(rng.integers(V, size=N))
         return super().__iter__()
 
-    def batch(self, places: range) -> dict[str, Any]:
+    def batch(self, places: range) -> Batch:
         """The batch of these places in the order of the epoch."""
         picked = self._order[places.start : places.stop]
         codes = self.stored.codes[picked, self._variants[picked]]

@@ -1,4 +1,4 @@
-"""Batches of shards as iterable datasets: a sequential one, and a shuffled one for training.
+"""Batches of an epoch as iterable datasets: samples in any order, and those of shards.
 
 N samples in all, B samples a batch. The samples of all shards in a row are shared out among ranks
 and workers, so that there may be fewer shards than workers.
@@ -6,21 +6,108 @@ and workers, so that there may be fewer shards than workers.
 
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 import webdataset
+from torch.utils.data import IterableDataset, get_worker_info
 
-from lit_mbldm.data.loading.loader import BatchStream, Share, this_worker
+from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.shards.locate import ShardSet
 from lit_mbldm.data.shards.reading import Array, Sample, Span, Variants, read_span, spans
-from lit_mbldm.data.sources.images import ImageError
 from lit_mbldm.errors import InputError
 
 Batch = dict[str, Any]
 SHUFFLE_BUFFER = 1000
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which batches of an epoch a process gets: number `rank` of `world_size`.
+
+    Attributes:
+        seed: of the order, with the epoch.
+        fingerprint: of the samples' contents, if they have one.
+        full: full batches, as many for each rank; else every sample once, each rank's in a row.
+        horizontal_flip: mirror half of the samples, where their mirror images are known.
+    """
+
+    batch_size: int
+    rank: int = 0
+    world_size: int = 1
+    seed: int = 0
+    fingerprint: str = ""
+    full: bool = True
+    horizontal_flip: bool = False
+
+    @property
+    def samples_a_step(self) -> int:
+        """Samples of one batch of every rank."""
+        return self.batch_size * self.world_size
+
+
+class BatchStream(IterableDataset[Any]):
+    """Whole batches of an epoch, this rank's share of `samples` in all: tensors by name.
+
+    Under "skipped" a batch tells name, reason and count of what could not be read on the way. An
+    InputError in place of a batch ends it, so that a worker process can hand it over. `epoch` is
+    set from outside. Raises InputError for too few samples, which it names by `name`.
+    """
+
+    def __init__(self, name: str, samples: int, share: Share) -> None:
+        self.name = name
+        self.samples = samples
+        self.share = share
+        self.epoch = 0
+        # where the samples are in order, this rank's are `start` to `stop` - 1
+        self.start = samples * share.rank // share.world_size
+        self.stop = samples * (share.rank + 1) // share.world_size
+        if share.full and len(self) == 0:
+            raise InputError(
+                f"Expected at least {share.samples_a_step} samples in {name} (batch_size"
+                f" {share.batch_size}, {share.world_size} processes), got {samples}. Lower"
+                " batch_size."
+            )
+
+    def __len__(self) -> int:
+        """Batches an epoch of this rank."""
+        if self.share.full:
+            return self.samples // self.share.samples_a_step
+        return -(-(self.stop - self.start) // self.share.batch_size)
+
+    @property
+    def count(self) -> int:
+        """Samples an epoch of this rank."""
+        share = self.share
+        return len(self) * share.batch_size if share.full else self.stop - self.start
+
+    def order(self, num_workers: int) -> dict[str, Any]:
+        """What the order of the samples over all processes depends on, by names for messages."""
+        contents = [self.share.fingerprint] if self.share.fingerprint else []
+        data = [type(self).__name__, *contents, self.samples]
+        return {"data": data, "seed": self.share.seed}
+
+
+class IndexedStream(BatchStream):
+    """Batches of samples with random access; each step takes the next of one order of all."""
+
+    def batch(self, places: range) -> Batch:
+        """The batch of these places in the order of the epoch."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker, workers = _this_worker()
+        share, B = self.share, self.share.batch_size
+        for number in range(worker, len(self), workers):
+            if share.full:
+                first = number * share.samples_a_step + share.rank * B
+                yield self.batch(range(first, first + B))
+            else:
+                first = self.start + number * B
+                yield self.batch(range(first, min(first + B, self.stop)))
 
 
 class ShardStream(BatchStream):
@@ -41,7 +128,7 @@ class ShardStream(BatchStream):
         self._repeating = False  # what is lost again counts once
 
     def __iter__(self) -> Iterator[Batch | InputError]:
-        worker, workers = this_worker()  # consecutive batches each
+        worker, workers = _this_worker()  # consecutive batches each
         each, rest = divmod(len(self), workers)
         first = worker * each + min(worker, rest)
         self._skipped, self._repeating = [], False
@@ -106,17 +193,16 @@ class ShuffledStream(ShardStream):
         }
 
     def _samples(self, first: int, last: int) -> Iterator[tuple[int, Array]]:
-        N, count = self.samples, (last - first) * self.share.batch_size
-        rng = random.Random(f"{self.share.seed}/{self.epoch}")
+        N, share = self.samples, self.share
+        count = (last - first) * share.batch_size
+        rng = random.Random(f"{share.seed}/{self.epoch}")
         shards = rng.sample(self.shards, len(self.shards))
-        turn = rng.randrange(N)
-        start = (
-            turn + self.share.rank * (N // self.share.world_size) + first * self.share.batch_size
-        ) % N
-        return islice(self._repeat(spans(shards, start, start + count), first), count)
+        begin = rng.randrange(N) + share.rank * (N // share.world_size) + first * share.batch_size
+        parts = spans(shards, begin % N, begin % N + count)
+        return islice(self._repeat(parts, f"{share.seed}/{self.epoch}/{share.rank}/{first}"), count)
 
-    def _repeat(self, parts: list[Span], first: int) -> Iterator[tuple[int, Array]]:
-        rng = random.Random(f"{self.share.seed}/{self.epoch}/{self.share.rank}/{first}")
+    def _repeat(self, parts: list[Span], seed: str) -> Iterator[tuple[int, Array]]:
+        rng = random.Random(seed)
         while True:
             shuffle = webdataset.shuffle(SHUFFLE_BUFFER, initial=SHUFFLE_BUFFER, rng=rng)
             good = False
@@ -124,10 +210,15 @@ class ShuffledStream(ShardStream):
                 good = True
                 yield array
             if not good:
-                names = ", ".join(part.shard.name for part in parts[:3])
+                lost = "; ".join(f"{name}: {why}" for name, why, _ in self._skipped[:3])
                 raise InputError(
-                    f"No sample in this process's share of {self.name} ({names}) can be read:"
-                    f" {'; '.join(f'{name}: {why}' for name, why, _ in self._skipped[:3])}."
-                    " Write the shards again."
+                    f"No sample in this process's share of {self.name} can be read: {lost}. Write"
+                    " the shards again."
                 )
             self._repeating = True
+
+
+def _this_worker() -> tuple[int, int]:
+    """Number of this process among a loader's workers, and how many there are."""
+    info = get_worker_info()
+    return (info.id, info.num_workers) if info else (0, 1)

@@ -8,13 +8,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from multiprocessing import get_context, parent_process
 from typing import NamedTuple
 
-from lit_mbldm.data.sources.images import ImageError, fit_square, load_rgb
+from lit_mbldm.data.images import ImageError, fit_square, load_rgb
 from lit_mbldm.data.sources.raw_image import RawImage
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.cores import cores
@@ -41,10 +40,7 @@ class Converted(NamedTuple):
     result: Jpeg | ImageError
 
 
-class _Read(NamedTuple):
-    position: int
-    name: str
-    data: bytes | ImageError
+Chunk = list[tuple[int, str, bytes | ImageError]]  # position, name, undecoded image
 
 
 def to_jpeg(data: bytes, size: int, quality: int) -> Jpeg:
@@ -60,10 +56,7 @@ def convert(
 ) -> Generator[Converted, None, None]:
     """Read images, (position, image) each, and convert them; a bounded number is in memory.
 
-    With None for `workers` processes on all cores do it, with 1 this one.
-
-    Raises:
-        InputError: a worker process was killed.
+    With None for `workers` processes on all cores do it, with 1 this one. Raises InputError.
     """
     workers = workers or cores()
     convert_chunk = partial(_convert, size=size, quality=quality)
@@ -73,11 +66,9 @@ def convert(
 
 
 def _pooled(
-    chunks: Iterator[list[_Read]],
-    convert_chunk: Callable[[list[_Read]], list[Converted]],
-    workers: int,
+    chunks: Iterator[Chunk], convert_chunk: Callable[[Chunk], list[Converted]], workers: int
 ) -> Iterator[list[Converted]]:
-    pending: deque[tuple[list[_Read], Future[list[Converted]]]] = deque()
+    pending: deque[tuple[Chunk, Future[list[Converted]]]] = deque()
     most = max(CHUNKS_PER_WORKER * workers, MIN_CHUNKS)
     # no forks: a copy of a process with threads may hang
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)
@@ -91,10 +82,12 @@ def _pooled(
                 yield pending[0][1].result()
                 pending.popleft()
             if chunk is not None:
-                with _interrupts_held():  # submit may start a worker
-                    pending.append((chunk, pool.submit(convert_chunk, chunk)))
+                # submit may start a worker, which Ctrl-C is not for
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                pending.append((chunk, pool.submit(convert_chunk, chunk)))
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
     except BrokenProcessPool as error:
-        where = f" at {pending[0][0][0].name} or an image after it" if pending else ""
+        where = f" at {pending[0][0][0][1]} or an image after it" if pending else ""
         raise InputError(
             f"A process that converts images was killed{where}, perhaps for want of memory. What is"
             " finished stays: run the same command again. If one image does it each time, remove"
@@ -102,19 +95,6 @@ def _pooled(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold back Ctrl-C, for good in processes that are started here: it is for their parent."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent() -> None:
@@ -129,7 +109,7 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _convert(chunk: list[_Read], size: int, quality: int) -> list[Converted]:
+def _convert(chunk: Chunk, size: int, quality: int) -> list[Converted]:
     converted = []
     for position, name, data in chunk:
         try:
@@ -140,9 +120,9 @@ def _convert(chunk: list[_Read], size: int, quality: int) -> list[Converted]:
     return converted
 
 
-def _chunks(images: Iterable[tuple[int, RawImage]]) -> Iterator[list[_Read]]:
+def _chunks(images: Iterable[tuple[int, RawImage]]) -> Iterator[Chunk]:
     """Read images, several at a time where they are small, so that sending them costs little."""
-    chunk: list[_Read] = []
+    chunk: Chunk = []
     for position, image in images:
         try:
             data: bytes | ImageError = image.read()
@@ -150,7 +130,7 @@ def _chunks(images: Iterable[tuple[int, RawImage]]) -> Iterator[list[_Read]]:
             data = error
         except OSError as error:
             data = ImageError(f"cannot be read ({error.strerror})")
-        chunk.append(_Read(position, image.name, data))
+        chunk.append((position, image.name, data))
         if len(chunk) == CHUNK_IMAGES or _size(chunk) >= CHUNK_BYTES:
             yield chunk
             chunk = []
@@ -158,5 +138,5 @@ def _chunks(images: Iterable[tuple[int, RawImage]]) -> Iterator[list[_Read]]:
         yield chunk
 
 
-def _size(chunk: list[_Read]) -> int:
-    return sum(len(image.data) for image in chunk if isinstance(image.data, bytes))
+def _size(chunk: Chunk) -> int:
+    return sum(len(data) for _, _, data in chunk if isinstance(data, bytes))

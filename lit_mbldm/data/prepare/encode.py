@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lit_mbldm.codecs.base import full_float32
 from lit_mbldm.data.prepare.shard_codes import Codec, EncodeSettings, check_size, encode_shard
-from lit_mbldm.data.prepare.shard_folder import Part, ShardFolder, check_skipped
+from lit_mbldm.data.prepare.shard_folder import Part, ShardFolder
 from lit_mbldm.data.shards.locate import Patterns, ShardSet, open_shards
 from lit_mbldm.data.shards.manifest import FORMAT, Manifest
 from lit_mbldm.data.shards.patterns import VAL, validation_part
@@ -45,14 +45,14 @@ def encode_shards(
     A sample is `<key>.npy`, uint8 (V, S, h, w). The first member of each shard, `__codec__`,
     holds the codec's fingerprint and the shape.
 
-    Any number of processes and nodes may do it together, each with its own `rank`, at the same
-    time or one after another: each begins with its share of the shards, goes on with those that no
-    other has finished, and returns when all are there. What a killed run has finished is not done
-    again. The bytes depend on the images, the codec, `flip` and the kind of `device` alone: where
-    two codewords are equally near, a GPU may choose another than a CPU.
+    Any number of processes and nodes may do it together, each with its own `rank`: each begins with
+    its share of the shards, goes on with those that no other has finished, and returns when all are
+    there. What a killed run has finished is not done again. The bytes depend on the images, the
+    codec, `flip` and the kind of `device` alone: where two codewords are equally near, a GPU may
+    choose another than a CPU.
 
-    A damaged shard is never encoded in silence: what cannot be read of it is skipped and counted;
-    where all can be read, but the shard differs from the sha256 in its manifest, it is an error.
+    What cannot be read of a damaged shard is skipped and counted. A shard that differs from the
+    sha256 in its manifest is an error.
 
     Args:
         shards: folder of image shards, tar, glob or brace pattern, or a list of them, or an opened
@@ -99,7 +99,8 @@ def encode_shards(
         threads = max(own_cores() // min(workers, len(images.shards)), 1)
         settings = EncodeSettings(codec, 2 if flip else 1, batch_size, device, threads)
         manifest = _Encoding(images, folder, settings).run(rank, world_size, workers)
-        check_skipped([manifest], images.count, max_skipped, folder, quiet=rank > 0)
+        skips, kept = SkipLog(manifest.skipped), f"What is written stays in {folder}."
+        skips.close(manifest.count, "images", max_skipped, kept, images.count, told=rank == 0)
         return manifest
 
     if isinstance(shards, ShardSet):
@@ -113,7 +114,6 @@ def cached_codes(
     images: ShardSet,
     codec: Codec,
     cache: Path,
-    *,
     flip: bool,
     device: str | torch.device,
     rank: int,
@@ -122,19 +122,15 @@ def cached_codes(
     """The folder in `cache` of these images' codes, encoded first where that is not done yet.
 
     All processes that need them call this, with a cache of all nodes or one on each node, and
-    share the work. Of a complete cache nothing is written.
-
-    Raises:
-        InputError: as `encode_shards`, in every process, or codes are missing and the cache
-            cannot be written.
+    share the work. Of a complete cache nothing is written. Raises InputError as `encode_shards`,
+    in every process, or where codes are missing and the cache cannot be written.
     """
     text = json.dumps([images.versions(), flip])
     fingerprint = hashlib.sha256(text.encode()).hexdigest()
     folder = cache / f"{codec.fingerprint[:16]}-{fingerprint[:16]}"
+    options: Any = {"flip": flip, "device": device, "rank": rank, "world_size": world_size}
     try:
-        encode_shards(
-            images, folder, codec, flip=flip, device=device, rank=rank, world_size=world_size
-        )
+        encode_shards(images, folder, codec, **options)
     except OSError as error:
         raise InputError(
             f"The cache {folder} does not hold all codes of {images.name}, and cannot be written:"
@@ -145,10 +141,7 @@ def cached_codes(
 
 
 class _Encoding:
-    """The shards of one folder, encoded in threads that take whole ones.
-
-    The codec and the decoders compute outside Python's global lock, so threads scale.
-    """
+    """The shards of one folder, encoded in threads, since codec and Pillow free Python's lock."""
 
     def __init__(self, images: ShardSet, out: Path, settings: EncodeSettings) -> None:
         if images.kind != "images":
@@ -179,35 +172,32 @@ class _Encoding:
         Random().shuffle(todo)  # so that processes seldom encode the same shard at once
         todo.sort(key=lambda number: number % world_size != rank)
         label = "encode" if world_size == 1 else f"encode (process {rank} of {world_size})"
-        total, threads = self._images.count, torch.get_num_threads()
+        total = self._images.count
         with tqdm(desc=label, total=total, initial=total - left, unit="image") as self._progress:
-            torch.set_num_threads(self._settings.threads)
-            try:
-                # It switches global settings: around all threads, so that none undoes another's.
-                with full_float32(self._settings.device):
-                    self._encode_all(todo, workers)
-            finally:
-                torch.set_num_threads(threads)
-            lost = [why for name, why in sorted(self._lost.items()) if not self._folder.has(name)]
-            if lost:
-                lines = "\n  ".join(["Image shards that cannot be encoded:", *lost])
-                raise InputError(
-                    f"{lines}\nWhat is finished is kept; run the same command again when they can"
-                    " be read."
-                )
-            return self._folder.finish("codes", self._images.name, self._describe)
+            self._encode_all(todo, workers)
+        lost = [why for name, why in sorted(self._lost.items()) if not self._folder.has(name)]
+        if lost:
+            lines = "\n  ".join(["Image shards that cannot be encoded:", *lost])
+            raise InputError(
+                f"{lines}\nWhat is finished is kept; run the same command again when they can be"
+                " read."
+            )
+        return self._folder.finish("codes", self._images.name, self._describe)
 
     def _encode_all(self, todo: list[int], workers: int) -> None:
-        with ThreadPoolExecutor(workers) as pool:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self._settings.threads)
+        # both switch global settings: around all workers, so that none undoes another's
+        with full_float32(self._settings.device), ThreadPoolExecutor(workers) as pool:
             pending = {pool.submit(self._encode, number) for number in todo}
             try:
                 while pending:  # waking now and then: a signal that another thread got waits for it
                     done, pending = wait(pending, POLL_SECONDS, FIRST_EXCEPTION)
                     for future in done:
                         future.result()
-            except BaseException:  # the others finish the shard that they are at
+            finally:  # after an error the others finish the shard that they are at
                 pool.shutdown(wait=False, cancel_futures=True)
-                raise
+                torch.set_num_threads(threads)
 
     def _encode(self, number: int) -> None:
         shard, name = self._images.shards[number], self._names[number]

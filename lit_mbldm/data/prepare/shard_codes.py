@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.shards.manifest import FORMAT
 from lit_mbldm.data.shards.reading import (
     LostShardError,
@@ -28,7 +29,6 @@ from lit_mbldm.data.shards.reading import (
 )
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.shards.tar import CODEC_MEMBER
-from lit_mbldm.data.sources.images import ImageError
 from lit_mbldm.errors import InputError
 
 
@@ -48,10 +48,7 @@ class Codec(Protocol):
 
 @dataclass(frozen=True)
 class EncodeSettings:
-    """How shards are encoded: with V variants an image, by a codec that is on the device.
-
-    So many threads decode the images of one shard.
-    """
+    """How shards are encoded: V variants an image; so many threads read the images of one shard."""
 
     codec: Codec
     variants: int
@@ -68,13 +65,9 @@ class EncodeSettings:
 
     def tag(self, size: Sequence[int]) -> bytes:
         """What `__codec__` holds in a shard of images of this (height, width)."""
-        fields = {
-            "format": FORMAT,
-            "fingerprint": self.codec.fingerprint,
-            "shape": self.codec.latent_shape(size[0], size[1]),
-            "variants": self.variants,
-        }
-        return json.dumps(fields).encode()
+        shape = self.codec.latent_shape(size[0], size[1])
+        tag = {"format": FORMAT, "fingerprint": self.codec.fingerprint, "shape": shape}
+        return json.dumps({**tag, "variants": self.variants}).encode()
 
 
 def encode_shard(
@@ -87,12 +80,8 @@ def encode_shard(
     """Give `__codec__`, then `<key>.npy` of each image; nothing where no image can be used.
 
     `on_batch` is told how many images are done, `skips` what cannot be read, and `facts` get the
-    images' `"size"`, (height, width) in pixels.
-
-    Raises:
-        LostShardError: the shard cannot be reached, or differs from its manifest's sha256, so that
-            nobody can see which images are damaged.
-        InputError: images of several sizes.
+    images' `"size"`, (height, width) in pixels. Raises LostShardError where the shard cannot be
+    reached or differs from its manifest's sha256, InputError for images of several sizes.
     """
 
     def skip(name: str, error: Exception, count: int) -> None:
@@ -112,7 +101,7 @@ def encode_shard(
                     facts["size"] = pixels.shape[1:]
                     yield CODEC_MEMBER, settings.tag(facts["size"])
                 check_size(facts["size"], pixels.shape[1:], sample.name)
-                keys.append(_key(sample))
+                keys.append(sample.key)
                 images.append(pixels)
             on_batch(len(batch))
             if images:
@@ -129,12 +118,8 @@ def check_size(expected: Sequence[int], size: Sequence[int], name: str) -> None:
         )
 
 
-def _key(sample: Sample) -> str:
-    return sample.name.partition("/")[2]
-
-
 def _decode(sample: Sample) -> NDArray[np.uint8] | ImageError:
-    folders = re.split(r"[/\\]", _key(sample))
+    folders = re.split(r"[/\\]", sample.key)
     if not folders[0] or ".." in folders:
         return ImageError("its name leads out of the folder that the codes are unpacked in")
     try:

@@ -12,14 +12,11 @@ import json
 import os
 import secrets
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from lit_mbldm.data.shards.manifest import MANIFEST, UNFINISHED, Kind, Manifest
 from lit_mbldm.data.shards.skips import SkipLog
@@ -27,6 +24,7 @@ from lit_mbldm.data.shards.tar import ShardEntry, write_tar
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import full_disk_explained, write_synced
 
+Members = Iterable[tuple[str, bytes]]
 _RECIPE = "recipe"
 _PART = "part.json"
 
@@ -41,16 +39,10 @@ class Part:
 
 
 class ShardFolder:
-    """Shards of these names, made by this recipe.
+    """Shards of these names, made by a recipe: all that decides their contents, of JSON's types.
 
-    Args:
-        folder: made where it is missing.
-        names: of all the shards, in order.
-        recipe: all that decides their contents, of JSON's types.
-
-    Raises:
-        InputError: the folder holds shards of another recipe, or finished ones that were changed.
-        OSError: the folder cannot be written.
+    Raises InputError where the folder holds shards of another recipe, or finished ones of another
+    size.
     """
 
     def __init__(self, folder: Path, names: list[str], recipe: dict[str, Any]) -> None:
@@ -62,7 +54,7 @@ class ShardFolder:
         if self.manifest() is None:
             self._begin(recipe)
         if (manifest := self.manifest()) is not None:
-            manifest.verify_sizes(folder)
+            manifest.verify(folder, contents=False)
             shutil.rmtree(self._unfinished, ignore_errors=True)  # left by a process that was killed
 
     def manifest(self) -> Manifest | None:
@@ -70,7 +62,7 @@ class ShardFolder:
         if not (self.folder / MANIFEST).exists():
             return None
         manifest = Manifest.read(self.folder)
-        if manifest.recipe != self._fingerprint:
+        if manifest.recipe_fingerprint != self._fingerprint:
             raise InputError(
                 f"{self.folder} already holds shards of {manifest.source} with other settings, or"
                 " of what it held then. Choose another folder, or remove it first."
@@ -82,13 +74,7 @@ class ShardFolder:
         # in this order: what is unfinished disappears only after the manifest has come
         return (self._unfinished / name).is_dir() or (self.folder / MANIFEST).exists()
 
-    def write(
-        self,
-        name: str,
-        members: Iterable[tuple[str, bytes]],
-        skips: SkipLog,
-        facts: dict[str, Any],
-    ) -> None:
+    def write(self, name: str, members: Members, skips: SkipLog, facts: dict[str, Any]) -> None:
         """Write a shard, whole or not at all; one that another process has written stays.
 
         `members`, (name, contents) in order, may fill the part's skips and facts on the way.
@@ -107,17 +93,15 @@ class ShardFolder:
         """
         try:
             parts = [self._part(name) for name in self.names]
-            more = describe(parts)
+            more = describe(parts) | {"recipe_fingerprint": self._fingerprint}
             entries = [part.entry for part in parts if part.entry is not None]
             skipped = [skip for part in parts for skip in part.skips]
             count = sum(entry.count for entry in entries)
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # another process has moved it
                     os.replace(self._unfinished / entry.name / entry.name, self.folder / entry.name)
-            recipe = self._fingerprint
-            manifest = Manifest(kind, count, source, entries, skipped, recipe=recipe, **more)
             with full_disk_explained(self.folder):
-                manifest.write(self.folder)
+                Manifest(kind, count, source, entries, skipped, **more).write(self.folder)
         except FileNotFoundError:  # another process has finished
             if self.manifest() is None:
                 raise
@@ -147,10 +131,7 @@ class ShardFolder:
         """Keep the recipe, or compare it with the one kept."""
         if not self.has(_RECIPE):
             if any(self.folder.glob("*.tar")):
-                raise InputError(
-                    f"{self.folder} already holds shards. Choose another folder, or remove it"
-                    " first."
-                )
+                raise InputError(f"{self.folder} already holds shards. Choose another folder.")
             with self._adding(_RECIPE) as new:
                 write_synced(new / _RECIPE, json.dumps(recipe).encode())
         try:
@@ -162,20 +143,6 @@ class ShardFolder:
         if differ := [key for key in recipe if begun.get(key) != recipe[key]]:
             raise InputError(
                 f"{self.folder} holds unfinished shards that were begun with another"
-                f" {' and '.join(sorted(differ))}. Give what they were begun with, choose another"
-                " folder, or remove it. Input files count as others where their modification times"
-                " changed."
+                f" {' and '.join(sorted(differ))}. Give what they were begun with, with the same"
+                " modification times of files, choose another folder, or remove it."
             )
-
-
-def check_skipped(
-    manifests: list[Manifest], total: int, max_skipped: float, kept: Path, quiet: bool = False
-) -> None:
-    """Tell which of `total` samples were skipped; raises InputError where they are too many."""
-    skips = SkipLog()
-    skips.entries += [skip for manifest in manifests for skip in manifest.skipped]
-    good = sum(manifest.count for manifest in manifests)
-    total = max(total, good + skips.count)
-    skips.check(good, total, max_skipped, f"What is written stays in {kept}.")
-    if skips.count and not quiet:
-        tqdm.write(f"Skipped {skips.count} images:\n{skips.summary()}", file=sys.stderr)

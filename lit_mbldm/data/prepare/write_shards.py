@@ -2,24 +2,26 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.prepare.convert import Converted, convert
-from lit_mbldm.data.prepare.shard_folder import Part, ShardFolder, check_skipped
-from lit_mbldm.data.prepare.split import split
+from lit_mbldm.data.prepare.shard_folder import Part, ShardFolder
 from lit_mbldm.data.shards.manifest import FORMAT, UNFINISHED, Manifest
 from lit_mbldm.data.shards.patterns import VAL
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.sources.archives import open_source
-from lit_mbldm.data.sources.images import ImageError
-from lit_mbldm.data.sources.raw_image import ImageSource, describe_ignored
+from lit_mbldm.data.sources.raw_image import ImageSource, RawImage
 from lit_mbldm.errors import InputError
+
+ToJpegs = Callable[[Iterable[tuple[int, RawImage]]], Generator[Converted, None, None]]
 
 
 def write_shards(
@@ -77,30 +79,27 @@ def write_shards(
     out = Path(out)
     if isinstance(source, str | Path | Sequence):
         source = open_source(source, scratch=out / UNFINISHED)
-    if source.ignored:
-        tqdm.write(describe_ignored(source.ignored), file=sys.stderr)
+    source.tell_ignored()
     parts: dict[Path, ImageSource] = {out: source}
     if val:
-        parts = dict(zip((out, out / VAL), split(source, val), strict=True))
+        parts = dict(zip((out, out / VAL), source.split(val), strict=True))
     recipe = {"size": size, "shard_size": shard_size, "quality": quality, "format": FORMAT}
     todo = []
     for folder, images in parts.items():
         names = [f"images-{n:06d}.tar" for n in range(-(-len(images) // shard_size))]
         shards = ShardFolder(folder, names, {**recipe, "source": images.fingerprint})
         todo.append((images, shards))
+    to_jpegs = partial(convert, size=size, quality=quality, workers=workers)
     # the validation part first: where the training part is finished, it is too
-    manifests = [_write(*each, size, shard_size, quality, workers) for each in reversed(todo)]
-    check_skipped(manifests, len(source), max_skipped, out)
+    manifests = [_write(*each, size, shard_size, to_jpegs) for each in reversed(todo)]
+    skips = SkipLog([skip for manifest in manifests for skip in manifest.skipped])
+    good, kept = sum(manifest.count for manifest in manifests), f"What is written stays in {out}."
+    skips.close(good, "images", max_skipped, kept, len(source))
     return manifests[-1]
 
 
 def _write(
-    images: ImageSource,
-    folder: ShardFolder,
-    size: int,
-    shard_size: int,
-    quality: int,
-    workers: int | None,
+    images: ImageSource, folder: ShardFolder, size: int, shard_size: int, to_jpegs: ToJpegs
 ) -> Manifest:
     """Write the shards that are missing."""
     if (manifest := folder.manifest()) is not None:
@@ -112,7 +111,7 @@ def _write(
     wanted = ((i, image) for i, image in enumerate(images) if i // shard_size not in done)
     initial = sum(min(shard_size, total - n * shard_size) for n in done)
     with (
-        closing(convert(wanted, size, quality, workers)) as converted,
+        closing(to_jpegs(wanted)) as converted,
         tqdm(total=total, initial=initial, desc="shards", unit="image") as progress,
     ):
         for number, group in groupby(converted, lambda image: image.position // shard_size):

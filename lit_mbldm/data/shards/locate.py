@@ -13,8 +13,7 @@ from lit_mbldm.data.shards.reading import Shard
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.shards.tar import CodecTag, describe, read_tag, sample_members, tar_members
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.opening import open_binary, version
-from lit_mbldm.storage.urls import folder_of, is_url, public
+from lit_mbldm.storage.urls import folder_of, is_url, open_binary, public, version
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,7 @@ class ShardSet:
         return self.shards[0].tag
 
     def versions(self) -> list[list[str | int | None]]:
-        """Version, size in bytes and count of each shard, which differ where contents do.
-
-        The version is the sha256 or, where no manifest tells it, place and time. Raises InputError.
-        """
+        """Version (sha256, or place and time), bytes and count of each; raises InputError."""
         try:
             return [[*_version(shard), shard.count] for shard in self.shards]
         except OSError as error:
@@ -55,23 +51,17 @@ class ShardSet:
         total = self.count
         if count is None or count >= total:
             return self
-        taken, begin, start = [], 0, 0
-        for shard in self.shards:
-            end = begin + shard.count
-            share = end * count // total - begin * count // total
-            taken.append(replace(shard, count=share, start=start))
-            begin, start = end, start + share
+        ends = [(shard.start + shard.count) * count // total for shard in self.shards]
+        shares = zip(self.shards, [0, *ends], ends, strict=False)
+        taken = (replace(shard, count=end - start, start=start) for shard, start, end in shares)
         return replace(self, shards=tuple(taken))
 
 
 def open_shards(patterns: Patterns) -> ShardSet:
-    """Find shards, by patterns as for `find_shards`, and what they hold.
+    """Find shards, as `find_shards` does, and what they hold by the manifest beside or by a look.
 
-    The manifest beside a shard tells it, and reading finds a shard that is of another codec than
-    its manifest; where there is none, the shard's head is read and its members are counted.
-
-    Raises:
-        InputError: nothing found, more than 1 % unreadable, or shards that do not fit together.
+    Raises InputError where nothing is found, more than 1 % is unreadable, or they do not fit
+    together.
     """
     manifests = Manifests()
     urls = find_shards(patterns, manifests)
@@ -84,7 +74,7 @@ def open_shards(patterns: Patterns) -> ShardSet:
         else:
             shards.append(shard)
             start += shard.count
-    skips.close(len(shards), "the shards", 0.01, "These are shards, not images.")
+    skips.close(len(shards), "shards", 0.01, "These are shards, not images.")
     for shard in shards[1:]:
         if shard.tag != shards[0].tag:
             raise InputError(
@@ -93,7 +83,7 @@ def open_shards(patterns: Patterns) -> ShardSet:
             )
     beside = [manifests[folder_of(url)] for url in urls]
     sizes = {manifest.size if manifest else None for manifest in beside}
-    name = ", ".join(public(str(pattern)) for pattern in as_list(patterns))
+    name = ", ".join(map(public, as_list(patterns)))
     return ShardSet(name, tuple(shards), sizes.pop() if len(sizes) == 1 else None)
 
 
@@ -107,10 +97,7 @@ def _open(url: str, start: int, manifests: Manifests) -> Shard:
 
 
 def _count(url: str, of_codes: bool) -> int:
-    """Count a shard's samples from the headers of its members; a URL is read whole.
-
-    Warns where it is cut off, and where a sample has several images.
-    """
+    """Count a shard's samples by its members' headers; warn of what is cut off or left out."""
     count, last, more = 0, None, []
     try:
         with open_binary(url) as stream:
@@ -123,9 +110,8 @@ def _count(url: str, of_codes: bool) -> int:
         warnings.warn(f"{public(url)}: {error}; its samples up to there are used.", stacklevel=2)
     if more:
         warnings.warn(
-            f"{public(url)}: {len(more)} members are left out, such as {more[0]}: what is before"
-            " the first dot of a name is its sample, of which one image is used. `lit-mbldm shards`"
-            " makes shards of all images.",
+            f"{public(url)}: {len(more)} members are left out, such as {more[0]}: one image is used"
+            " of those whose names are equal up to the first dot. `lit-mbldm shards` uses all.",
             stacklevel=2,
         )
     return count

@@ -7,15 +7,15 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from lit_mbldm.data.shards.tar import CodecTag, ShardEntry, file_sha256, make_tag, read_json
+from lit_mbldm.data.shards.tar import CodecTag, ShardEntry, make_tag, read_json
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import replacing
-from lit_mbldm.storage.opening import open_binary
-from lit_mbldm.storage.urls import in_folder, public
+from lit_mbldm.storage.urls import in_folder, open_binary, public
 
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"  # folder beside it, while the shards are written
 FORMAT = 1
+_RECIPE = "recipe"  # the file's key of `recipe_fingerprint`
 MAX_SHARD_BYTES = 1 << 50
 MIN_SAMPLE_BYTES = 512  # a tar's header
 
@@ -39,7 +39,7 @@ class Manifest:
         fingerprint: of the codec (codes).
         shape: (S, h, w) of a sample's codes (codes).
         variants: 2 where the flipped image's codes are kept too, else 1 (codes).
-        recipe: sha256 of all that decided the shards' contents.
+        recipe_fingerprint: of all that decided the shards' contents; `recipe` in the file.
     """
 
     kind: Kind
@@ -53,7 +53,7 @@ class Manifest:
     fingerprint: str | None = None
     shape: list[int] | None = None
     variants: int | None = None
-    recipe: str | None = None
+    recipe_fingerprint: str | None = None
 
     @cached_property
     def entries(self) -> dict[str, ShardEntry]:
@@ -67,17 +67,15 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into the folder, whole or not at all."""
-        fields = {name: value for name, value in asdict(self).items() if value is not None}
+        fields = {"format": FORMAT, **asdict(self)}
+        fields[_RECIPE] = fields.pop("recipe_fingerprint")
+        fields = {name: value for name, value in fields.items() if value is not None}
         with replacing(folder / MANIFEST) as temporary:
-            temporary.write_text(json.dumps({"format": FORMAT, **fields}, indent=1) + "\n")
+            temporary.write_text(json.dumps(fields, indent=1) + "\n")
 
     @classmethod
     def find(cls, folder: str | Path) -> "Manifest | None":
-        """Read the manifest of a folder, local or a URL; None where it has none.
-
-        Raises:
-            InputError: it cannot be read, or is not one of this format.
-        """
+        """Read the manifest of a folder or URL, None where it has none; raises InputError."""
         url = in_folder(str(folder), MANIFEST)
         try:
             with open_binary(url) as stream:
@@ -85,7 +83,8 @@ class Manifest:
             if (version := fields.pop("format")) != FORMAT:
                 raise ValueError(f"format {version}, this version reads format {FORMAT}")
             shards = [_typed(ShardEntry, entry) for entry in fields.pop("shards")]
-            manifest = _typed(cls, {**fields, "shards": shards})
+            recipe = fields.pop(_RECIPE, None)
+            manifest = _typed(cls, {**fields, "shards": shards, "recipe_fingerprint": recipe})
             manifest._check()
             return manifest
         except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -102,25 +101,12 @@ class Manifest:
             raise _unreadable(in_folder(str(folder), MANIFEST), "none there")
         return manifest
 
-    def verify(self, folder: Path) -> None:
-        """Check every shard's size and sha256; raises InputError as `verify_sizes`."""
-        self.verify_sizes(folder)
-        self._refuse(folder, {s for s in self.shards if file_sha256(folder / s.name) != s.sha256})
-
-    def verify_sizes(self, folder: Path) -> None:
-        """Check that every shard is there with its size, without reading it.
-
-        Raises:
-            InputError: naming the shards that are missing or differ.
-        """
-        self._refuse(folder, {shard for shard in self.shards if not shard.has_size_in(folder)})
-
-    def _refuse(self, folder: Path, bad: set[ShardEntry]) -> None:
-        if bad:
-            names = ", ".join(shard.name for shard in self.shards if shard in bad)
+    def verify(self, folder: Path, contents: bool = True) -> None:
+        """Raise InputError naming shards that are missing or of another size or sha256."""
+        if bad := [shard.name for shard in self.shards if not shard.is_in(folder, contents)]:
             raise InputError(
-                f"Shards in {folder} are missing or differ from {MANIFEST}: {names}. Copy them"
-                " again, or remove the folder and write all again."
+                f"Shards in {folder} are missing or differ from {MANIFEST}: {', '.join(bad)}. Copy"
+                " them again, or remove the folder and write all again."
             )
 
     def _check(self) -> None:

@@ -10,8 +10,7 @@ import braceexpand
 from lit_mbldm.data.shards.manifest import MANIFEST, UNFINISHED, Manifest
 from lit_mbldm.data.shards.tar import ShardEntry
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.opening import listing
-from lit_mbldm.storage.urls import base_name, folder_of, in_folder, is_http, is_url, public
+from lit_mbldm.storage.urls import base_name, folder_of, in_folder, is_http, is_url, listing, public
 
 VAL = "val"  # folder of the validation part, in that of the training part
 Patterns = str | Path | list[str] | list[Path]
@@ -35,28 +34,21 @@ def find_shards(patterns: Patterns, manifests: Manifests | None = None) -> list[
     """Paths and URLs of shards, in order; the manifests that are read go to `manifests`.
 
     Patterns are folders of shards, tars, globs or brace patterns, local or URLs, or a list of them.
-    The folder of a web server, which cannot list, needs a manifest.
-
-    Raises:
-        InputError: a pattern that matches nothing or cannot be read, a local folder that is still
-            being written, or a command (`pipe:`).
+    Raises InputError for one that matches nothing or cannot be read, a local folder that is still
+    being written, a web server's folder without a manifest, or a command (`pipe:`).
     """
     manifests = Manifests() if manifests is None else manifests
     found: list[str] = []
-    for pattern in filter(None, map(str, as_list(patterns))):
+    for pattern in filter(None, as_list(patterns)):
         if re.match(r"\s*pipe:", pattern, re.IGNORECASE):
-            raise InputError(
-                "Expected a path or URL of shards, got a command (pipe:…). Commands are not run:"
-                " name the shards by their URL (http, https, s3, …)."
-            )
+            raise InputError("Expected a path or URL of shards, got pipe:…. Commands are not run.")
         try:
             for name in [pattern] if os.path.exists(pattern) else _braces(pattern):
                 shards = _remote(name, manifests) if is_url(name) else _local(name, manifests)
                 if not shards:
                     raise InputError(
-                        f"No shards match {public(name)!r}. Expected a folder of .tar shards (made"
-                        " by `lit-mbldm shards`), a .tar, or a pattern such as"
-                        " 'shards/images-{000000..000009}.tar' or 'shards/*.tar'."
+                        f"No shards match {public(name)!r}. Expected a folder (`lit-mbldm shards`),"
+                        " a .tar, or a pattern such as 'shards/images-{000000..000009}.tar'."
                     )
                 found += shards
         except OSError as error:
@@ -71,16 +63,16 @@ def validation_part(train: Patterns) -> str | None:
     if isinstance(train, list) or base_name(str(train)).lower().endswith(".tar"):
         return None
     folder = in_folder(str(train), VAL)
-    local = not is_url(folder)
-    if local and ((Path(folder) / UNFINISHED).exists() or any(Path(folder).glob("*.tar"))):
-        return folder
-    manifest = Manifest.find(folder)
-    return folder if manifest and manifest.count else None
+    if is_url(folder):
+        manifest = Manifest.find(folder)
+        return folder if manifest and manifest.count else None
+    found = (Path(folder) / UNFINISHED).exists() or any(Path(folder).glob("*.tar"))
+    return folder if found else None
 
 
-def as_list(patterns: Patterns) -> list[str] | list[Path]:
+def as_list(patterns: Patterns) -> list[str]:
     """Several patterns or one as a list."""
-    return [str(patterns)] if isinstance(patterns, str | Path) else patterns
+    return [str(p) for p in (patterns if isinstance(patterns, list) else [patterns])]
 
 
 def _local(name: str, manifests: Manifests) -> list[str]:
@@ -89,12 +81,12 @@ def _local(name: str, manifests: Manifests) -> list[str]:
         return [name]
     if path.is_dir() and (manifest := manifests[str(path)]):
         paths = [path / entry.name for entry in manifest.shards]
-        if missing := [path.name for path in paths if not path.is_file()]:
+        if missing := [shard.name for shard in paths if not shard.is_file()]:
             raise InputError(
                 f"{path / MANIFEST} names shards that are missing: {', '.join(missing)}. Copy"
                 " or write them again."
             )
-        return [str(path) for path in paths]
+        return [str(shard) for shard in paths]
     pattern = f"{glob.escape(name)}/*.tar" if path.is_dir() else name
     found = sorted(map(Path, glob.glob(pattern, recursive=True)))
     for folder in {path, *(shard.parent for shard in found)}:
@@ -116,9 +108,8 @@ def _remote(url: str, manifests: Manifests) -> list[str]:
         url = in_folder(url, "*.tar")
     if is_http(url) or "::" in url:
         raise InputError(
-            f"Files cannot be listed here: {public(url)}. Name a folder that has the {MANIFEST}"
-            " that `lit-mbldm` wrote, or the shards, as in"
-            " 'https://host/codes-{000000..000009}.tar'."
+            f"Files cannot be listed here: {public(url)}. Name a folder that has a {MANIFEST}, or"
+            " the shards, as in 'https://host/codes-{000000..000009}.tar'."
         )
     return listing(url)
 

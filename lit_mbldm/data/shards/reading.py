@@ -3,7 +3,6 @@
 A sample has V variants: as it was stored and, last, its mirror image. Nothing pickled is read.
 """
 
-import hashlib
 import io
 import math
 import os
@@ -13,43 +12,42 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain, groupby, islice
 from operator import itemgetter
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lit_mbldm.data.images import ImageError, fit_square, load_rgb, to_array
 from lit_mbldm.data.shards.tar import (
     CodecTag,
     Member,
     ShardEntry,
     describe,
+    file_sha256,
     read_member,
     read_tag,
     sample_members,
     tar_members,
 )
-from lit_mbldm.data.sources.images import ImageError, fit_square, load_rgb, to_array
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.opening import open_binary
-from lit_mbldm.storage.urls import base_name, is_url, public
+from lit_mbldm.storage.urls import base_name, is_url, open_binary, public
 
 Array = NDArray[np.uint8]
 OnSkip = Callable[[str, Exception, int], None]
 Variants = Callable[[bytes], list[Array] | Array]  # of a sample's bytes; raises ImageError
 _NPY = b"\x93NUMPY\x01\x00"  # version 1.0, which `np.save` writes
-_known: dict[tuple[int, ...], str] = {}  # sha256 of local files that this process has read
 
 
 @dataclass(frozen=True)
 class Shard:
     """One shard of `count` samples, of which the first is number `start` of the set.
 
-    Attributes:
-        url: local path or URL; with the secrets a URL may hold, so not for messages.
-        tag: the codec's where it holds codes, else None.
-        entry: what the manifest beside it tells of the whole file, if there is one.
+    `url` is a local path or a URL, with its secrets, so not for messages; `tag` the codec's, None
+    for images; `entry` what the manifest beside it tells of the whole file, if there is one.
     """
 
     url: str
@@ -72,13 +70,17 @@ class Sample:
     index: int
     data: bytes
 
+    @property
+    def key(self) -> str:
+        """Its name in the shard, without the suffix."""
+        return self.name.partition("/")[2]
+
 
 @dataclass(frozen=True)
 class Span:
     """Samples start to stop - 1 of a shard.
 
-    If `verified`, a shard of a URL is copied to a temporary file and compared with the sha256 that
-    its manifest tells, as local ones always are.
+    If `verified`, one of a URL is copied and compared with its sha256, as local ones always are.
     """
 
     shard: Shard
@@ -110,11 +112,9 @@ def spans(shards: Sequence[Shard], start: int, stop: int) -> list[Span]:
 def read_span(span: Span, on_skip: OnSkip) -> Iterator[Sample]:
     """Read the samples of a span; none of a shard that differs from its sha256.
 
-    `on_skip` is told a name, the error and the number of samples lost by it: of each sample that
-    is too large; once of a shard that ends early or is damaged; with a LostShardError of one that
-    cannot be reached or differs from its sha256.
-
-    Raises InputError where the shard holds codes of another codec than it should.
+    `on_skip` is told a name, the error and the number of samples lost by it: of each that is too
+    large; once of a shard that is damaged or, with a LostShardError, that cannot be reached or
+    differs from its sha256. Raises InputError where the shard holds codes of another codec.
     """
     shard, number = span.shard, span.start
     lost: Exception | None = None
@@ -140,10 +140,7 @@ def read_span(span: Span, on_skip: OnSkip) -> Iterator[Sample]:
 
 
 def image_variants(data: bytes, image_size: int | None = None) -> list[Array]:
-    """An image (3, H, W), cropped and resized to a side where one is given, and its mirror image.
-
-    Raises ImageError where it cannot be read or is too small.
-    """
+    """An image (3, H, W), of a side if one is given, and its mirror image; raises ImageError."""
     image = load_rgb(data)
     pixels = to_array(image if image_size is None else fit_square(image, image_size))
     return [pixels, pixels[:, :, ::-1]]
@@ -152,8 +149,7 @@ def image_variants(data: bytes, image_size: int | None = None) -> list[Array]:
 def code_variants(data: bytes, shape: tuple[int, int, int], codebook_size: int = 256) -> Array:
     """The codes (V, S, h, w) in an .npy, of a shape (S, h, w); V = 2 with the mirror image's.
 
-    Raises ImageError where it is not exactly what `np.save` writes of such codes, or a code is
-    `codebook_size` or more.
+    Raises ImageError where `np.save` would not write it so, or a code is `codebook_size` or more.
     """
     head, _, codes = data.partition(b"\n")
     V, rest = divmod(len(codes), math.prod(shape))
@@ -179,30 +175,27 @@ def dump_codes(codes: Array) -> bytes:
 def _open(span: Span) -> Iterator[BinaryIO]:
     """Open a shard; raises LostShardError where it differs from its sha256."""
     shard, remote = span.shard, is_url(span.shard.url)
+    path = shard.url
     with ExitStack() as stack:
-        stream: BinaryIO = stack.enter_context(open_binary(shard.url))
         if shard.entry is not None and (span.verified or not remote):
             if remote:
-                copy = stack.enter_context(tempfile.TemporaryFile())
-                shutil.copyfileobj(stream, copy)
-                stream = copy
-            if _sha256(stream) != shard.entry.sha256:
+                copy = stack.enter_context(tempfile.NamedTemporaryFile())
+                shutil.copyfileobj(stack.enter_context(open_binary(shard.url)), copy)
+                copy.flush()
+                path = copy.name
+            status = os.stat(path)
+            if _sha256(path, status.st_size, status.st_mtime_ns) != shard.entry.sha256:
                 raise LostShardError(
                     "differs from the sha256 in its manifest.json: copy or write it again, or"
                     " remove the manifest to use it as it is"
                 )
-        yield stream
+        yield stack.enter_context(open_binary(path))
 
 
-def _sha256(stream: BinaryIO) -> str:
-    """sha256 of a file from its beginning, where it stands again; kept until the file changes."""
-    stat = os.fstat(stream.fileno())
-    key = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
-    if key not in _known:
-        stream.seek(0)
-        _known[key] = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
-    stream.seek(0)
-    return _known[key]
+@cache
+def _sha256(path: str, size: int, changed: int) -> str:
+    """sha256 of a file, kept until its size or the time it was changed at differs."""
+    return file_sha256(Path(path))
 
 
 def _samples(shard: Shard, stream: BinaryIO) -> Iterator[tuple[str, Member]]:

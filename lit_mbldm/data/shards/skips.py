@@ -1,7 +1,9 @@
 """The one policy for what cannot be read: skip it, count it, name it, fail where it is too much."""
 
-import warnings
+import sys
 from typing import Any
+
+from tqdm import tqdm
 
 from lit_mbldm.errors import InputError
 
@@ -9,14 +11,10 @@ SHOWN = 5
 
 
 class SkipLog:
-    """The samples a command skipped, with the reasons.
+    """The samples skipped: `entries` of `{"name", "reason"}`, and `"count"` for several in one."""
 
-    Attributes:
-        entries: `{"name", "reason"}` of each, with `"count"` where it stands for several samples.
-    """
-
-    def __init__(self) -> None:
-        self.entries: list[dict[str, Any]] = []
+    def __init__(self, entries: list[dict[str, Any]] | None = None) -> None:
+        self.entries = [] if entries is None else entries
 
     @property
     def count(self) -> int:
@@ -39,10 +37,7 @@ class SkipLog:
         return "\n".join(lines)
 
     def check(self, good: int, total: int, max_skipped: float, kept: str) -> None:
-        """Raise InputError where none of `total` is good, or more than a fraction is not.
-
-        The message says with `kept` what becomes of what is already there.
-        """
+        """Raise InputError where none of `total` is good, or more than a fraction is not."""
         bad = total - good
         if not good or bad > max_skipped * total:
             raise InputError(
@@ -50,11 +45,10 @@ class SkipLog:
                 f"{self.summary()}\nRepair or remove them, or raise max_skipped. {kept}"
             )
 
-    def close(self, good: int, name: str, max_skipped: float, kept: str) -> None:
-        """Fail as `check` does, or warn of what was skipped in `name`."""
-        self.check(good, good + self.count, max_skipped, kept)
-        if self.entries:
-            warnings.warn(
-                f"Skipped {self.count} of {name}, which cannot be read:\n{self.summary()}",
-                stacklevel=3,
-            )
+    def close(
+        self, good: int, what: str, max_skipped: float, kept: str, total: int = 0, told: bool = True
+    ) -> None:
+        """Fail as `check` does, of at least `total`; else print, if `told`, what was skipped."""
+        self.check(good, max(total, good + self.count), max_skipped, kept)
+        if self.entries and told:
+            tqdm.write(f"Skipped {self.count} {what}:\n{self.summary()}", file=sys.stderr)

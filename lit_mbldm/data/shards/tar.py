@@ -1,6 +1,6 @@
 """One shard: an uncompressed tar, its samples, and the codec's tag of code shards.
 
-One parser serves all readers. It is strict: what is damaged is an error, never an early end.
+One strict parser serves all readers: what is damaged is an error, never an early end.
 """
 
 import hashlib
@@ -15,8 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lit_mbldm.data.sources.images import IMAGE_SUFFIXES, ImageError
-from lit_mbldm.data.sources.raw_image import MAX_BYTES
+from lit_mbldm.data.images import IMAGE_SUFFIXES, MAX_BYTES, ImageError
 from lit_mbldm.storage.atomic import replacing
 
 CODEC_MEMBER = "__codec__"
@@ -55,22 +54,22 @@ class ShardEntry:
     bytes: int
     sha256: str
 
-    def has_size_in(self, folder: Path) -> bool:
-        """Whether the file is in `folder`, with its size."""
+    def is_in(self, folder: Path, contents: bool) -> bool:
+        """Whether the file is in `folder`, with its size and, if asked, its contents."""
         path = folder / self.name
-        return path.is_file() and path.stat().st_size == self.bytes
+        return (
+            path.is_file()
+            and path.stat().st_size == self.bytes
+            and not (contents and file_sha256(path) != self.sha256)
+        )
 
 
 def tar_members(stream: BinaryIO) -> Iterator[Member]:
     """The regular files of an uncompressed tar; links, folders and devices are passed over.
 
-    The stream is sought only forwards. When a member comes, it stands at its contents, which may
-    be read or left.
-
-    Raises:
-        tarfile.ReadError: it is no tar, ends early, goes on behind its end, or holds a sparse file
-            or a header that is damaged or means an impossible size.
-        OSError: the stream cannot be read.
+    The stream is sought only forwards; when a member comes, it stands at its contents. Raises
+    tarfile.ReadError where it is no tar, ends early, goes on behind its end, or holds a sparse file
+    or a header that is damaged or means an impossible size.
     """
     told: dict[str, str] = {}  # of the next member, by extended headers
     while any(block := _read(stream, BLOCK, start := stream.tell())):  # zeros end the tar
@@ -100,8 +99,7 @@ def tar_members(stream: BinaryIO) -> Iterator[Member]:
 def sample_members(members: Iterable[Member], of_codes: bool) -> Iterator[tuple[str, Member]]:
     """The images or, of codes, the .npy files, with the keys of their samples.
 
-    By WebDataset's rule the key is the name up to the first dot of its last part; of members that
-    follow each other with one key the first is the sample.
+    By WebDataset's rule the key is the name up to the first dot of its last part.
     """
     suffixes = {".npy"} if of_codes else IMAGE_SUFFIXES
     for member in members:
@@ -118,10 +116,7 @@ def read_member(stream: BinaryIO, member: Member) -> bytes:
 
 
 def read_tag(stream: BinaryIO, first: Member | None) -> CodecTag | None:
-    """The tag of a shard, None where it holds images; the stream stands at its first member.
-
-    Raises tarfile.ReadError: no member, an unreadable tag, or codes without one.
-    """
+    """The tag of a shard whose first member comes next, None of images; raises ReadError."""
     if first is None:
         raise tarfile.ReadError("a tar archive without files")
     if first.name != CODEC_MEMBER:
@@ -151,10 +146,7 @@ def describe(tag: CodecTag | None) -> str:
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> ShardEntry:
-    """Write a shard of (name, contents), whole or not at all; equal members give equal bytes.
-
-    Names may be of any length and alphabet; all but `__codec__` count as samples.
-    """
+    """Write a shard of (name, contents), whole or not at all; equal members give equal bytes."""
     count = 0
     with replacing(path) as temporary:
         with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as archive:
@@ -163,8 +155,7 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> ShardEntry:
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
                 count += name != CODEC_MEMBER
-        entry = ShardEntry(path.name, count, temporary.stat().st_size, file_sha256(temporary))
-    return entry
+        return ShardEntry(path.name, count, temporary.stat().st_size, file_sha256(temporary))
 
 
 def read_json(stream: BinaryIO) -> Any:
@@ -189,7 +180,7 @@ def _extension(kind: bytes, data: bytes, start: int) -> dict[str, str]:
     """What an extended header tells of the next member: pax records, or a long name as `path`."""
     if kind == tarfile.GNUTYPE_LONGNAME:
         return {"path": data.partition(b"\0")[0].decode("utf-8", "surrogateescape")}
-    found: dict[str, str] = {}
+    found = dict[str, str]()
     while kind in PAX_HEADERS and data:
         record = _RECORD.match(data)
         end = int(record[1]) if record else 0

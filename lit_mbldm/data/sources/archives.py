@@ -1,26 +1,18 @@
 """Raw images of a folder, of tar archives, of a zip or of an LMDB, one at a time."""
 
 import os
-import stat
 import tarfile
 import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from lit_mbldm.data.images import IMAGE_SUFFIXES, ImageError, check_bytes
 from lit_mbldm.data.shards.manifest import UNFINISHED
 from lit_mbldm.data.shards.patterns import Manifests, find_shards
 from lit_mbldm.data.shards.tar import Member, read_member, tar_members
-from lit_mbldm.data.sources.images import IMAGE_SUFFIXES, ImageError
 from lit_mbldm.data.sources.lsun import DATA_FILE, open_lmdb, open_zipped_lmdb
-from lit_mbldm.data.sources.raw_image import (
-    ImageSource,
-    RawImage,
-    check_bytes,
-    describe_ignored,
-    is_image,
-    listed,
-)
+from lit_mbldm.data.sources.raw_image import ImageSource, RawImage, is_image, listed
 from lit_mbldm.errors import InputError
 
 
@@ -45,23 +37,21 @@ def open_source(
             raise InputError(
                 f"No such file or folder: {path}. Expected a folder or archive of images."
             )
-    name = ", ".join(map(str, paths))
-    if not isinstance(source, str | Path):
-        found = _tar_images(paths, name)
+    path, ending = paths[0], paths[0].suffix.lower()
+    if not isinstance(source, str | Path) or (ending == ".tar" and path.is_file()):
+        found = _tar_images(paths, ", ".join(map(str, paths)))
     elif path.is_dir():
         found = _open_folder(path)
-    elif path.suffix.lower() == ".tar":
-        found = _tar_images(paths, name)
     elif path.name == DATA_FILE:
         found = open_lmdb(path)
-    elif path.suffix.lower() == ".zip":
+    elif ending == ".zip":
         found = _open_zip(path, scratch)
     else:
         raise InputError(f"Expected a folder, a .tar or a .zip of images, got the file {path}.")
     if len(found) == 0:
         raise InputError(
             f"Expected images ({' '.join(sorted(IMAGE_SUFFIXES))}) in {found.name}, found none."
-            f" {describe_ignored(found.ignored)} Name the folder that holds them."
+            f" {found.ignored_files()} Name the folder that holds them."
         )
     return found
 
@@ -73,8 +63,7 @@ def _open_folder(folder: Path) -> ImageSource:
     if tars and len(images):
         raise InputError(
             f"Expected either images or tars of images in {folder}, found {len(images)} images and"
-            f" {len(tars)} tars, {next(iter(images)).name} and {tars[0].name} among them. Move one"
-            " kind to a folder of its own."
+            f" {len(tars)} tars, {next(iter(images)).name} and {tars[0].name} among them."
         )
     if len(images) or not (tars or (folder / UNFINISHED).is_dir()):
         return images
@@ -82,13 +71,14 @@ def _open_folder(folder: Path) -> ImageSource:
 
 
 def _folder_images(folder: Path) -> ImageSource:
-    """The images below a folder, sorted by relative path.
-
-    Links to folders are followed, but no folder is read twice.
-    """
+    """The images below a folder and those it links to, by path; no folder is read twice."""
     files: list[str] = []
     read: set[str] = set()
-    for place, folders, names in os.walk(folder, onerror=_fail, followlinks=True):
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         folders.sort()
         if (real := os.path.realpath(place)) in read:
             folders.clear()
@@ -99,22 +89,17 @@ def _folder_images(folder: Path) -> ImageSource:
     images = [name for name in sorted(files) if is_image(name)]
     return listed(
         str(folder),
-        [RawImage(name, partial(_read_file, folder, name)) for name in images],
+        [RawImage(name, partial(_read_file, folder / name)) for name in images],
         (name for name in files if not is_image(name)),
         (_facts(name, folder / name) for name in images),
     )
 
 
-def _fail(error: OSError) -> None:
-    raise error
-
-
-def _read_file(folder: Path, name: str) -> bytes:
-    status = (folder / name).stat()
-    if not stat.S_ISREG(status.st_mode):
+def _read_file(path: Path) -> bytes:
+    if not path.is_file() and path.exists():
         raise ImageError("not a regular file")
-    check_bytes(status.st_size)
-    return (folder / name).read_bytes()
+    check_bytes(path.stat().st_size)
+    return path.read_bytes()
 
 
 def _facts(name: str, path: Path) -> str:
@@ -127,11 +112,7 @@ def _facts(name: str, path: Path) -> str:
 
 
 def _tar_images(archives: list[Path], name: str) -> ImageSource:
-    """The images in uncompressed tars, in their order.
-
-    What an archive that ends early lacks counts as images that cannot be read: as many as the
-    manifest beside it tells, else one.
-    """
+    """The images in uncompressed tars; those that one lacks by its manifest cannot be read."""
     manifests = Manifests()
     images: list[RawImage] = []
     others: list[str] = []

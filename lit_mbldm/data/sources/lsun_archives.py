@@ -7,7 +7,6 @@ from typing import Literal
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.download import download
-from lit_mbldm.storage.opening import open_binary
 from lit_mbldm.storage.urls import in_folder, public
 
 Split = Literal["train", "val"]
@@ -15,28 +14,19 @@ Split = Literal["train", "val"]
 BASE_URL = "http://dl.yf.io/lsun"
 # Path, bytes and sha256 of each zip, as TensorFlow Datasets recorded them (url_checksums/lsun.txt).
 TABLE = Path(__file__).with_name("lsun.txt")
-MAX_SHA256_BYTES = 4096
 
 
 def fetch_lsun(category: str, split: Split, base_url: str, folder: Path) -> Path:
-    """Fetch the zip of a category, unless it is in the folder already.
+    """Fetch the zip of a scene or object (which has "train" only), unless the folder has it.
 
-    Args:
-        category: a scene (`church_outdoor`, …) or an object (`cat`, …).
-        split: objects have "train" only.
-        base_url: BASE_URL, or a mirror with the same paths, with user, password and query where
-            it wants them. The published sha256 hold for it too, unless it has `<zip>.sha256`.
-        folder: of the zip, which stays there.
+    `base_url` is BASE_URL or a mirror, with user, password and query where it wants them.
 
     Raises:
         InputError: an unknown category or split, no base URL, or as `download` does.
         OSError: as `download` does.
     """
     if not re.match("https?://[^/?#]", base_url, re.IGNORECASE):
-        raise InputError(
-            "Expected a base address that begins with http:// or https:// and a host, got"
-            f" {public(base_url)!r}."
-        )
+        raise InputError(f"Expected http:// or https:// and a host, got {public(base_url)!r}.")
     rows = (line.split() for line in TABLE.read_text().splitlines())
     zips = {place: (int(size), sha256) for place, size, sha256 in rows}
     categories = list(dict.fromkeys(re.sub("_(train|val)_lmdb$", "", Path(z).stem) for z in zips))
@@ -54,23 +44,10 @@ def fetch_lsun(category: str, split: Split, base_url: str, folder: Path) -> Path
     path = folder / Path(place).name
     size, sha256 = zips[place]
     try:
-        told = None if base_url == BASE_URL else _sha256_at(in_folder(base_url, f"{place}.sha256"))
-        download(in_folder(base_url, place), path, told or sha256, None if told else size)
+        download(in_folder(base_url, place), path, sha256, size)
     except (FileNotFoundError, PermissionError) as error:
         raise InputError(
             f"{error}. Name a mirror of LSUN with --base-url, or a category it has:"
             f" {', '.join(categories)}."
         ) from error
     return path
-
-
-def _sha256_at(url: str) -> str | None:
-    """The first word of a mirror's file of a sha256, None where it has none."""
-    try:
-        with open_binary(url) as stream:
-            sha256 = stream.read(MAX_SHA256_BYTES).decode(errors="replace").lower()
-    except (FileNotFoundError, PermissionError):
-        return None
-    if not (found := re.match(r"\s*([0-9a-f]{64})(\s|$)", sha256)):
-        raise InputError(f"Expected the sha256 of the zip in {public(url)}, got {sha256[:80]!r}.")
-    return found[1]

@@ -1,6 +1,8 @@
 """What a source of images gives: undecoded images in a fixed order, and what it passes over."""
 
 import hashlib
+import sys
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -8,9 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from lit_mbldm.data.sources.images import HEIF_SUFFIXES, IMAGE_SUFFIXES, ImageError
+from tqdm import tqdm
 
-MAX_BYTES = 1 << 29
+from lit_mbldm.data.images import HEIF_SUFFIXES, IMAGE_SUFFIXES
+from lit_mbldm.errors import InputError
+
 SHOWN_ENDINGS = 8
 
 
@@ -50,23 +54,55 @@ class ImageSource:
     def __iter__(self) -> Iterator[RawImage]:
         return self.start()
 
+    def split(self, fraction: float) -> tuple["ImageSource", "ImageSource"]:
+        """A training part, and a validation part of about `fraction` of the images, at least one.
+
+        The sha256 of an image's name decides, so it stays in its part when others come or go.
+        Raises InputError where nothing is left to train on.
+        """
+        shares = array("d", (_share(image.name) for image in self))
+        limit = max(fraction, min(shares))
+        count = sum(share <= limit for share in shares)
+        if count == len(shares):
+            raise InputError(
+                f"All {count} images of {self.name} would be in the validation part. Choose a"
+                " smaller fraction, or give more images."
+            )
+
+        def part(up_to: bool) -> ImageSource:
+            def start() -> Iterator[RawImage]:
+                return (image for image in self if (_share(image.name) <= limit) == up_to)
+
+            number = count if up_to else len(shares) - count
+            fingerprint = f"{self.fingerprint} {'up to' if up_to else 'above'} {limit}"
+            return ImageSource(self.name, number, fingerprint, start, self.ignored)
+
+        return part(False), part(True)
+
+    def ignored_files(self) -> str:
+        """A sentence on the files that are passed over, empty where there are none."""
+        if not self.ignored:
+            return ""
+        kinds = [f"{count} {kind}" for kind, count in self.ignored.most_common(SHOWN_ENDINGS)]
+        others = ["others"] * (len(self.ignored) > SHOWN_ENDINGS)
+        unread = self.ignored.keys() & HEIF_SUFFIXES
+        heif = " `pip install pillow-heif` reads HEIF." if unread else ""
+        return f"Ignored files: {', '.join(kinds + others)}.{heif}"
+
+    def tell_ignored(self) -> None:
+        """Print that sentence."""
+        if self.ignored:
+            tqdm.write(self.ignored_files(), file=sys.stderr)
+
 
 def listed(
     name: str, images: list[RawImage], others: Iterable[str], facts: Iterable[str]
 ) -> ImageSource:
-    """A source of images that are listed already; what is added later is not seen.
-
-    Args:
-        name: where they come from.
-        images: in order.
-        others: names of the files that are passed over.
-        facts: lines that change where the images do.
-    """
-    digest = hashlib.sha256()
-    for fact in facts:
-        digest.update(f"{fact}\n".encode())
-    ignored = Counter(map(_ending, others))
-    return ImageSource(name, len(images), digest.hexdigest(), partial(iter, images), ignored)
+    """A source of images listed already, of names passed over, and of facts that tell a change."""
+    fingerprint = hashlib.sha256("".join(f"{fact}\n" for fact in facts).encode()).hexdigest()
+    return ImageSource(
+        name, len(images), fingerprint, partial(iter, images), Counter(map(_ending, others))
+    )
 
 
 def is_image(name: str) -> bool:
@@ -79,17 +115,7 @@ def _ending(name: str) -> str:
     return "hidden" if path.name.startswith(".") else path.suffix.lower() or "without ending"
 
 
-def describe_ignored(ignored: Counter[str]) -> str:
-    """A sentence on the files that a source passed over, empty where there are none."""
-    if not ignored:
-        return ""
-    kinds = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common(SHOWN_ENDINGS))
-    more = " and others" if len(ignored) > SHOWN_ENDINGS else ""
-    heif = " `pip install pillow-heif` reads HEIF." if ignored.keys() & HEIF_SUFFIXES else ""
-    return f"Ignored files: {kinds}{more}.{heif}"
-
-
-def check_bytes(size: int) -> None:
-    """Raise ImageError where a file of `size` bytes is too large to be an image."""
-    if size > MAX_BYTES:
-        raise ImageError(f"{size} bytes, more than the {MAX_BYTES} allowed")
+def _share(name: str) -> float:
+    """A number in [0, 1) for a name, as if drawn at random."""
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:6]) / 2**48

@@ -7,10 +7,9 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from lit_mbldm.data.images import ImageError, load_rgb
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.sources.archives import open_source
-from lit_mbldm.data.sources.images import ImageError, load_rgb
-from lit_mbldm.data.sources.raw_image import describe_ignored
 from lit_mbldm.errors import InputError
 
 MAX_TOTAL_PIXELS = 250_000_000
@@ -19,7 +18,7 @@ MAX_TOTAL_PIXELS = 250_000_000
 def read_images(
     source: str | Path, max_images: int | None = None, max_skipped: float = 0.01
 ) -> dict[str, Image.Image]:
-    """Decode the images of a folder, tar or zip.
+    """Decode the images of a source to RGB images by name, in its order.
 
     Args:
         source: as for `open_source`.
@@ -27,16 +26,12 @@ def read_images(
             fill the memory set aside; None takes all.
         max_skipped: largest tolerated fraction of images that cannot be used.
 
-    Returns:
-        RGB images by name, in the order of the source.
-
     Raises:
         InputError: a bad source, too many unreadable images, or, where all are wanted, more
             pixels than the memory set aside.
     """
     found = open_source(source)
-    if found.ignored:
-        tqdm.write(describe_ignored(found.ignored), file=sys.stderr)
+    found.tell_ignored()
     count = min(max_images or len(found), len(found))
     chosen = set(random.Random(0).sample(range(len(found)), count))
     wanted = (raw for number, raw in enumerate(found) if number in chosen)
@@ -56,7 +51,5 @@ def read_images(
             tqdm.write(f"{note}: {len(images)} images are used.", file=sys.stderr)
             break
         images[raw.name] = image
-    skips.check(len(images), len(images) + len(skips.entries), max_skipped, "Nothing was changed.")
-    if skips.entries:
-        tqdm.write(f"Skipped {len(skips.entries)} images:\n{skips.summary()}", file=sys.stderr)
+    skips.close(len(images), "images", max_skipped, "Nothing was changed.")
     return images

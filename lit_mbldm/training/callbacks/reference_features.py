@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lit_mbldm.codecs import ImageCodec
-from lit_mbldm.data.loading.loader import ReferenceSet
+from lit_mbldm.data.loading.encoding import ReferenceSet
 from lit_mbldm.metrics.fidelity import KEPT, FeatureSet, spread
 from lit_mbldm.metrics.inception import features_fingerprint
 from lit_mbldm.parallel.ranks import from_first, gather_rows, is_first, sum_ranks

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbldm.data import ShardDataModule
-from lit_mbldm.data.loading.loader import ReferenceSet
+from lit_mbldm.data.loading.encoding import ReferenceSet
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.fidelity import NEIGHBOURS, FeatureSet, compare, fid
 from lit_mbldm.metrics.inception import InceptionFeatures, describe_features

@@ -20,27 +20,29 @@ IMAGE_SUFFIXES = frozenset(
     | (HEIF_SUFFIXES if _HAS_HEIF else set())
 )
 MAX_PIXELS = 89_478_485
+MAX_BYTES = 1 << 29  # of an undecoded image
 
 
 class ImageError(InputError):
     """An image that cannot be used; the message is the reason, without the image's name."""
 
 
+def check_bytes(size: int) -> None:
+    """Raise ImageError where a file of `size` bytes is too large to be an image."""
+    if size > MAX_BYTES:
+        raise ImageError(f"{size} bytes, more than the {MAX_BYTES} allowed")
+
+
 def load_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an image of any common format and mode.
+    """Decode an image of any of `FORMATS` and any mode to 8-bit RGB.
 
     The size is checked in the header before anything is decoded. EXIF orientation is applied,
-    transparency lies on white, 16-bit grayscale is scaled to 8 bits (65535 becomes 255).
-
-    Args:
-        data: a file in one of `FORMATS`; of an animation the first frame.
-        max_pixels: largest width × height.
-
-    Returns:
-        8-bit RGB.
+    transparency lies on white, 16-bit grayscale is scaled to 8 bits (65535 becomes 255). Of an
+    animation the first frame is taken.
 
     Raises:
-        ImageError: not an image, truncated, corrupt, too large, or with pixels without a range.
+        ImageError: not an image, truncated, corrupt, of more than `max_pixels` pixels, or with
+            pixels without a range.
     """
     formats = _formats()
     try:
@@ -64,15 +66,10 @@ def load_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def fit_square(image: Image.Image, size: int, max_upsampling: float = 4) -> Image.Image:
-    """Crop the centre to a square and resize it, antialiased.
-
-    Args:
-        image: RGB.
-        size: side of the result in pixels.
-        max_upsampling: an image whose shorter side is below size / max_upsampling is refused.
+    """Crop the centre of an RGB image to a square and resize it to size×size pixels, antialiased.
 
     Raises:
-        ImageError: the image is too small.
+        ImageError: the shorter side is below size / max_upsampling.
     """
     side = min(image.size)
     if side * max_upsampling < size:

@@ -1,0 +1,94 @@
+"""EncodingDataModule: a data module whose batches reach the model with codes; its ReferenceSet."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import lightning
+import torch
+
+from lit_mbldm.data.loading.loader import EpochLoader
+from lit_mbldm.data.loading.streams import Share
+from lit_mbldm.data.prepare.shard_codes import Codec
+from lit_mbldm.errors import InputError
+
+
+class EncodingDataModule(lightning.LightningDataModule):
+    """A data module whose batches reach the model with `"codes"`, uint8 (B, S, h, w).
+
+    Beside them lies `"index"`, int64 (B,) on the CPU: the samples' numbers in the set, which key
+    the training's noise.
+
+    A batch of images, uint8 (B, 3, H, W), is encoded on the model's device with the model's own
+    codec and keeps its `"images"`.
+    """
+
+    batch_size: int
+    seed: int
+
+    @property
+    def codec(self) -> Codec | None:
+        """The codec of the model in training, None where there is none."""
+        return getattr(getattr(self.trainer, "lightning_module", None), "codec", None)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Number of this process among the trainer's, and how many there are."""
+        return getattr(self.trainer, "global_rank", 0), getattr(self.trainer, "world_size", 1)
+
+    def share(self, **options: Any) -> Share:
+        """This process's share of the batches."""
+        return Share(self.batch_size, *self.place, seed=self.seed, **options)
+
+    @property
+    def device(self) -> torch.device:
+        """That this process trains on."""
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    def current_epoch(self) -> int:
+        """The trainer's epoch."""
+        return 0 if self.trainer is None else self.trainer.current_epoch
+
+    def move_to_batch(self, batches: int) -> None:
+        """Count so many batches of the epoch as done."""
+        assert self.trainer is not None
+        current = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        shift = batches - current.ready
+        for count in ("ready", "started", "processed", "completed"):
+            setattr(current, count, getattr(current, count) + shift)
+
+    def transfer_batch_to_device(
+        self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
+    ) -> dict[str, Any]:
+        """Move a batch but for its `index`, which keys random numbers on the CPU."""
+        moved: dict[str, Any] = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return {**moved, "index": batch["index"]}
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Add the codes of the batch's images."""
+        if "codes" in batch:
+            return batch
+        if self.codec is None:
+            raise InputError(
+                "Image batches need a model with a `codec` to encode them. Give the model a codec,"
+                " or train on code shards (`lit-mbldm encode`)."
+            )
+        with torch.no_grad():
+            return {**batch, "codes": self.codec.encode(batch["images"])}
+
+
+@dataclass(frozen=True)
+class ReferenceSet:
+    """This process's share of the training set as scores see it: in order, without flips.
+
+    Attributes:
+        fingerprint: of the whole set, of JSON's types.
+        count: samples of all processes together.
+        start: number of this process's first sample; the next are counted on from it.
+        batches: `{kind: uint8 (B, …)}`.
+    """
+
+    kind: Literal["images", "codes"]
+    fingerprint: Any
+    count: int
+    start: int
+    batches: EpochLoader
