@@ -97,28 +97,12 @@ class GaussianForward(Process):
         from_zt = ((log_a_t - log_a_s) / 2).exp() * var_s / var_t
         return from_z0 * z0 + from_zt * z_t, (beta * var_s / var_t).sqrt()
 
-    def draw_posterior(
-        self, z_t: Tensor, z0: Tensor, t: Time, s: Time, streams: SampleStreams
-    ) -> Tensor:
-        """Draw z_s ~ q(z_s | z_t, z_0)."""
-        mean, std = self.posterior(z_t, z0, t, s)
-        return mean + std * streams.normal(z_t.shape[1:])
-
     def ddim_step(
         self, z_t: Tensor, z0: Tensor, t: Time, s: Time, streams: SampleStreams, eta: float = 0.0
     ) -> Tensor:
-        """One step of DDIM (Song et al. 2021, equations 12 and 16), s < t.
+        """z_s, s < t, by DDIM from an estimate of z_0 (Song et al. 2021, equations 12 and 16).
 
-        Args:
-            z_t: (B, C, h, w).
-            z0: (B, C, h, w), an estimate of z_0.
-            t: the present time.
-            s: the next time.
-            streams: B of them, drawn from only where eta is positive.
-            eta: 0 adds no noise, 1 as much as the posterior.
-
-        Returns:
-            z_s, (B, C, h, w).
+        η = 0 adds no noise, 1 as much as the posterior.
         """
         alpha, sigma = self.alpha_sigma(s)
         eps = self.implied_noise(z_t, z0, t)
@@ -148,8 +132,8 @@ class GaussianForward(Process):
         temperature: float = 1.0,
     ) -> Tensor:
         """Draw z_s ~ q(z_s | z_t, z_0) for the z_0 of `finish`, which it is at s = 0."""
-        z0 = self.finish(prediction, streams, temperature)
-        return self.draw_posterior(z_t, z0, t, s, streams)
+        mean, std = self.posterior(z_t, self.finish(prediction, streams, temperature), t, s)
+        return mean + std * streams.normal(z_t.shape[1:])
 
     def _log_alpha_bar_at(self, t: Time) -> Tensor:
         return self.log_alpha_bar[t].view(-1, 1, 1, 1)

@@ -98,16 +98,16 @@ class SampleStreams:
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normal numbers (B, *shape), float32."""
-        out = torch.empty(len(self), *shape, device=self.device)
-        for row, stream in zip(out, self._streams, strict=True):
-            stream.fill_normal(row)
-        return out
+        return self._fill("fill_normal", shape)
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
         """Uniform numbers in [0, 1), (B, *shape), float32."""
+        return self._fill("fill_uniform", shape)
+
+    def _fill(self, method: str, shape: Sequence[int]) -> Tensor:
         out = torch.empty(len(self), *shape, device=self.device)
         for row, stream in zip(out, self._streams, strict=True):
-            stream.fill_uniform(row)
+            getattr(stream, method)(row)
         return out
 
     def integers(self, low: int, high: int) -> Tensor:

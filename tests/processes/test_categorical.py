@@ -40,7 +40,6 @@ def test_temperature_zero_is_the_argmax() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: draw_categories(torch.zeros(2, 3), -1, streams(2)), "temperature"),
         (lambda: CategoricalProcess(gumbel_temperature=0), "gumbel_temperature"),
         (lambda: CategoricalProcess(latent_weight=0, image_weight=0), "cross_entropy_weight"),
         (lambda: CategoricalProcess(image_weight=-1.0), "cross_entropy_weight"),
