@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.training.resume.checkpoints import AtomicCheckpointIO
+from lit_mbldm.training.resume.checkpoint_files import AtomicCheckpointIO
 
 SAVE_FOREVER = """
 import itertools, sys, torch
-from lit_mbldm.training.resume.checkpoints import AtomicCheckpointIO
+from lit_mbldm.training.resume.checkpoint_files import AtomicCheckpointIO
 for number in itertools.count():
     numbers = torch.full((300_000,), number)
     AtomicCheckpointIO().save_checkpoint({"number": number, "numbers": numbers}, sys.argv[1])

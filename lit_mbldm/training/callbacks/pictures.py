@@ -21,14 +21,8 @@ from lit_mbldm.training.callbacks.samples import diffusion_model
 from lit_mbldm.training.diffusion import CategoricalDiffusion, DiffusionModule
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner
-from lit_mbldm.training.resume.checkpoints import last_keeper
 from lit_mbldm.training.sampling import frame_steps
 
-# keys of a config, with their help
-INTERVALS = {
-    "checkpoint_every": "Steps from one last.ckpt to the next, in place of what callbacks say.",
-    "sample_every": "Steps from one grid of samples to the next, in place of each validation.",
-}
 _FEW = 4
 _TEMPERATURES = (0.0, 0.1, 1.0, 2.0)
 
@@ -214,28 +208,14 @@ class RefineImages(_FitPictures):
             print("Use it:", sample if noisy else f"lit-mbldm codec decoder {checkpoint} OUT")
 
 
-def set_intervals(
-    trainer: L.Trainer, checkpoint_every: int | None, sample_every: int | None
-) -> None:
-    """Set how often fit saves and draws, in steps; None leaves it to the callbacks' own settings.
-
-    Raises:
-        InputError: there is no SampleImages, or no ModelCheckpoint that writes last.ckpt whatever
-            the value of a monitor.
-    """
-    keeper: Any = last_keeper(trainer) or trainer.checkpoint_callback
+def sample_every(trainer: L.Trainer, steps: int) -> None:
+    """Set the steps from one grid to the next; raises InputError without a SampleImages."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     drawers = [one for one in callbacks if isinstance(one, SampleImages)]
-    if checkpoint_every is not None:
-        if getattr(keeper, "monitor", "") is not None:
-            raise InputError("checkpoint_every needs a ModelCheckpoint without monitor.")
-        keeper._every_n_train_steps = checkpoint_every
-        keeper._every_n_epochs, keeper._train_time_interval = 0, None
-    if sample_every is not None:
-        if not drawers:
-            raise InputError("sample_every needs a SampleImages in trainer.callbacks.")
-        for one in drawers:
-            one.every_n_steps = sample_every
+    if not drawers:
+        raise InputError("sample_every needs a SampleImages in trainer.callbacks.")
+    for one in drawers:
+        one.every_n_steps = steps
 
 
 def _saved_checkpoint(trainer: L.Trainer) -> str:

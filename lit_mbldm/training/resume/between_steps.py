@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 
-from lit_mbldm.training.resume.checkpoints import last_keeper, save_last
+from lit_mbldm.training.resume.last_checkpoint import last_keeper, save_last
 
 _HOOKS = ("on_train_batch_end", "on_validation_end", "on_train_epoch_end")
 

@@ -11,7 +11,7 @@ import lightning as L
 from lightning.fabric.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_mbldm.training.resume.checkpoints import last_keeper, save_last
+from lit_mbldm.training.resume.last_checkpoint import last_keeper, save_last
 
 EXIT_CODE = 75  # EX_TEMPFAIL
 _NAMES = ("SIGUSR1", "SIGTERM", "SIGINT")
