@@ -276,7 +276,6 @@ def test_a_refiner_is_not_scored(
         ("--score.options.steps=9999", "[1, 1000]"),
         ("--score.options.temperature=0.5", "takes no temperature"),
         ("--score.batch_size=0", "batch_size of at least 1"),
-        ("--score.features=torch.nn.ReLU", "num_features"),
         ("--score.no_such_option=1", "no_such_option"),
         ('--score.features={"class_path": "lit_mbldm.metrics.inception.InceptionFeatures",'
          ' "init_args": {"weights": "nowhere.pth"}}', "nowhere.pth"),
