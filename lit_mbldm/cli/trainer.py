@@ -127,7 +127,6 @@ class _TrainerCLI(LightningCLI):
                 f"`lightning {self.subcommand}` draws samples of a trained model: name a"
                 " checkpoint with --ckpt_path."
             )
-        self._preemption.take_signals()
         if self.subcommand == "fit":
             save = SaveBetweenSteps(self._preemption.between_steps)
             self.trainer_defaults["callbacks"] = [TimeLeft(), save, self._preemption]

@@ -157,16 +157,13 @@ class UNet(Backbone):
         self_condition: Tensor,
         condition: Tensor | None = None,
     ) -> Tensor:
-        """Predict from a noisy latent: `head(features(...))`.
+        """Predict (B, out_channels, h, w): `head(features(...))`.
 
         Args:
             z_t: (B, in_channels, h, w) float.
             time: (B,) t/T in [0, 1].
             self_condition: (B, in_channels, h, w), an earlier estimate of z_0 or zeros.
             condition: None; this network takes no condition.
-
-        Returns:
-            (B, out_channels, h, w).
         """
         return self.head(self.features(z_t, time, self_condition, condition))
 

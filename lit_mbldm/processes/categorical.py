@@ -64,8 +64,7 @@ class CategoricalProcess(CategoricalReverse):
         self_conditioning: bool = True,
         codebook_size: int | None = None,
     ) -> None:
-        reverse = (likelihood, gaussian_head, min_snr_gamma, self_conditioning, codebook_size)
-        super().__init__(num_timesteps, schedule, *reverse)
+        super().__init__(num_timesteps, schedule, min_snr_gamma, self_conditioning, codebook_size)
         if gumbel_temperature <= 0:
             raise InputError(f"gumbel_temperature must be positive, not {gumbel_temperature}.")
         weights = (latent_weight, image_weight, cross_entropy_weight)
@@ -83,6 +82,9 @@ class CategoricalProcess(CategoricalReverse):
         self.image_weight = image_weight
         self.image_target = image_target
         self.cross_entropy_weight = cross_entropy_weight
+        self.likelihood = likelihood
+        self.gaussian_head = gaussian_head
+        self.set_levels(codebook_size or 256)
 
     def loss(
         self,

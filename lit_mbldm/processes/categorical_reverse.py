@@ -22,7 +22,6 @@ from lit_mbldm.processes.categorical_head import (
 )
 from lit_mbldm.processes.gaussian import GaussianForward
 from lit_mbldm.processes.randomness import SampleStreams
-from lit_mbldm.processes.schedules import Schedule
 
 # A standard deviation of about one index in 256.
 _MAX_LOG_INVERSE_VARIANCE = 10.0
@@ -31,29 +30,17 @@ _MAX_LOG_INVERSE_VARIANCE = 10.0
 class CategoricalReverse(GaussianForward):
     """Gaussian noise forward, categories backward (Scribano et al. 2023, section 3.2.2).
 
-    Args as for `CategoricalProcess`, which adds the loss.
+    `CategoricalProcess` adds the loss and the constructor.
     """
 
     has_temperature = True
+    likelihood: bool
+    gaussian_head: bool
     levels: Tensor  # (K,): z_0 of each index
+    _codec: tuple[VectorQuantizedCodec, ...] = ()  # no submodule: not saved with it
 
-    def __init__(
-        self,
-        num_timesteps: int,
-        schedule: Schedule,
-        likelihood: bool,
-        gaussian_head: bool,
-        min_snr_gamma: float,
-        self_conditioning: bool,
-        codebook_size: int | None,
-    ) -> None:
-        super().__init__(num_timesteps, schedule, min_snr_gamma, self_conditioning, codebook_size)
-        self.likelihood = likelihood
-        self.gaussian_head = gaussian_head
-        self._codec: tuple[VectorQuantizedCodec, ...] = ()  # no submodule: not saved with it
-        self._set_levels(codebook_size or 256)
-
-    def _set_levels(self, codebook_size: int) -> None:
+    def set_levels(self, codebook_size: int) -> None:
+        """Set the number K of codewords, whose indices are z_0."""
         self.num_codewords = codebook_size
         self.index = IndexLatent(codebook_size)
         levels = self.index.to_latent(torch.arange(codebook_size))
@@ -72,7 +59,7 @@ class CategoricalReverse(GaussianForward):
                 f" {type(codec).__name__}."
             )
         self._codec = (codec,)
-        self._set_levels(codec.codebook_size)
+        self.set_levels(codec.codebook_size)
 
     def output_channels(self, num_channels: int) -> int:
         """Channels that the network must return for S code channels: S·K, or S·(K+2)."""

@@ -20,12 +20,7 @@ Objective = Literal["eps", "x0", "v"]
 class GaussianForward(Process):
     """q(z_t | z_0) = N(√ᾱ_t z_0, 1-ᾱ_t) on a latent z_0 in [-1, 1] (Ho et al. 2020).
 
-    Args:
-        num_timesteps: T.
-        schedule: of ᾱ.
-        min_snr_gamma: the clamp γ of Min-SNR weighting (Hang et al. 2023).
-        self_conditioning: feed back an estimate of z_0.
-        codebook_size: codewords K of the codec; None takes the codec's.
+    Args as for `GaussianProcess`.
     """
 
     samplers = ("ddpm", "ddim", "dpm++")
@@ -148,7 +143,7 @@ class GaussianProcess(GaussianForward):
         num_timesteps: T.
         schedule: of ᾱ.
         objective: what the network predicts: ε, z_0 or v (Salimans & Ho 2022).
-        min_snr_gamma: the clamp γ of Min-SNR weighting.
+        min_snr_gamma: the clamp γ of Min-SNR weighting (Hang et al. 2023).
         self_conditioning: feed back an estimate of z_0.
         codebook_size: codewords K of the codec; None takes the codec's.
     """

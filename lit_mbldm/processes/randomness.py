@@ -14,19 +14,14 @@ from lit_mbldm.errors import InputError
 def read_seed(seed: object) -> int:
     """The seed as Python's integer, so that equal numbers of any type are one seed.
 
-    Args:
-        seed: an integer, or numpy's or torch's without dimensions.
-
     Raises:
-        InputError: anything else, such as a bool, a float, a text or a list.
+        InputError: no integer of Python, numpy or torch, such as a float, a text or a list.
     """
-    boolean = isinstance(seed, bool) or getattr(seed, "dtype", None) in (torch.bool, np.bool_)
-    if not boolean and not getattr(seed, "ndim", 0):
-        try:
-            return operator.index(seed)  # type: ignore[arg-type]
-        except TypeError:
-            pass
-    raise InputError(f"Expected one whole number as seed, got {type(seed).__name__} {seed!r:.80}.")
+    try:
+        return operator.index(seed)  # type: ignore[arg-type]
+    except TypeError as error:
+        found = f"{type(seed).__name__} {seed!r:.80}"
+        raise InputError(f"Expected one whole number as seed, got {found}.") from error
 
 
 def _hash(key: tuple[int, ...]) -> int:

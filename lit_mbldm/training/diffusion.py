@@ -88,14 +88,8 @@ class DiffusionModule(SamplingModule):
     def loss(self, batch: dict[str, Tensor], key: tuple[int, ...], by_time: LossByTime) -> Tensor:
         """Mean loss of a batch at random times.
 
-        Args:
-            batch: `codes`, (B, S, h, w) uint8, `index`, (B,) int64, and perhaps their `images`,
-                (B, 3, H, W) uint8.
-            key: of the times and the noise.
-            by_time: takes note of each sample's loss.
-
-        Raises:
-            InputError: codes of another shape than the model's.
+        Of a batch of `codes`, (B, S, h, w) uint8, `index`, (B,) int64, and perhaps their `images`,
+        (B, 3, H, W) uint8; `key` is of times and noise, `by_time` notes each sample's loss.
         """
         codes = batch["codes"]
         if codes.shape[1:] != self.codes_shape:
@@ -113,7 +107,7 @@ class DiffusionModule(SamplingModule):
         return losses.mean()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """One step on a batch's `codes`, (B, S, h, w) uint8."""
+        """One step on a batch as of `loss`."""
         loss = self.loss(batch, self.training_key(), self.train_by_time)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss

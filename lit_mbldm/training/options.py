@@ -45,11 +45,7 @@ class SampleOptions:
 
     @classmethod
     def read(cls, sampling: Mapping[str, Any]) -> "SampleOptions":
-        """Take over what `given` returned.
-
-        Raises:
-            InputError: another setting.
-        """
+        """Take over what `given` returned; raises InputError for another setting."""
         try:
             return cls(**sampling)
         except TypeError as error:

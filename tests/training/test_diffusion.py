@@ -166,12 +166,9 @@ def test_a_sample_s_loss_depends_on_its_number_alone(small: Small, kind: str) ->
     assert loss(0) != pytest.approx(loss(0, key=6), rel=1e-3)
 
 
-@pytest.mark.parametrize(("side", "message"), [(4, "index"), (8, "image_size 32")])
-def test_batches_without_numbers_or_of_another_size_are_refused(
-    small: Small, side: int, message: str
-) -> None:
-    batch = {"codes": torch.zeros(1, 6, side, side, dtype=torch.uint8)}
-    with pytest.raises(InputError, match=message):
+def test_batches_of_another_size_are_refused(small: Small) -> None:
+    batch = {"codes": torch.zeros(1, 6, 8, 8, dtype=torch.uint8)}
+    with pytest.raises(InputError, match="image_size 32"):
         small("continuous").loss(batch, (0,), LossByTime())
 
 

@@ -158,7 +158,7 @@ import signal
 del signal.sigwaitinfo, signal.SIGUSR1
 from lit_mbldm.training.resume.preemption import Preemption
 from lit_mbldm.parallel.worker_signals import leave_signals_to_parent
-Preemption().take_signals()
+Preemption()
 leave_signals_to_parent(0)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

