@@ -5,6 +5,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_mbldm.data import CropDataModule
 from lit_mbldm.denoisers import UNet
@@ -30,15 +31,16 @@ class Watch(L.Callback):
 
 @pytest.fixture
 def fit(quiet: dict[str, Any]) -> Callable[..., list[float]]:
-    """Fits a model, saves it as `path` and returns the temperatures that losses had."""
+    """Fits a model, saves it in the folder `path` and returns the temperatures that losses had."""
 
     def run(model: Any, path: Path, resumed_from: Path | None = None, **options: Any) -> Any:
         L.seed_everything(0)
-        callbacks = [AnnealGumbelTemperature(2.0, 0.5, 4), Watch()]
-        trainer = L.Trainer(callbacks=callbacks, limit_val_batches=0, **{**quiet, **options})
+        save = ModelCheckpoint(path, save_last=True)
+        callbacks = [AnnealGumbelTemperature(2.0, 0.5, 4), Watch(), save]
+        options = {**quiet, "enable_checkpointing": True, "limit_val_batches": 0, **options}
+        trainer = L.Trainer(callbacks=callbacks, **options)
         data = CropDataModule(crop_size=16, batch_size=2, crops_per_epoch=8)
         trainer.fit(model, data, ckpt_path=resumed_from)
-        trainer.save_checkpoint(path)
         return callbacks[1].seen
 
     return run
@@ -50,7 +52,8 @@ def test_a_resumed_fit_anneals_as_one_that_was_not_killed(fit: Any, tmp_path: Pa
     seen = fit(whole, tmp_path / "whole", max_steps=6)
     assert seen == pytest.approx([2.0, 2**0.5, 1.0, 2**-0.5, 0.5, 0.5])
     assert fit(categorical(), tmp_path / "killed", max_steps=3) == seen[:3]
-    assert fit(resumed, tmp_path / "resumed", tmp_path / "killed", max_steps=6) == seen[3:]
+    last = tmp_path / "killed" / "last.ckpt"
+    assert fit(resumed, tmp_path / "resumed", last, max_steps=6) == seen[3:]
     for name, weight in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], weight)
     shared = fit(categorical(), tmp_path / "shared", max_steps=2, accumulate_grad_batches=2)
