@@ -8,7 +8,6 @@ from torch import Tensor
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import CategoricalProcess
-from lit_mbldm.processes.base import Prediction
 from lit_mbldm.processes.categorical_head import draw_categories, expectation, gumbel_scores
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.zoo import load_pretrained
@@ -56,13 +55,6 @@ def test_likelihood_gives_bayes_posterior_under_a_uniform_network() -> None:
     density = torch.distributions.Normal(a.sqrt() * process.levels.double(), (1 - a).sqrt())
     expected = density.log_prob(z_t.double()[..., None]).softmax(-1)  # (1, 1, 3, 3, K)
     assert torch.allclose(logits.softmax(-1).double(), expected, atol=1e-5)
-
-
-def test_last_step_returns_the_draw_itself() -> None:
-    process = CategoricalProcess()
-    logits = torch.randn(2, 6, 4, 4, 256)
-    z = process.step(torch.randn(2, 6, 4, 4), Prediction(torch.zeros(1), logits), 20, 0, streams(2))
-    assert torch.equal(z, process.levels[process.index.to_codes(z).long()])
 
 
 def test_gumbel_softmax_has_the_right_gradient_and_approaches_a_draw() -> None:

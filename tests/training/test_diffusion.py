@@ -39,19 +39,14 @@ def fit(
 ) -> dict[str, float]:
     """What was logged; the checkpoint is in `last`."""
     L.seed_everything(0)
-    trainer = L.Trainer(
-        accelerator="cpu",
-        default_root_dir=folder,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[
-            SampleImages(num_images=4, options=SampleOptions(steps=2)),
-            EMAWeightAveraging(decay=0.7, use_buffers=False),
-            ModelCheckpoint(folder / "checkpoints", save_last=True),
-        ],
-        **options,
-    )
+    callbacks = [
+        SampleImages(num_images=4, options=SampleOptions(steps=2)),
+        EMAWeightAveraging(decay=0.7, use_buffers=False),
+        ModelCheckpoint(folder / "checkpoints", save_last=True),
+    ]
+    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+    options |= {"default_root_dir": folder, "accelerator": "cpu", **quiet}
+    trainer = L.Trainer(callbacks=callbacks, **options)
     data = CropDataModule(crop_size=32, batch_size=4, crops_per_epoch=16)
     trainer.fit(model, data, ckpt_path=resumed_from)
     return {name: float(value) for name, value in trainer.logged_metrics.items()}

@@ -1,6 +1,5 @@
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ def test_one_last_is_kept_unless_refused() -> None:
 
 
 @pytest.fixture
-def fit(new_fit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+def fit(new_fit: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A fit that has not run, in whose folder commands run here."""
     fit = new_fit()
     monkeypatch.chdir(fit.folder)
