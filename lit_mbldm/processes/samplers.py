@@ -101,11 +101,7 @@ def dpm_solver(
 
 
 # what makes an Update of (process, streams, temperature, eta)
-_UPDATES: dict[str, Callable[..., Update]] = {
-    "ddpm": ancestral,
-    "ddim": ddim,
-    "dpm++": dpm_solver,
-}
+_UPDATES: dict[str, Callable[..., Update]] = {"ddpm": ancestral, "ddim": ddim, "dpm++": dpm_solver}
 
 
 def check_sampler(process: Process, sampler: Sampler, eta: float) -> None:

@@ -139,7 +139,7 @@ class DiffusionModule(SamplingModule):
         """
         super().on_load_checkpoint(checkpoint)
         kept = checkpoint[CHECKPOINT_KEY]
-        self.sampling = self.sampling.over(SampleOptions.read(kept.get("sampling", {})))
+        self.sampling = self.sampling.over(SampleOptions(**kept.get("sampling", {})))
         sums = kept.get("loss_by_time", torch.zeros(0, 10, 2)).float()
         world_size = self._trainer.world_size if self._trainer is not None else 1
         if len(sums) == world_size:
@@ -151,9 +151,7 @@ class DiffusionModule(SamplingModule):
         """Generate the images, (B, 3, H, W) uint8, of sample numbers (B,) int64."""
         return self.generate(batch.tolist(), self.test_options)
 
-    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """Generate images as `test_step` does."""
-        return self.test_step(batch, batch_idx)
+    predict_step = test_step
 
 
 class ContinuousDiffusion(DiffusionModule):

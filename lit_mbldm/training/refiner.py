@@ -50,10 +50,8 @@ class Refiner(CodecModule):
     ) -> None:
         super().__init__(codec, learning_rate, betas, warmup_steps)
         if not 0 <= noise_range[0] <= noise_range[1]:
-            raise InputError(
-                "noise_range must be two numbers of index levels, the lesser first and neither"
-                f" negative, such as [0, 1]; got {noise_range}."
-            )
+            expected = "noise_range as two numbers from 0, the lesser first, such as [0, 1]"
+            raise InputError(f"Expected {expected}; got {noise_range}.")
         self.network = network
         self.noise_range = noise_range
         self.train()

@@ -59,7 +59,7 @@ class SamplingModule(CodecModule):
     @property
     def sampling(self) -> SampleOptions:
         """The model's own options, of its entry, its checkpoint or the config's `SampleImages`."""
-        return SampleOptions.read(about_module(self).sampling)
+        return SampleOptions(**about_module(self).sampling)
 
     @sampling.setter
     def sampling(self, options: SampleOptions) -> None:
@@ -137,25 +137,15 @@ class SamplingModule(CodecModule):
             >>> model.sample(2, seed=0, steps=2, temperature=0.6).shape
             torch.Size([2, 3, 64, 64])
         """
-        options = SampleOptions(
-            steps,
-            fresh_seed() if seed is None else seed,
-            sampler,
-            eta,
-            temperature,
-            None if refiner is True else refiner or "none",
-        )
+        seed = fresh_seed() if seed is None else seed
+        chosen = None if refiner is True else refiner or "none"
+        options = SampleOptions(steps, seed, sampler, eta, temperature, chosen)
         return torch.cat(list(self.batches(num_images, options, batch_size, progress)))
 
     def batches(
         self, num_images: int, options: SampleOptions, batch_size: int = 16, progress: bool = False
     ) -> Iterator[Tensor]:
         """Generate images 0 to N - 1 as `sample` does, each batch (B, 3, H, W) uint8 on the CPU."""
-        if min(num_images, batch_size) < 1:
-            raise InputError(
-                "The number of images and the batch size must be at least 1, got"
-                f" {num_images} and {batch_size}."
-            )
         options = self.settle(options)
         total = num_images * (len(self.process.time_grid(options.steps or 0)) - 1)
         with tqdm(total=total, disable=not progress, desc="sampling") as bar:

@@ -33,10 +33,6 @@ class AnnealGumbelTemperature(L.Callback):
         self.end = end
         self.steps = steps
 
-    def temperature(self, step: int) -> float:
-        """τ after this many optimiser steps."""
-        return self.start * (self.end / self.start) ** min(step / self.steps, 1.0)
-
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Look for a τ to set; raise InputError where the model's process has none."""
         found = getattr(pl_module, "process", pl_module)
@@ -50,4 +46,5 @@ class AnnealGumbelTemperature(L.Callback):
         self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Set τ for the coming step."""
-        pl_module.process.gumbel_temperature = self.temperature(trainer.global_step)
+        share = min(trainer.global_step / self.steps, 1.0)
+        pl_module.process.gumbel_temperature = self.start * (self.end / self.start) ** share

@@ -32,10 +32,7 @@ Sums = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Reference:
-    """Features of the training images, or of the decoded training codes where there are none.
-
-    And of the codec's reconstructions; None where there are no images.
-    """
+    """Features of the training images and of the codec's reconstructions, or of decoded codes."""
 
     real: FeatureSet
     reconstructed: FeatureSet | None

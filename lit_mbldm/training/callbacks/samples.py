@@ -56,11 +56,7 @@ class SampleNumbers(L.LightningDataModule):
         self.done = done
 
     def test_dataloader(self) -> "NumberLoader":
-        """This process's numbers.
-
-        Raises:
-            InputError: fewer images than processes, or an empty batch.
-        """
+        """This process's numbers; raises InputError for fewer images than processes."""
         assert self.trainer is not None
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
         if self.num_images < world_size or self.batch_size < 1:

@@ -18,7 +18,6 @@ from lit_mbldm.parallel.ranks import from_first, gather_rows
 from lit_mbldm.pictures import grid, save
 from lit_mbldm.storage.atomic import replacing
 from lit_mbldm.training.callbacks.reference_features import (
-    Reference,
     default_cache,
     measure_reference,
 )
@@ -67,12 +66,10 @@ class ScoreSamples(DrawSamples):
         self.max_reference = max_reference
         self.cache = Path(cache).expanduser() if cache else default_cache()
         self.reference = reference
-        self._reference: Reference | None = None  # in the first process
-        self._batches: list[tuple[Tensor, Tensor, Tensor]] = []  # numbers, features, first images
 
     def on_test_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Measure the training set, or find it in the cache."""
-        self._batches = []
+        self._batches: list[tuple[Tensor, Tensor, Tensor]] = []  # numbers, features, first images
         self.features.to(pl_module.device)
         self._data = self._find_reference(trainer, pl_module)
         self._reference = measure_reference(
@@ -142,9 +139,9 @@ def _table(record: dict[str, Any]) -> str:
     """A Markdown table of the scores, with what they were measured on."""
     options = " ".join(f"{k} {v}" for k, v in record["options"].items() if v is not None)
     rfid = "-" if record["rfid"] is None else f"{record['rfid']:.3f}"
+    compared = f"{record['reference_images']} {record['reference']}"
     lines = [
-        f"\n{record['num_images']} samples ({options}) against {record['reference_images']}"
-        f" {record['reference']}",
+        f"\n{record['num_images']} samples ({options}) against {compared}",
         f"Features: {record['features']}\n",
         "| FID | KID × 10³ | precision | recall | codec's rFID |",
         "|---|---|---|---|---|",

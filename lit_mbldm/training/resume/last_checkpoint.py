@@ -104,13 +104,9 @@ def _find_last(trainer: L.Trainer, run: str | None) -> str:
             f"There is no last.ckpt in {folder}, where --ckpt_path last looks. Start without"
             " --ckpt_path, or name a file."
         )
-    last = max(found, key=_numbers)
+    tails = {path: "/".join(path.split("/")[-3:]) for path in found}  # version_N/…/last-vM.ckpt
+    last = max(found, key=lambda path: [int(n) for n in re.findall(r"\d+", tails[path])])
     return last if _is_local_file_protocol(folder) else str(fs.unstrip_protocol(last))
-
-
-def _numbers(path: str) -> list[int]:
-    """N and M of RUNS/version_N/checkpoints/last-vM.ckpt."""
-    return [int(number) for number in re.findall(r"\d+", "/".join(path.split("/")[-3:]))]
 
 
 def _continue_version(trainer: L.Trainer, path: str) -> None:

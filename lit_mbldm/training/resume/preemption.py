@@ -50,6 +50,10 @@ class Preemption(L.Callback):
             signal.signal(number, handler)
         self._former = {}
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Give the signals back: nothing is left to save."""
+        self.give_back()
+
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Note signals from now on, before any process is forked to read data."""
         if last_keeper(trainer) is None:
@@ -76,10 +80,6 @@ class Preemption(L.Callback):
         in_step = loop._should_accumulate() or loop._is_training_done
         if not trainer.sanity_checking and not in_step:
             self.between_steps(trainer)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Give the signals back: nothing is left to save."""
-        self.give_back()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         waited = time.monotonic() - self._received_at
