@@ -2,7 +2,6 @@
 
 import atexit
 import logging
-import os
 import re
 import sys
 import warnings
@@ -22,20 +21,13 @@ from lit_mbldm.entries.shared_config import shared_config
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import leave
 from lit_mbldm.training import ScoreSamples, WriteSamples
-from lit_mbldm.training.callbacks.pictures import INTERVALS, set_intervals
+from lit_mbldm.training.callbacks.pictures import sample_every
 from lit_mbldm.training.callbacks.samples import DrawSamples, diffusion_model
 from lit_mbldm.training.callbacks.time_left import TimeLeft
 from lit_mbldm.training.module import CodecModule
 from lit_mbldm.training.resume.between_steps import SaveBetweenSteps
-from lit_mbldm.training.resume.checkpoints import (
-    CONFIG_NAME,
-    AtomicCheckpointIO,
-    check_exists,
-    continue_version,
-    find_last,
-    keep_last,
-    unreadable,
-)
+from lit_mbldm.training.resume.checkpoint_files import AtomicCheckpointIO, check_exists
+from lit_mbldm.training.resume.last_checkpoint import CONFIG_NAME, keep_last, start_from
 from lit_mbldm.training.resume.preemption import Preemption
 
 _NOISE = re.compile(r"\s*(Given value|Subtypes|Errors:|Does not validate|- Expected a <class).*\n?")
@@ -45,6 +37,11 @@ _EXPLAINED = (ArgumentError, MisconfigurationException)
 _DRAWING: dict[str, tuple[str, type[DrawSamples], str]] = {
     "test": ("score", ScoreSamples, "verbose"),
     "predict": ("samples", WriteSamples, "return_predictions"),
+}
+# keys of fit's config, with their help
+_INTERVALS = {
+    "checkpoint_every": "Steps from one last.ckpt to the next, in place of what callbacks say.",
+    "sample_every": "Steps from one grid of samples to the next, in place of each validation.",
 }
 # warnings that tell users of this package nothing
 _UNTOLD = (
@@ -105,7 +102,7 @@ class _TrainerCLI(LightningCLI):
     ) -> LightningArgumentParser:
         """Add each verb's own section; the other verbs take it in a config, unread."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        for name, text in INTERVALS.items():
+        for name, text in _INTERVALS.items():
             shown = text if subcommand == "fit" else SUPPRESS
             parser.add_argument(f"--{name}", type=PositiveInt | None, default=None, help=shown)
         for verb, (section, callback, done) in _DRAWING.items():
@@ -117,14 +114,11 @@ class _TrainerCLI(LightningCLI):
         return parser
 
     def _parse_ckpt_path(self) -> None:
-        """Refuse a file that is no checkpoint, or is not there, before anything is built."""
+        """Refuse a file that is not there before anything is built.
+
+        Lightning would read it whole for hyperparameters, which models here do not save.
+        """
         check_exists(self.config[self.config.subcommand].ckpt_path)
-        try:
-            super()._parse_ckpt_path()
-        except ArgumentError:
-            raise
-        except Exception as error:  # torch.load raises nearly anything on a file it cannot read
-            raise unreadable(self.config[self.config.subcommand].ckpt_path, error) from error
 
     def before_instantiate_classes(self) -> None:
         """Check the checkpoint of a verb that draws samples, and leave training's config alone."""
@@ -133,7 +127,6 @@ class _TrainerCLI(LightningCLI):
                 f"`lightning {self.subcommand}` draws samples of a trained model: name a"
                 " checkpoint with --ckpt_path."
             )
-        self._preemption.take_signals()
         if self.subcommand == "fit":
             save = SaveBetweenSteps(self._preemption.between_steps)
             self.trainer_defaults["callbacks"] = [TimeLeft(), save, self._preemption]
@@ -141,7 +134,7 @@ class _TrainerCLI(LightningCLI):
             self.save_config_callback = None
 
     def after_instantiate_classes(self) -> None:
-        """Prepare checkpoints, and find the one of earlier runs if asked for."""
+        """Prepare checkpoints, and find the one to start from."""
         trainer, strategy = self.trainer, self.trainer.strategy
         if type(strategy.checkpoint_io) is TorchCheckpointIO:  # and none of the user's own
             strategy.checkpoint_io = AtomicCheckpointIO()
@@ -150,26 +143,12 @@ class _TrainerCLI(LightningCLI):
         if self.subcommand == "fit":
             if isinstance(self.model, CodecModule):
                 self.model.training_config = shared_config(self.config["fit"].as_dict())
-            keep_last(trainer)
-            set_intervals(trainer, **{name: self._get(self.config, name) for name in INTERVALS})
+            keep_last(trainer, self._get(self.config, "checkpoint_every"))
+            if steps := self._get(self.config, "sample_every"):
+                sample_every(trainer, steps)
         arguments = self.config_init[self.subcommand]
-        last = arguments.ckpt_path == "last"
-        if last:
-            arguments.ckpt_path = find_last(trainer, self._run_of_config())
-            warnings.filterwarnings("ignore", message=r"Checkpoint directory .* not empty")
-        if arguments.ckpt_path and (last or self.subcommand != "fit"):
-            continue_version(trainer, arguments.ckpt_path)
-        if self.subcommand == "predict":
-            trainer.loggers = []
-        elif self.subcommand == "validate":  # logs to the run it measures, and makes none
-            known = [x for x in trainer.loggers if getattr(x, "_version", "") is not None]
-            trainer.loggers = known
-
-    def _run_of_config(self) -> str | None:
-        """The folder of the run whose own config was given, if it was."""
-        paths = [os.path.abspath(str(path)) for path in self._get(self.config, "config") or []]
-        runs = [os.path.dirname(path) for path in paths if os.path.basename(path) == CONFIG_NAME]
-        return runs[-1] if runs else None
+        configs = [str(path) for path in self._get(self.config, "config") or []]
+        arguments.ckpt_path = start_from(trainer, self.subcommand, arguments.ckpt_path, configs)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Give the verbs that draw samples their numbers in place of data."""

@@ -12,13 +12,8 @@ from lit_mbldm.denoisers.unet import Backbone
 class RefinerUNet(Backbone):
     """A convolutional U-Net that adds a correction to an image; untrained it changes nothing.
 
-    Source: Scribano et al. 2023, section 4.2.2, where it has about 1.7 M parameters as well.
-
-    Args:
-        base_channels: width of the first level.
-        channel_multipliers: width that each level widens to, over `base_channels`, after its
-            blocks on the way down; every level but the last halves height and width.
-        blocks_per_level: residual blocks a level, on the way down and on the way up.
+    Args as for `UNet`. Source: Scribano et al. 2023, section 4.2.2, where it has about 1.7 M
+    parameters as well.
     """
 
     def __init__(
@@ -33,14 +28,7 @@ class RefinerUNet(Backbone):
         self.head = zero_init(nn.Conv2d(base_channels, channels, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Improve images.
-
-        Args:
-            images: (B, 3, H, W) float RGB, range [0, 1].
-
-        Returns:
-            (B, 3, H, W) of the same dtype, nominal range [0, 1], not clipped.
-        """
+        """Improve images (B, 3, H, W) float RGB in [0, 1]; of the same dtype, not clipped."""
         H, W = images.shape[2:]
         blocks = F.pixel_unshuffle(pad_to_even(2 * images - 1), 2)
         correction = F.pixel_shuffle(self.head(self.body(blocks)), 2)[:, :, :H, :W]

@@ -22,17 +22,8 @@ from lit_mbldm.errors import InputError
 class Backbone(nn.Module):
     """A U-Net of residual blocks without its head; the base of the denoiser and the refiner.
 
-    Its layers are made by `build`.
-
-    Args:
-        base_channels: width of the first level and of the features.
-        channel_multipliers: width that each level widens to, over `base_channels`, after its
-            blocks on the way down; every level but the last halves height and width, an odd side
-            rounded up.
-        blocks_per_level: residual blocks a level, on the way down and on the way up.
-        dropout: probability of dropping a hidden channel's value.
-        time_width: of the time embedding that every block takes; None for a network without time.
-        attention: attend over all positions at the bottleneck.
+    `build` makes its layers. Args as for `UNet`; `time_width` is of the time embedding that every
+    block takes, if any, and `attention` is over all positions at the bottleneck.
     """
 
     def __init__(
@@ -77,14 +68,9 @@ class Backbone(nn.Module):
         self.head_norm = group_norm(base_channels)
 
     def body(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        """Map an input to features.
+        """Map (B, stem_channels, h, w), and times t/T (B,), to features (B, base_channels, h, w).
 
-        Args:
-            x: (B, stem_channels, h, w) float.
-            time: (B,) t/T in [0, 1], for a network with time.
-
-        Returns:
-            (B, base_channels, h, w), after the last norm and SiLU.
+        They come after the last norm and SiLU.
         """
         emb = None if self.time is None else self.time(time)
         x = self.stem(x)
@@ -119,7 +105,8 @@ class UNet(Backbone):
         out_channels: channels of the prediction, or None.
         base_channels: width of the first level.
         channel_multipliers: width that each level widens to, over `base_channels`, after its
-            blocks on the way down; every level but the last halves height and width.
+            blocks on the way down; every level but the last halves height and width, an odd side
+            rounded up.
         blocks_per_level: residual blocks a level, on the way down and on the way up.
         dropout: probability of dropping a hidden channel's value.
     """
@@ -170,16 +157,13 @@ class UNet(Backbone):
         self_condition: Tensor,
         condition: Tensor | None = None,
     ) -> Tensor:
-        """Predict from a noisy latent: `head(features(...))`.
+        """Predict (B, out_channels, h, w): `head(features(...))`.
 
         Args:
             z_t: (B, in_channels, h, w) float.
             time: (B,) t/T in [0, 1].
             self_condition: (B, in_channels, h, w), an earlier estimate of z_0 or zeros.
             condition: None; this network takes no condition.
-
-        Returns:
-            (B, out_channels, h, w).
         """
         return self.head(self.features(z_t, time, self_condition, condition))
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lit_mbldm.doctor.report import Finding
-from lit_mbldm.parallel.cores import cores
+from lit_mbldm.parallel.launcher import cores
 from lit_mbldm.storage.urls import public
 
 _PROBE_SECONDS = 180  # a cold network disk takes more than one minute to import torch

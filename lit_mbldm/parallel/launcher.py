@@ -1,12 +1,12 @@
-"""Which of several processes this is, as the launcher that started it tells."""
+"""Which of several processes this is, as its launcher tells, and its share of the machine."""
 
 import os
-from typing import NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, NamedTuple
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.parallel.cores import cores
+
+if TYPE_CHECKING:
+    import torch
 
 # rank, number of processes, rank on this machine: of torchrun, of SLURM
 _LAUNCHERS = (
@@ -43,20 +43,31 @@ def read_place() -> Place:
     return Place(0, 1, 0)
 
 
+def cores() -> int:
+    """Number of this machine's cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def own_cores() -> int:
     """Cores that this process may keep busy, its share where torchrun started several."""
+    import torch
+
     local = os.environ.get("LOCAL_WORLD_SIZE", "")
     if local.isdecimal() and int(local) > 1:  # torchrun gives each process one thread
         return max(cores() // int(local), 1)
     return torch.get_num_threads()  # of the cores it may run on, or OMP_NUM_THREADS
 
 
-def own_device(name: str, local_rank: int) -> torch.device:
+def own_device(name: str, local_rank: int) -> "torch.device":
     """The device of this name; of several GPUs, process i takes number i modulo their number.
 
     Raises:
         InputError: the device cannot be used.
     """
+    import torch
+
     if name == "cuda" and torch.cuda.is_available():
         name = f"cuda:{local_rank % torch.cuda.device_count()}"
     try:

@@ -118,21 +118,16 @@ class Process(nn.Module):
             denoiser: the network.
             z_t: (B, C, h, w).
             t: one time for all, or (B,) int64 in [1, T].
-            self_condition: an earlier estimate of z_0, or None.
-            condition: of the network, or None.
+            self_condition: an earlier estimate of z_0, (B, C, h, w), or None.
+            condition: of the network, a row a sample, or None.
         """
         raise NotImplementedError
 
     def estimate(
-        self,
-        denoiser: Denoiser,
-        z_t: Tensor,
-        t: Time,
-        self_condition: Tensor | None = None,
-        condition: Condition = None,
+        self, denoiser: Denoiser, z_t: Tensor, t: Time, condition: Condition = None
     ) -> Tensor:
-        """Ask the network for z_0 alone, (B, C, h, w). Args as for `predict`."""
-        return self.predict(denoiser, z_t, t, self_condition, condition).z0
+        """Ask the network for a first estimate of z_0 alone, (B, C, h, w)."""
+        return self.predict(denoiser, z_t, t, None, condition).z0
 
     def loss(
         self,
@@ -167,16 +162,7 @@ class Process(nn.Module):
         streams: SampleStreams,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Draw z_s from what the network predicts at t; z_0 itself at s = 0.
-
-        Args:
-            z_t: (B, C, h, w).
-            prediction: at t.
-            t: the present time.
-            s: the next time, any s < t.
-            streams: B of them.
-            temperature: of processes that take one.
-        """
+        """Draw z_s, any s < t, from z_t and what the network predicts at t; z_0 itself at s = 0."""
         raise NotImplementedError
 
     def call(
@@ -209,6 +195,6 @@ class Process(nn.Module):
         if heads.any():
             told = None if condition is None else condition[heads]
             with torch.no_grad():
-                found = self.estimate(denoiser, z_t[heads], t[heads], condition=told)
+                found = self.estimate(denoiser, z_t[heads], t[heads], told)
             estimate[heads] = found.to(z_t.dtype)
         return estimate

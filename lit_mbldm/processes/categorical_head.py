@@ -3,14 +3,13 @@
 B samples, S code channels, R outputs a code, F features, h×w positions, b samples of a chunk.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.errors import InputError
 from lit_mbldm.processes.randomness import SampleStreams
 
 # Numbers computed at once: 4 MiB, which a core's allocator and cache hold; a GPU wants more.
@@ -42,22 +41,6 @@ class ChunkedHead:
     num_codes: int
     head: nn.Conv2d | None
 
-    @classmethod
-    def of(
-        cls, denoiser: Callable[..., Tensor], num_codes: int, call: Callable[..., Tensor]
-    ) -> "ChunkedHead":
-        """Run a network, up to its head where it has one.
-
-        Args:
-            denoiser: the network.
-            num_codes: S.
-            call: runs it, or its `features`, on its inputs.
-        """
-        head = denoiser.head if isinstance(denoiser, HeadedDenoiser) else None
-        network = denoiser.features if isinstance(denoiser, HeadedDenoiser) else denoiser
-        features = call(network).flatten(2).transpose(1, 2).contiguous()
-        return cls(features, num_codes, head)
-
     def chunks(self) -> Iterator[slice]:
         """Split the samples so that one code channel of each chunk is small."""
         B, positions, channels = self.features.shape
@@ -80,13 +63,7 @@ class ChunkedHead:
 def gumbel_scores(logits: Tensor, temperature: float, streams: SampleStreams) -> Tensor:
     """(logits + Gumbel noise)/τ, whose softmax is a differentiable draw (Jang et al. 2016).
 
-    Args:
-        logits: (b·n, K) float, n of each of the b streams.
-        temperature: τ > 0.
-        streams: b of them.
-
-    Returns:
-        (b·n, K).
+    Of logits (b·n, K), n of each of the b streams.
     """
     positions = len(logits) // len(streams)
     uniform = streams.uniform((positions, logits.shape[1])).view_as(logits)
@@ -97,18 +74,9 @@ def gumbel_scores(logits: Tensor, temperature: float, streams: SampleStreams) ->
 def draw_categories(logits: Tensor, temperature: float, streams: SampleStreams) -> Tensor:
     """Draw a category from softmax(logits/temperature) at every position by inverse CDF.
 
-    The CDF is summed in float64: float32 Gumbel noise biases the tails.
-
-    Args:
-        logits: (B, S, h, w, K) float.
-        temperature: at least 0; 0 is the argmax.
-        streams: B of them.
-
-    Returns:
-        (B, S, h, w) int64 in [0, K-1].
+    From logits (B, S, h, w, K): (B, S, h, w) int64. Temperature 0 is the argmax. The CDF is summed
+    in float64: float32 Gumbel noise biases the tails.
     """
-    if not temperature >= 0:
-        raise InputError(f"The sampling temperature must be at least 0, not {temperature}.")
     if temperature == 0:
         return logits.argmax(-1)
     exact = torch.float32 if logits.device.type == "mps" else torch.float64  # mps lacks float64

@@ -20,12 +20,7 @@ Objective = Literal["eps", "x0", "v"]
 class GaussianForward(Process):
     """q(z_t | z_0) = N(√ᾱ_t z_0, 1-ᾱ_t) on a latent z_0 in [-1, 1] (Ho et al. 2020).
 
-    Args:
-        num_timesteps: T.
-        schedule: of ᾱ.
-        min_snr_gamma: the clamp γ of Min-SNR weighting (Hang et al. 2023).
-        self_conditioning: feed back an estimate of z_0.
-        codebook_size: codewords K of the codec; None takes the codec's.
+    Args as for `GaussianProcess`.
     """
 
     samplers = ("ddpm", "ddim", "dpm++")
@@ -97,28 +92,12 @@ class GaussianForward(Process):
         from_zt = ((log_a_t - log_a_s) / 2).exp() * var_s / var_t
         return from_z0 * z0 + from_zt * z_t, (beta * var_s / var_t).sqrt()
 
-    def draw_posterior(
-        self, z_t: Tensor, z0: Tensor, t: Time, s: Time, streams: SampleStreams
-    ) -> Tensor:
-        """Draw z_s ~ q(z_s | z_t, z_0)."""
-        mean, std = self.posterior(z_t, z0, t, s)
-        return mean + std * streams.normal(z_t.shape[1:])
-
     def ddim_step(
         self, z_t: Tensor, z0: Tensor, t: Time, s: Time, streams: SampleStreams, eta: float = 0.0
     ) -> Tensor:
-        """One step of DDIM (Song et al. 2021, equations 12 and 16), s < t.
+        """z_s, s < t, by DDIM from an estimate of z_0 (Song et al. 2021, equations 12 and 16).
 
-        Args:
-            z_t: (B, C, h, w).
-            z0: (B, C, h, w), an estimate of z_0.
-            t: the present time.
-            s: the next time.
-            streams: B of them, drawn from only where eta is positive.
-            eta: 0 adds no noise, 1 as much as the posterior.
-
-        Returns:
-            z_s, (B, C, h, w).
+        η = 0 adds no noise, 1 as much as the posterior.
         """
         alpha, sigma = self.alpha_sigma(s)
         eps = self.implied_noise(z_t, z0, t)
@@ -148,8 +127,8 @@ class GaussianForward(Process):
         temperature: float = 1.0,
     ) -> Tensor:
         """Draw z_s ~ q(z_s | z_t, z_0) for the z_0 of `finish`, which it is at s = 0."""
-        z0 = self.finish(prediction, streams, temperature)
-        return self.draw_posterior(z_t, z0, t, s, streams)
+        mean, std = self.posterior(z_t, self.finish(prediction, streams, temperature), t, s)
+        return mean + std * streams.normal(z_t.shape[1:])
 
     def _log_alpha_bar_at(self, t: Time) -> Tensor:
         return self.log_alpha_bar[t].view(-1, 1, 1, 1)
@@ -164,7 +143,7 @@ class GaussianProcess(GaussianForward):
         num_timesteps: T.
         schedule: of ᾱ.
         objective: what the network predicts: ε, z_0 or v (Salimans & Ho 2022).
-        min_snr_gamma: the clamp γ of Min-SNR weighting.
+        min_snr_gamma: the clamp γ of Min-SNR weighting (Hang et al. 2023).
         self_conditioning: feed back an estimate of z_0.
         codebook_size: codewords K of the codec; None takes the codec's.
     """

@@ -14,19 +14,14 @@ from lit_mbldm.errors import InputError
 def read_seed(seed: object) -> int:
     """The seed as Python's integer, so that equal numbers of any type are one seed.
 
-    Args:
-        seed: an integer, or numpy's or torch's without dimensions.
-
     Raises:
-        InputError: anything else, such as a bool, a float, a text or a list.
+        InputError: no integer of Python, numpy or torch, such as a float, a text or a list.
     """
-    boolean = isinstance(seed, bool) or getattr(seed, "dtype", None) in (torch.bool, np.bool_)
-    if not boolean and not getattr(seed, "ndim", 0):
-        try:
-            return operator.index(seed)  # type: ignore[arg-type]
-        except TypeError:
-            pass
-    raise InputError(f"Expected one whole number as seed, got {type(seed).__name__} {seed!r:.80}.")
+    try:
+        return operator.index(seed)  # type: ignore[arg-type]
+    except TypeError as error:
+        found = f"{type(seed).__name__} {seed!r:.80}"
+        raise InputError(f"Expected one whole number as seed, got {found}.") from error
 
 
 def _hash(key: tuple[int, ...]) -> int:
@@ -98,16 +93,16 @@ class SampleStreams:
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normal numbers (B, *shape), float32."""
-        out = torch.empty(len(self), *shape, device=self.device)
-        for row, stream in zip(out, self._streams, strict=True):
-            stream.fill_normal(row)
-        return out
+        return self._fill("fill_normal", shape)
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
         """Uniform numbers in [0, 1), (B, *shape), float32."""
+        return self._fill("fill_uniform", shape)
+
+    def _fill(self, method: str, shape: Sequence[int]) -> Tensor:
         out = torch.empty(len(self), *shape, device=self.device)
         for row, stream in zip(out, self._streams, strict=True):
-            stream.fill_uniform(row)
+            getattr(stream, method)(row)
         return out
 
     def integers(self, low: int, high: int) -> Tensor:

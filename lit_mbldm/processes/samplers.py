@@ -31,22 +31,7 @@ def draw(
     condition: Condition = None,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Draw z_0.
-
-    Args:
-        process: the process.
-        denoiser: the network.
-        shape: of one z_0, (C, h, w).
-        steps: reverse steps, at most T.
-        streams: one for each of the B samples.
-        sampler: one of the process's: "ddpm" (`ancestral`), "ddim" or "dpm++" (`dpm_solver`).
-        eta: of ddim, in [0, 1].
-        temperature: of processes that take one.
-        condition: of the network, a row a sample, or None.
-        on_step: called after each step.
-
-    Returns:
-        z_0, (B, C, h, w).
+    """Draw z_0, (B, C, h, w), for a shape (C, h, w) and B streams, in at most T steps.
 
     Raises:
         InputError: a sampler that is not the process's, or eta or steps out of range.
@@ -116,11 +101,7 @@ def dpm_solver(
 
 
 # what makes an Update of (process, streams, temperature, eta)
-_UPDATES: dict[str, Callable[..., Update]] = {
-    "ddpm": ancestral,
-    "ddim": ddim,
-    "dpm++": dpm_solver,
-}
+_UPDATES: dict[str, Callable[..., Update]] = {"ddpm": ancestral, "ddim": ddim, "dpm++": dpm_solver}
 
 
 def check_sampler(process: Process, sampler: Sampler, eta: float) -> None:

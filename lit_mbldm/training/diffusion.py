@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from lit_mbldm.codecs import ImageCodec, IndexLatent
@@ -87,14 +88,8 @@ class DiffusionModule(SamplingModule):
     def loss(self, batch: dict[str, Tensor], key: tuple[int, ...], by_time: LossByTime) -> Tensor:
         """Mean loss of a batch at random times.
 
-        Args:
-            batch: `codes`, (B, S, h, w) uint8, `index`, (B,) int64, and perhaps their `images`,
-                (B, 3, H, W) uint8.
-            key: of the times and the noise.
-            by_time: takes note of each sample's loss.
-
-        Raises:
-            InputError: codes of another shape than the model's.
+        Of a batch of `codes`, (B, S, h, w) uint8, `index`, (B,) int64, and perhaps their `images`,
+        (B, 3, H, W) uint8; `key` is of times and noise, `by_time` notes each sample's loss.
         """
         codes = batch["codes"]
         if codes.shape[1:] != self.codes_shape:
@@ -112,26 +107,30 @@ class DiffusionModule(SamplingModule):
         return losses.mean()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """One step on a batch's `codes`, (B, S, h, w) uint8."""
+        """One step on a batch as of `loss`."""
         loss = self.loss(batch, self.training_key(), self.train_by_time)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
-        metrics = self.train_by_time.metrics("train/loss_at")
-        self.log_dict(metrics, on_step=False, on_epoch=True)
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's losses by time."""
+        self.log_dict(self.train_by_time.pop_means("train/loss_at", self.device), sync_dist=True)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the loss with the same times and noise every epoch."""
-        size = len(batch["codes"])
         loss = self.loss(batch, self.validation_key(), self.val_by_time)
+        size = len(batch["codes"])
         self.log("val/loss", loss, prog_bar=True, sync_dist=True, batch_size=size)
-        self.log_dict(self.val_by_time.metrics("val/loss_at"), batch_size=size)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the losses by time."""
+        self.log_dict(self.val_by_time.pop_means("val/loss_at", self.device), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep also the sampling options, and what each process's means have taken in."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint[CHECKPOINT_KEY]["sampling"] = self.sampling.given()
-        sums = self.train_by_time.sums()[None]
-        checkpoint[CHECKPOINT_KEY]["loss_by_time"] = gather_rows(sums, self.device)
+        sums = gather_rows(self.train_by_time.sums[None], self.device)  # (W, 10, 2)
+        checkpoint[CHECKPOINT_KEY] |= {"sampling": self.sampling.given(), "loss_by_time": sums}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them over, options that the config sets excepted.
@@ -139,22 +138,20 @@ class DiffusionModule(SamplingModule):
         With another number of processes the first takes all sums.
         """
         super().on_load_checkpoint(checkpoint)
-        kept = SampleOptions.read(checkpoint[CHECKPOINT_KEY].get("sampling", {}))
-        self.sampling = self.sampling.over(kept)
-        sums = checkpoint[CHECKPOINT_KEY].get("loss_by_time")  # (W, 10, 2)
+        kept = checkpoint[CHECKPOINT_KEY]
+        self.sampling = self.sampling.over(SampleOptions(**kept.get("sampling", {})))
+        sums = kept.get("loss_by_time", torch.zeros(0, 10, 2)).float()
         world_size = self._trainer.world_size if self._trainer is not None else 1
-        if sums is not None and len(sums) == world_size:
-            self.train_by_time.restore(sums[self.global_rank])
-        elif sums is not None and self.global_rank == 0:
-            self.train_by_time.restore(sums.sum(0))
+        if len(sums) == world_size:
+            self.train_by_time.sums = sums[self.global_rank]
+        elif self.global_rank == 0:
+            self.train_by_time.sums = sums.sum(0)
 
     def test_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Generate the images, (B, 3, H, W) uint8, of sample numbers (B,) int64."""
         return self.generate(batch.tolist(), self.test_options)
 
-    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """Generate images as `test_step` does."""
-        return self.test_step(batch, batch_idx)
+    predict_step = test_step
 
 
 class ContinuousDiffusion(DiffusionModule):

@@ -1,66 +1,37 @@
 """The mean loss at early, middle and late times."""
 
-from typing import cast
-
 import torch
-from torch import Tensor, nn
-from torchmetrics import Metric
+from torch import Tensor
 
-_BUCKETS = 10
+from lit_mbldm.parallel.ranks import sum_ranks
+
+_RANGES = 10
 
 
-class MaskedMean(Metric):
-    """Mean of the values that masks pick, NaN where they picked none.
+class LossByTime:
+    """Mean losses in ten equal ranges of t/T.
 
-    torchmetrics' MeanMetric waits for the device at every update, unless its nan_strategy is
-    "disable", and then it ignores weights (1.9).
+    Attributes:
+        sums: (10, 2) float32, what this process took in: total and count. No buffer, with which
+            averaged weights would change places.
     """
 
-    full_state_update = False
-    total: Tensor
-    count: Tensor
-
     def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, values: Tensor, mask: Tensor) -> None:
-        """Take in values (B,) where mask (B,) is true."""
-        self.total += torch.where(mask, values, 0).sum()
-        self.count += mask.sum()
-
-    def compute(self) -> Tensor:
-        """The mean of all that was picked."""
-        return self.total / self.count
-
-
-class LossByTime(nn.ModuleList):
-    """Mean losses in ten equal ranges of t/T."""
-
-    def __init__(self) -> None:
-        super().__init__(MaskedMean() for _ in range(_BUCKETS))
+        self.sums = torch.zeros(_RANGES, 2)
 
     def update(self, losses: Tensor, time: Tensor) -> None:
         """Take in losses (B,) at times t/T (B,) in (0, 1]."""
-        bucket = (time * _BUCKETS).ceil().long() - 1  # (B,)
-        for number, mean in enumerate(self._means()):
-            mean.update(losses.detach(), bucket == number)
+        ranges = torch.arange(1, _RANGES + 1, device=time.device)
+        mask = ranges[:, None] == (time * _RANGES).ceil()  # (10, B)
+        taken = [torch.where(mask, losses.detach(), 0).sum(1), mask.float().sum(1)]
+        self.sums = self.sums.to(losses.device) + torch.stack(taken, dim=1)
 
-    def sums(self) -> Tensor:
-        """What each of the ten means has taken in: (10, 2) float64 on the CPU, total and count."""
-        sums = [[mean.total.item(), mean.count.item()] for mean in self._means()]
-        return torch.tensor(sums, dtype=torch.float64)
+    def pop_means(self, prefix: str, device: torch.device) -> dict[str, Tensor]:
+        """The means over all processes by names such as `prefix/0.0-0.1`, and begin anew.
 
-    def restore(self, sums: Tensor) -> None:
-        """Go on from the `sums` of a run that ended in the middle of an epoch."""
-        for mean, (total, count) in zip(self._means(), sums, strict=True):
-            mean.total, mean.count = total.to(mean.total), count.to(mean.count)
-
-    def metrics(self, prefix: str) -> dict[str, Metric]:
-        """The ten metrics by the names they are logged under, such as `prefix/0.0-0.1`."""
-        means = enumerate(self._means())
+        A mean of nothing is NaN.
+        """
+        total, count = sum_ranks(self.sums, device).unbind(1)
+        self.sums = torch.zeros(_RANGES, 2)
+        means = enumerate(total / count)
         return {f"{prefix}/{i / 10:.1f}-{(i + 1) / 10:.1f}": mean for i, mean in means}
-
-    def _means(self) -> list[MaskedMean]:
-        return cast(list[MaskedMean], list(self))

@@ -21,14 +21,7 @@ TRAINING, VALIDATION = range(2)
 
 
 class CodecModule(L.LightningModule):
-    """A model around a codec; the base of the diffusion models and the refiner.
-
-    Args:
-        codec: a codec, or its name or path for `load_pretrained`.
-        learning_rate: of Adam.
-        betas: of Adam.
-        warmup_steps: over which the learning rate rises linearly from zero.
-    """
+    """A model around a codec; the base of the diffusion models and the refiner, and their args."""
 
     def __init__(
         self,
@@ -46,16 +39,7 @@ class CodecModule(L.LightningModule):
         self.training_config: dict[str, Any] = {}  # for those who find its checkpoint
 
     def streams(self, batch: dict[str, Tensor], key: tuple[int, ...]) -> SampleStreams:
-        """One random stream for each sample of a batch, keyed by its number in the data set.
-
-        Raises:
-            InputError: the batch has no `index`.
-        """
-        if "index" not in batch:
-            raise InputError(
-                "A batch needs `index`, int64 (B,): the samples' numbers in the data set, which"
-                f" key the noise. It has {', '.join(batch)}."
-            )
+        """One random stream for each sample, keyed by its number in the data set, `index` (B,)."""
         return SampleStreams([(*key, number) for number in batch["index"].tolist()], self.device)
 
     def training_key(self) -> tuple[int, ...]:
@@ -76,11 +60,7 @@ class CodecModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Take the run's seed, and refuse codecs of another dtype or that differ.
-
-        Raises:
-            InputError: the codec is no longer in float32, or another in another process.
-        """
+        """Take the run's seed, and refuse a codec not in float32, or another in each process."""
         if any(b.is_floating_point() and b.dtype != torch.float32 for b in self.codec.buffers()):
             raise InputError(
                 f"precision: {self.trainer.precision} changes the codec, which would then give"

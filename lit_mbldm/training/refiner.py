@@ -1,6 +1,6 @@
 """Training of the refiner, which improves decoded images.
 
-B images, H×W pixels, S code channels, h×w patches, K codewords.
+B images, H×W pixels, S code channels, h×w positions, K codewords.
 """
 
 from pathlib import Path
@@ -49,33 +49,23 @@ class Refiner(CodecModule):
         warmup_steps: int = 0,
     ) -> None:
         super().__init__(codec, learning_rate, betas, warmup_steps)
-        if len(noise_range) != 2 or not 0 <= noise_range[0] <= noise_range[1]:
-            raise InputError(
-                "noise_range must be two numbers of index levels, the lesser first and neither"
-                f" negative, such as [0, 1]; got {noise_range}."
-            )
+        if not 0 <= noise_range[0] <= noise_range[1]:
+            expected = "noise_range as two numbers from 0, the lesser first, such as [0, 1]"
+            raise InputError(f"Expected {expected}; got {noise_range}.")
         self.network = network
         self.noise_range = noise_range
         self.train()
 
     def corrupt(self, codes: Tensor, sigma: Tensor, streams: SampleStreams) -> Tensor:
-        """Add Gaussian noise of σ (B,) index levels to codes (B, S, h, w) uint8.
-
-        It is round(codes + σ·normal) within [0, K-1].
-        """
+        """round(codes + σ·normal) within [0, K-1], for σ (B,) and codes (B, S, h, w) uint8."""
         noise = sigma.view(-1, 1, 1, 1) * streams.normal(codes.shape[1:])
         return (codes + noise).round().clamp(0, self.codec.codebook_size - 1).to(torch.uint8)
 
     def loss(self, batch: dict[str, Tensor], key: tuple[int, ...]) -> Tensor:
         """L1 + (1 - SSIM), on values in [0, 1], of images refined from noisy codes.
 
-        Args:
-            batch: `images`, (B, 3, H, W) uint8 RGB, the target, their `codes`, (B, S, h, w)
-                uint8, and `index`, (B,) int64.
-            key: of the noise.
-
-        Raises:
-            InputError: the batch has no images.
+        Of a batch of `images`, (B, 3, H, W) uint8 RGB, the target, their `codes`, (B, S, h, w)
+        uint8, and `index`, (B,) int64; `key` is of the noise.
         """
         if "images" not in batch:
             raise InputError(
@@ -89,7 +79,7 @@ class Refiner(CodecModule):
         return refiner_loss(self.network(decoded / 255), images / 255)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """One step on a batch's `images`, (B, 3, H, W) uint8, and `codes`, (B, S, h, w) uint8."""
+        """One step on a batch as of `loss`."""
         loss = self.loss(batch, self.training_key())
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
@@ -114,13 +104,7 @@ class Refiner(CodecModule):
 
     @torch.no_grad()
     def refine(self, images: Tensor) -> Tensor:
-        """Improve decoded images.
-
-        Args:
-            images: (B, 3, H, W) uint8 RGB.
-
-        Returns:
-            (B, 3, H, W) uint8 RGB on the same device.
+        """Improve decoded images, (B, 3, H, W) uint8 RGB, to the same on their device.
 
         Raises:
             InputError: another shape or dtype.

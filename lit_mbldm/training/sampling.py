@@ -29,7 +29,7 @@ class SamplingModule(CodecModule):
     process: Process
     latent: Latent
     latent_shape: tuple[int, ...]  # of z_0, (C, h, w)
-    test_options = SampleOptions()  # of test and predict, which their callbacks set
+    test_options = SampleOptions()  # of test and predict; `set_test_options` sets it
     _refiner: tuple[Refiner, ...] = ()  # no submodule: neither trained nor saved with it
 
     @property
@@ -43,11 +43,9 @@ class SamplingModule(CodecModule):
         Raises:
             InputError: no refiner, or one of another codec's images.
         """
-        self.check_refiner(refiner)
-        self._refiner = (refiner,)
+        self._refiner = (self._checked(refiner),)
 
-    def check_refiner(self, refiner: nn.Module) -> None:
-        """Raise InputError unless this is a refiner of this model's codec."""
+    def _checked(self, refiner: nn.Module) -> Refiner:
         if not isinstance(refiner, Refiner):
             raise InputError(f"Expected a Refiner, got a {type(refiner).__name__}.")
         expected, found = self.codec.image_fingerprint, refiner.codec.image_fingerprint
@@ -56,19 +54,23 @@ class SamplingModule(CodecModule):
                 "The refiner was trained on images of another codec: expected fingerprint"
                 f" {expected}, got {found}. Train one on images of {self.codec.quantizer}."
             )
+        return refiner
 
     @property
     def sampling(self) -> SampleOptions:
-        """The model's own options, for what `sample` is not told.
-
-        They come from its entry, its checkpoint or the config's `SampleImages`, and go into
-        checkpoints and entries.
-        """
-        return SampleOptions.read(about_module(self).sampling)
+        """The model's own options, of its entry, its checkpoint or the config's `SampleImages`."""
+        return SampleOptions(**about_module(self).sampling)
 
     @sampling.setter
     def sampling(self, options: SampleOptions) -> None:
         vars(self)["about"] = replace(about_module(self), sampling=options.given())
+
+    def set_test_options(self, options: SampleOptions) -> None:
+        """Have test and predict draw by these options; raises InputError as `settle`.
+
+        The refiner is loaded now; what is left open may come with a checkpoint later.
+        """
+        self.test_options = replace(options, refiner=self.settle(options).refiner)
 
     def settle(self, options: SampleOptions) -> SampleOptions:
         """Complete options by the model's own, check them, and load the refiner they name.
@@ -85,12 +87,10 @@ class SamplingModule(CodecModule):
         if options.temperature is not None and not self.process.has_temperature:
             raise InputError(f"A {type(self).__name__} takes no temperature: leave it out.")
         refiner = options.refiner
-        if refiner in (None, "none"):
+        if refiner is None or refiner == "none":
             return options
-        if isinstance(refiner, str):
-            refiner = load_refiner(refiner)
-        self.check_refiner(refiner)
-        return replace(options, refiner=refiner)
+        loaded = load_refiner(refiner) if isinstance(refiner, str) else refiner
+        return replace(options, refiner=self._checked(loaded))
 
     def sample(
         self,
@@ -137,25 +137,15 @@ class SamplingModule(CodecModule):
             >>> model.sample(2, seed=0, steps=2, temperature=0.6).shape
             torch.Size([2, 3, 64, 64])
         """
-        options = SampleOptions(
-            steps,
-            fresh_seed() if seed is None else seed,
-            sampler,
-            eta,
-            temperature,
-            None if refiner is True else refiner or "none",
-        )
+        seed = fresh_seed() if seed is None else seed
+        chosen = None if refiner is True else refiner or "none"
+        options = SampleOptions(steps, seed, sampler, eta, temperature, chosen)
         return torch.cat(list(self.batches(num_images, options, batch_size, progress)))
 
     def batches(
         self, num_images: int, options: SampleOptions, batch_size: int = 16, progress: bool = False
     ) -> Iterator[Tensor]:
         """Generate images 0 to N - 1 as `sample` does, each batch (B, 3, H, W) uint8 on the CPU."""
-        if min(num_images, batch_size) < 1:
-            raise InputError(
-                "The number of images and the batch size must be at least 1, got"
-                f" {num_images} and {batch_size}."
-            )
         options = self.settle(options)
         total = num_images * (len(self.process.time_grid(options.steps or 0)) - 1)
         with tqdm(total=total, disable=not progress, desc="sampling") as bar:
@@ -169,18 +159,9 @@ class SamplingModule(CodecModule):
     def generate(
         self, numbers: Sequence[int], options: SampleOptions, on_step: OnStep | None = None
     ) -> Tensor:
-        """Generate the images of these numbers as one batch.
+        """Generate the images of B sample numbers as one batch, (B, 3, H, W) uint8 on the device.
 
-        Args:
-            numbers: B sample numbers; sample i depends on (seed, i) alone.
-            options: how they are drawn; what they leave open is the model's own.
-            on_step: called after each step.
-
-        Returns:
-            (B, 3, H, W) uint8 RGB on the model's device.
-
-        Raises:
-            InputError: as `settle`.
+        What the options leave open is the model's own. Raises InputError as `settle`.
         """
         options = self.settle(options)
         training = self.training
@@ -210,17 +191,14 @@ class SamplingModule(CodecModule):
     ) -> Tensor:
         """Decode z_t along the way from noise to image (Scribano et al. 2023, figure 7).
 
-        Args:
-            num_images: B.
-            options: how they are drawn: the last frames are `generate`'s images, unrefined.
-            frames: F of each path, evenly spread over the steps, noise and image included; by
-                default 11, or what the steps allow.
+        The F frames of each of B paths are those of `frame_steps`; the last are `generate`'s
+        images, unrefined.
 
         Returns:
             (B, F, 3, H, W) uint8 RGB on the model's device.
 
         Raises:
-            InputError: as `settle`, or fewer than 2 frames, or more than steps + 1.
+            InputError: as `settle`, or as `frame_steps`.
         """
         options = self.settle(replace(options, refiner="none"))
         times = self.process.time_grid(options.steps or 0)
@@ -236,12 +214,9 @@ class SamplingModule(CodecModule):
 
 
 def frame_steps(frames: int | None, steps: int) -> list[int]:
-    """After how many of a path's steps each of its frames is taken, from 0 to steps.
+    """After how many of a path's steps each of its frames is taken, evenly from 0 to steps.
 
-    None is 11 frames, or what the steps allow.
-
-    Raises:
-        InputError: fewer than 2 frames, or more than steps + 1.
+    By default 11, or what the steps allow; raises InputError for fewer than 2, or more than that.
     """
     frames = min(_FRAMES, steps + 1) if frames is None else frames
     if not 2 <= frames <= steps + 1:

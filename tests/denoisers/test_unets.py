@@ -39,16 +39,6 @@ def test_shapes_time_and_self_conditioning_reach_the_output() -> None:
     assert not torch.allclose(out, unet(z, time, torch.ones_like(z)))
 
 
-def test_the_head_maps_the_features_position_by_position() -> None:
-    unet = awake(UNet(6, 12, 16, (1, 2), 1))
-    z, time = torch.randn(2, 6, 4, 6), torch.tensor([0.1, 0.9])
-    features = unet.features(z, time, torch.zeros_like(z))
-    assert features.shape == (2, 16, 4, 6)
-    mapped = torch.einsum("oc,bc->bo", unet.head.weight[:, :, 0, 0], features[:, :, 1, 2])
-    expected = unet(z, time, torch.zeros_like(z))[:, :, 1, 2]
-    torch.testing.assert_close(mapped + unet.head.bias, expected)
-
-
 def test_checkpoints_of_version_0_1_fit() -> None:
     """Names and order of the parameters: optimisers keep their state by the order."""
     names = [name for name, _ in UNet(6, 6, 16, (1, 2), 1).named_parameters()]

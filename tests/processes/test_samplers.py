@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
-from lit_mbldm.processes.base import Denoiser
+from lit_mbldm.processes.base import Denoiser, Prediction
 from lit_mbldm.processes.gaussian import GaussianForward
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.samplers import Sampler, draw
@@ -58,21 +58,12 @@ def test_grid_falls_strictly_from_t_to_zero(steps: int) -> None:
     assert all(t > s for t, s in pairwise(times))
 
 
-@pytest.mark.parametrize("steps", [0, -1, 1001])
-def test_impossible_step_counts_are_refused(steps: int) -> None:
-    with pytest.raises(InputError, match=r"\[1, 1000\]"):
-        GaussianProcess().time_grid(steps)
-
-
 @pytest.mark.parametrize(
     ("sampler", "eta", "message"),
     [
         ("euler", 0.0, r"'ddpm', 'ddim', 'dpm\+\+'.*'euler'"),
-        ("ddim", 1.5, "eta is ddim's"),
-        ("ddim", -0.1, "eta is ddim's"),
-        ("ddim", math.nan, "eta is ddim's"),
-        ("ddpm", 0.5, "eta is ddim's"),
-        ("dpm++", 1.0, "eta is ddim's"),
+        *(("ddim", eta, "eta is ddim's") for eta in (1.5, -0.1, math.nan)),
+        *((sampler, 0.5, "eta is ddim's") for sampler in ("ddpm", "dpm++")),
     ],
 )
 def test_unknown_samplers_and_misused_eta_are_refused_before_the_network_runs(
@@ -172,9 +163,8 @@ def test_ddim_with_eta_one_is_ancestral_sampling() -> None:
     z_t, z0 = torch.randn(1, 1, 8, 8), torch.rand(1, 1, 8, 8)
     for t, s in [(1000, 999), (700, 200), (2, 1)]:
         implicit = process.ddim_step(z_t, z0, t, s, streams(1), eta=1.0)
-        assert torch.allclose(
-            implicit, process.draw_posterior(z_t, z0, t, s, streams(1)), atol=1e-5
-        )
+        ancestral = process.step(z_t, Prediction(z0), t, s, streams(1))
+        assert torch.allclose(implicit, ancestral, atol=1e-5)
     network = exact_gaussian(process)
     ends = [
         draw(process, network, (1, 8, 8), 20, streams(2), sampler, eta)

@@ -173,6 +173,26 @@ class Fit:
         """What last.ckpt holds."""
         return self.saved("last.ckpt")["last.ckpt"]
 
+    def assert_same(self, expected: "Fit") -> None:
+        """Checkpoint and logged values are those of the other run, bit for bit."""
+        assert self.differences(self.last(), expected.last()) == []
+        assert self.scalars() == expected.scalars()
+
+    @staticmethod
+    def differences(state: dict[str, Any], other: dict[str, Any]) -> list[str]:
+        """The entries of flat checkpoints that differ."""
+        assert state.keys() == other.keys()
+        return [k for k, v in state.items() if not _equal(v, other[k])]
+
+    @staticmethod
+    def wait_for(process: "subprocess.Popen[str]", true: Callable[[], Any]) -> None:
+        """Wait until something is true while a process runs."""
+        deadline = time.monotonic() + 60
+        while not true():
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.0005)
+
 
 def clean_environment(**added: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "PROBE_", "PL_"))}
@@ -187,18 +207,6 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(item, f"{name}/{key}")
         else:
             yield f"{name}/{key}", item
-
-
-def assert_same(found: Fit, expected: Fit) -> None:
-    """Checkpoint and logged values are those of the other run, bit for bit."""
-    assert differences(found.last(), expected.last()) == []
-    assert found.scalars() == expected.scalars()
-
-
-def differences(state: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """The entries of flat checkpoints that differ."""
-    assert state.keys() == other.keys()
-    return [k for k, v in state.items() if not _equal(v, other[k])]
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -267,30 +275,6 @@ def unbroken(whole: Callable[..., Fit]) -> Fit:
 def unbroken_pair(whole: Callable[..., Fit]) -> Fit:
     """A run of two processes that nothing disturbed."""
     return whole(*TWO_PROCESSES)
-
-
-@pytest.fixture
-def wait_for() -> Callable[..., None]:
-    """Waits until something is true while a process runs."""
-
-    def wait(process: "subprocess.Popen[str]", true: Callable[[], Any]) -> None:
-        deadline = time.monotonic() + 60
-        while not true():
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline
-            time.sleep(0.0005)
-
-    return wait
-
-
-@pytest.fixture
-def same() -> Callable[[Fit, Fit], None]:
-    return assert_same
-
-
-@pytest.fixture
-def differing() -> Callable[..., list[str]]:
-    return differences
 
 
 @pytest.fixture

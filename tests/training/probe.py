@@ -3,10 +3,12 @@
 import atexit
 import hashlib
 import itertools
+import json
 import os
 import signal
 import subprocess
 import time
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,7 @@ class Probe(L.Callback):
         self.record = os.environ.get("PROBE_RECORD")
         self.left = int(os.environ.get("PROBE_KILL", "0"))
 
-    def _fire(self, hook: str, trainer: L.Trainer) -> None:
+    def _fire(self, hook: str, trainer: L.Trainer, *rest: Any) -> None:
         self.left -= 1
         if self.left == 0 and trainer.global_rank == 0:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -73,7 +75,7 @@ class Probe(L.Callback):
         if self.record is not None:
             path = Path(self.record, f"rank{trainer.global_rank}.txt")
             with path.open("a") as file:
-                file.write(f"{trainer.current_epoch}: {batch['index'].tolist()}\n")
+                file.write(json.dumps([trainer.current_epoch, batch["index"].tolist()]) + "\n")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.record is not None:
@@ -81,27 +83,14 @@ class Probe(L.Callback):
             digest = hashlib.sha256(weights.numpy().tobytes()).hexdigest()
             Path(self.record, f"weights{trainer.global_rank}.txt").write_text(digest)
 
-    def on_before_optimizer_step(self, trainer: L.Trainer, *rest: Any) -> None:
-        self._fire("step", trainer)
-
-    def on_train_batch_end(self, trainer: L.Trainer, *rest: Any) -> None:
-        self._fire("batch_end", trainer)
-
-    def on_validation_start(self, trainer: L.Trainer, *rest: Any) -> None:
-        self._fire("validating", trainer)
-
-    def on_validation_batch_end(self, trainer: L.Trainer, *rest: Any) -> None:
-        self._fire("validation", trainer)
-
-    def on_validation_end(self, trainer: L.Trainer, *rest: Any) -> None:
-        self._fire("validated", trainer)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, *rest: Any) -> None:
-        self._fire("epoch_end", trainer)
-
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         if isinstance(exception, SystemExit) and trainer.global_rank > 0:
             time.sleep(1)  # the others leave before
 
-    def on_save_checkpoint(self, trainer: L.Trainer, *rest: Any) -> None:
-        self._fire("save", trainer)
+    on_before_optimizer_step = partialmethod(_fire, "step")
+    on_train_batch_end = partialmethod(_fire, "batch_end")
+    on_validation_start = partialmethod(_fire, "validating")
+    on_validation_batch_end = partialmethod(_fire, "validation")
+    on_validation_end = partialmethod(_fire, "validated")
+    on_train_epoch_end = partialmethod(_fire, "epoch_end")
+    on_save_checkpoint = partialmethod(_fire, "save")

@@ -5,11 +5,7 @@ import secrets
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +13,11 @@ import pytest
 import torch
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.training.resume.checkpoints import AtomicCheckpointIO
+from lit_mbldm.training.resume.checkpoint_files import AtomicCheckpointIO
 
 SAVE_FOREVER = """
 import itertools, sys, torch
-from lit_mbldm.training.resume.checkpoints import AtomicCheckpointIO
+from lit_mbldm.training.resume.checkpoint_files import AtomicCheckpointIO
 for number in itertools.count():
     numbers = torch.full((300_000,), number)
     AtomicCheckpointIO().save_checkpoint({"number": number, "numbers": numbers}, sys.argv[1])
@@ -92,40 +88,27 @@ class Payload:
         return os.mkdir, ("ran",)
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder and its address on a web server."""
-    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield tmp_path, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
 @pytest.mark.parametrize("weights_only", [None, False])
 def test_a_checkpoint_of_a_web_server_runs_no_code(
-    served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, weights_only: bool | None
+    server: Any, monkeypatch: pytest.MonkeyPatch, weights_only: bool | None
 ) -> None:
-    folder, url = served
-    monkeypatch.chdir(folder)
-    torch.save({"state_dict": Payload()}, folder / "last.ckpt")
+    monkeypatch.chdir(server.folder)
+    torch.save({"state_dict": Payload()}, "last.ckpt")
     with pytest.raises(InputError, match=r"last\.ckpt is damaged or no checkpoint"):
-        AtomicCheckpointIO().load_checkpoint(f"{url}/last.ckpt", weights_only=weights_only)
-    assert not (folder / "ran").exists()
+        AtomicCheckpointIO().load_checkpoint(f"{server.url}/last.ckpt", weights_only=weights_only)
+    assert not (server.folder / "ran").exists()
 
 
-def test_two_addresses_with_one_base_name(served: tuple[Path, str]) -> None:
-    folder, url = served
+def test_two_addresses_with_one_base_name(server: Any) -> None:
     for number in (1, 2):
-        AtomicCheckpointIO().save_checkpoint({"number": number}, folder / f"{number}" / "last.ckpt")
-        found = AtomicCheckpointIO().load_checkpoint(f"{url}/{number}/last.ckpt")
+        path = server.folder / f"{number}" / "last.ckpt"
+        AtomicCheckpointIO().save_checkpoint({"number": number}, path)
+        found = AtomicCheckpointIO().load_checkpoint(f"{server.url}/{number}/last.ckpt")
         assert found == {"number": number}
     with pytest.raises(FileNotFoundError):
-        AtomicCheckpointIO().load_checkpoint(f"{url}/3/last.ckpt")
+        AtomicCheckpointIO().load_checkpoint(f"{server.url}/3/last.ckpt")
 
 
 def test_a_server_that_does_not_answer_is_not_called_damage() -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
-        port = server.server_port
     with pytest.raises(OSError, match="connect"):
-        AtomicCheckpointIO().load_checkpoint(f"http://127.0.0.1:{port}/last.ckpt")
+        AtomicCheckpointIO().load_checkpoint("http://127.0.0.1:1/last.ckpt")

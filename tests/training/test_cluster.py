@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,7 @@ def run_nodes(fit: Any, path: str, **environment: str) -> tuple[list[int], str]:
 
 @pytest.mark.slow
 def test_torchrun_passes_sigterm_on_and_the_same_script_continues(
-    new_fit: Callable[..., Any], unbroken_pair: Any, same: Callable[..., None], own_path: str
+    new_fit: Any, unbroken_pair: Any, own_path: str
 ) -> None:
     fit = new_fit()
     codes, printed = run_nodes(fit, own_path, PROBE_SIGNAL="SIGTERM batch_end 12 1 parent")
@@ -88,16 +87,12 @@ def test_torchrun_passes_sigterm_on_and_the_same_script_continues(
     assert printed.count("is in runs/tiny/version_0/checkpoints/last.ckpt") == 1
     codes, printed = run_nodes(fit, own_path)
     assert codes == [0, 0], printed
-    same(fit, unbroken_pair)
+    fit.assert_same(unbroken_pair)
 
 
 @pytest.mark.slow
 def test_slurm_job_is_preempted_requeued_and_finishes(
-    new_fit: Callable[..., Any],
-    unbroken_pair: Any,
-    same: Callable[..., None],
-    own_path: str,
-    tmp_path: Path,
+    new_fit: Any, unbroken_pair: Any, own_path: str, tmp_path: Path
 ) -> None:
     write_program(tmp_path / "bin" / "srun", SRUN.format(python=sys.executable))
     write_program(tmp_path / "bin" / "scontrol", SCONTROL)
@@ -128,7 +123,7 @@ def test_slurm_job_is_preempted_requeued_and_finishes(
     printed, _ = again.communicate(timeout=240)
     assert again.returncode == 0, printed
     assert (fit.folder / "scontrol.log").read_text() == "requeue 4711\n"
-    same(fit, unbroken_pair)
+    fit.assert_same(unbroken_pair)
 
 
 @pytest.mark.parametrize("name", ["torchrun", "slurm"])

@@ -1,6 +1,5 @@
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lit_mbldm.cli import main
-from lit_mbldm.errors import InputError
-from lit_mbldm.training.resume.checkpoints import (
+from lit_mbldm.training.resume.last_checkpoint import (
     CONFIG_NAME,
-    continue_version,
-    find_last,
     keep_last,
     last_keeper,
+    start_from,
 )
 
 
@@ -32,68 +29,48 @@ def trainer(*callbacks: ModelCheckpoint, logger: Any = False, **options: Any) ->
     )
 
 
-def touch(folder: Path, name: str, version: int | None = None) -> Path:
-    path = folder if version is None else folder / f"version_{version}"
-    path = path / "checkpoints" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    return path
+FILES = (
+    "[a]/version_9/checkpoints/last.ckpt",
+    "[a]/version_10/checkpoints/last.ckpt",
+    "[a]/version_10/checkpoints/last-v1.ckpt",
+    "[a]/version_10/checkpoints/epoch=1-step=99.ckpt",
+    "[a]/version_11/checkpoints/.last.ckpt.1.tmp",
+    "cat/version_12/checkpoints/last.ckpt",
+    "checkpoints/last.ckpt",
+)
+NEWEST, NINTH, IN_ROOT = FILES[2], FILES[0], FILES[6]
 
 
-def test_newest_of_all_versions_whatever_the_clock_said(tmp_path: Path) -> None:
-    runs = tmp_path / "[a]"
-    newest = touch(runs, "last-v1.ckpt", 10)
-    for version, name in ((10, "last.ckpt"), (10, "epoch=1-step=9.ckpt"), (9, "last.ckpt")):
-        touch(runs, name, version)
-    touch(runs, ".last.ckpt.1.tmp", 11)
-    touch(tmp_path / "cat", "last.ckpt", 12)
-    logger = TensorBoardLogger(tmp_path, "[a]")
-    one = trainer(logger=logger)
-    assert find_last(one) == str(newest)
-    continue_version(one, str(newest))
-    assert logger.log_dir == str(newest.parents[1])
-
-
-@pytest.mark.parametrize("by", ["config", "logger"])
-def test_only_the_version_that_the_config_or_the_logger_names(tmp_path: Path, by: str) -> None:
-    named, _ = (touch(tmp_path / "[a]", "last.ckpt", version) for version in (0, 1))
-    logger = TensorBoardLogger(tmp_path, "[a]", version=None if by == "config" else 0)
-    one, run = trainer(logger=logger), named.parents[1]
-    assert find_last(one, str(run) if by == "config" else None) == str(named)
-    continue_version(one, str(named))
-    assert logger.log_dir == str(run)
-    with pytest.raises(InputError, match=r"There is no last.ckpt in .*version_7/checkpoints"):
-        find_last(one, str(run.with_name("version_7")))
-
-
-def test_explicit_folder_wins_and_logs_go_on_in_the_newest_version(tmp_path: Path) -> None:
-    touch(tmp_path / "church", "last.ckpt", 5)
-    kept = touch(tmp_path, "last.ckpt")
-    logger = TensorBoardLogger(tmp_path, "church")
-    one = trainer(ModelCheckpoint(kept.parent), logger=logger)
-    assert find_last(one) == str(kept)
-    continue_version(one, str(kept))
-    assert logger.version == 5
-
-
-def test_without_a_logger_it_is_in_the_root_folder(tmp_path: Path) -> None:
-    path = touch(tmp_path, "last.ckpt")
-    assert find_last(trainer(default_root_dir=tmp_path)) == str(path)
-
-
-def test_logger_that_would_delete_its_logs_starts_a_new_version(tmp_path: Path) -> None:
-    path = touch(tmp_path / "church", "last.ckpt", 0)
-    logger = CSVLogger(tmp_path, "church")
-    one = trainer(logger=logger)
-    assert find_last(one) == str(path)
-    continue_version(one, str(path))
-    assert logger.version == 1
+@pytest.mark.parametrize(
+    ("logger", "named", "dirpath", "found", "logs"),
+    [
+        (TensorBoardLogger, {}, None, NEWEST, "version_10"),
+        (TensorBoardLogger, {"config": ["[a]/version_9"]}, None, NINTH, "version_9"),
+        (TensorBoardLogger, {"version": 9}, None, NINTH, "version_9"),
+        (TensorBoardLogger, {}, "checkpoints", IN_ROOT, "version_11"),  # the newest version
+        (CSVLogger, {}, None, NEWEST, "version_12"),  # which would delete logs that are there
+        (None, {}, None, IN_ROOT, None),
+    ],
+)
+def test_which_last_is_found_and_where_logs_go_on(
+    logger: Any, named: dict[str, Any], dirpath: str | None, found: str, logs: str, tmp_path: Path
+) -> None:
+    for name in FILES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    configs = [str(tmp_path / folder / CONFIG_NAME) for folder in named.get("config", [])]
+    callbacks = [ModelCheckpoint(tmp_path / dirpath)] if dirpath else []
+    writer = logger and logger(tmp_path, "[a]", version=named.get("version"))
+    one = trainer(*callbacks, logger=writer or False, default_root_dir=tmp_path)
+    assert start_from(one, "fit", "last", configs) == str(tmp_path / found)
+    if writer:
+        assert Path(writer.log_dir).name == logs
 
 
 def test_on_another_file_system() -> None:
     with fsspec.open("memory://runs/last.ckpt", "wb") as file:
         file.write(b"x")
-    found = find_last(trainer(ModelCheckpoint("memory://runs")))
+    found = start_from(trainer(ModelCheckpoint("memory://runs")), "fit", "last")
     with fsspec.open(found) as file:
         assert file.read() == b"x"
 
@@ -118,7 +95,7 @@ def test_one_last_is_kept_unless_refused() -> None:
 
 
 @pytest.fixture
-def fit(new_fit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+def fit(new_fit: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A fit that has not run, in whose folder commands run here."""
     fit = new_fit()
     monkeypatch.chdir(fit.folder)
@@ -145,7 +122,8 @@ def test_validate_finds_it_and_a_damaged_one_is_named(
     unbroken: Any, fit: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = (unbroken.version / "checkpoints" / "last.ckpt").read_bytes()
-    path = touch(fit.version, "last.ckpt")
+    path = fit.version / "checkpoints" / "last.ckpt"
+    path.parent.mkdir(parents=True)
     path.write_bytes(whole)
     run("validate")
     assert "val/loss" in capsys.readouterr().out

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +49,7 @@ PAIR = ("--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=2")
     ],
 )  # fmt: skip
 def test_signals_save_the_step_and_exit(
-    new_fit: Callable[..., Any],
-    whole: Callable[..., Any],
-    same: Callable[..., None],
-    options: tuple[str, ...],
-    signals: list[tuple[str, int | None]],
+    new_fit: Any, whole: Any, options: tuple[str, ...], signals: list[tuple[str, int | None]]
 ) -> None:
     fit, resume = new_fit(*options), []
     for sent, saved in signals:
@@ -70,12 +65,12 @@ def test_signals_save_the_step_and_exit(
     (fit.version / "checkpoints" / "epoch=1-step=20.ckpt").touch()
     fit.run(RESUME)
     expected = whole(*options)
-    same(fit, expected)
+    fit.assert_same(expected)
     files = [sorted(os.listdir(one.version / "checkpoints")) for one in (fit, expected)]
     assert files[0] == files[1]
 
 
-def test_second_ctrl_c_leaves_at_once(new_fit: Callable[..., Any]) -> None:
+def test_second_ctrl_c_leaves_at_once(new_fit: Any) -> None:
     fit = new_fit()
     printed = fit.run(code=AGAIN, PROBE_SIGNAL="SIGINT step 12 0 twice")
     assert "Press Ctrl-C again" in printed
@@ -84,15 +79,10 @@ def test_second_ctrl_c_leaves_at_once(new_fit: Callable[..., Any]) -> None:
 
 
 @pytest.mark.slow
-def test_signals_again_and_again_while_it_saves(
-    new_fit: Callable[..., Any],
-    whole: Callable[..., Any],
-    same: Callable[..., None],
-    wait_for: Callable[..., None],
-) -> None:
+def test_signals_again_and_again_while_it_saves(new_fit: Any, whole: Any) -> None:
     fit = new_fit(READERS)
     process = fit.start()
-    wait_for(process, (fit.version / "checkpoints").exists)
+    fit.wait_for(process, (fit.version / "checkpoints").exists)
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
         process.send_signal(signal.SIGTERM)
@@ -100,11 +90,11 @@ def test_signals_again_and_again_while_it_saves(
     printed, _ = process.communicate(timeout=1)
     assert process.returncode == AGAIN, printed
     fit.run(RESUME)
-    same(fit, whole(READERS))
+    fit.assert_same(whole(READERS))
 
 
 @pytest.mark.slow
-def test_checkpoint_due_at_the_step_is_written(new_fit: Callable[..., Any]) -> None:
+def test_checkpoint_due_at_the_step_is_written(new_fit: Any) -> None:
     fit = new_fit("--trainer.callbacks.init_args.save_top_k=-1")
     fit.run(code=AGAIN, PROBE_SIGNAL="SIGUSR1 step 15 0 self")
     fit.run(RESUME)
@@ -113,13 +103,11 @@ def test_checkpoint_due_at_the_step_is_written(new_fit: Callable[..., Any]) -> N
     assert steps == [4, 8, 12, 16, 20, 24]
 
 
-def test_signal_while_it_encodes(
-    new_fit: Callable[..., Any], wait_for: Callable[..., None], codes: Path, tmp_path: Path
-) -> None:
+def test_signal_while_it_encodes(new_fit: Any, codes: Path, tmp_path: Path) -> None:
     fit = new_fit(f"--data.cache_dir={tmp_path / 'cache'}", "--trainer.max_steps=2")
     images = [f"--data.{name}={codes.parent / 'images'}" for name in ("train", "val")]
     process = fit.start(fit.command(*images), PROBE_SLOW="1")
-    wait_for(process, lambda: [*(tmp_path / "cache").glob("*/.unfinished/*.tar")])
+    fit.wait_for(process, lambda: [*(tmp_path / "cache").glob("*/.unfinished/*.tar")])
     process.send_signal(signal.SIGUSR1)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == AGAIN, printed
@@ -130,17 +118,13 @@ def test_signal_while_it_encodes(
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["first", "second", "both"])
 def test_signal_while_two_processes_encode(
-    new_fit: Callable[..., Any],
-    wait_for: Callable[..., None],
-    codes: Path,
-    tmp_path: Path,
-    target: str,
+    new_fit: Any, codes: Path, tmp_path: Path, target: str
 ) -> None:
     fit = new_fit(*PAIR)
     images = [f"--data.{name}={codes.parent / 'images'}" for name in ("train", "val")]
     command = fit.command(*images, f"--data.cache_dir={tmp_path / 'cache'}")
     process = fit.start(command, PROBE_SLOW="1")
-    wait_for(process, lambda: [*(tmp_path / "cache").glob("*/.unfinished/*.tar")])
+    fit.wait_for(process, lambda: [*(tmp_path / "cache").glob("*/.unfinished/*.tar")])
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     (second,) = map(int, children.read_text().split())
     if target == "both":
@@ -158,7 +142,7 @@ import signal
 del signal.sigwaitinfo, signal.SIGUSR1
 from lit_mbldm.training.resume.preemption import Preemption
 from lit_mbldm.parallel.worker_signals import leave_signals_to_parent
-Preemption().take_signals()
+Preemption()
 leave_signals_to_parent(0)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -57,13 +57,7 @@ def of_kind(codes: Path) -> Callable[[str], list[str]]:
     ],
 )
 def test_every_checkpoint_goes_on_as_the_run_did(
-    new_fit: Callable[..., Any],
-    of_kind: Callable[[str], list[str]],
-    differing: Callable[..., list[str]],
-    kind: str,
-    accumulated: int,
-    every: int | None,
-    steps: int,
+    new_fit: Any, of_kind: Any, kind: str, accumulated: int, every: int | None, steps: int
 ) -> None:
     """And writes the same checkpoints, so that any number of kills changes nothing."""
     options = [
@@ -87,7 +81,7 @@ def test_every_checkpoint_goes_on_as_the_run_did(
         found = fit.saved()
         assert found.keys() == {n for n, state in expected.items() if state["/global_step"] > step}
         for file, state in found.items():
-            assert differing(state, expected[file]) == []
+            assert fit.differences(state, expected[file]) == []
         assert fit.scalars() == {key: value for key, value in scalars.items() if key[1] >= step}
 
 
@@ -96,12 +90,7 @@ def test_every_checkpoint_goes_on_as_the_run_did(
     [("streaming", 2), *(pytest.param(kind, 6, marks=pytest.mark.slow) for kind in KINDS)],
 )
 def test_kills_at_random_hooks_change_nothing(
-    new_fit: Callable[..., Any],
-    whole: Callable[..., Any],
-    same: Callable[..., None],
-    of_kind: Callable[[str], list[str]],
-    kind: str,
-    kills: int,
+    new_fit: Any, whole: Any, of_kind: Any, kind: str, kills: int
 ) -> None:
     seed = secrets.randbits(32)
     print(f"{kind}: seed {seed}")
@@ -113,11 +102,11 @@ def test_kills_at_random_hooks_change_nothing(
         code = fit.fork(*resume, PROBE_KILL=str(generator.randint(1, 40)))
         assert code in (0, KILLED), fit.printed()[-4000:]
         if code == 0:
-            same(fit, expected)
+            fit.assert_same(expected)
         if code == 0 or not last.exists():
             shutil.rmtree(fit.folder / "runs", ignore_errors=True)
     fit.run(*[RESUME] if last.exists() else [])
-    same(fit, expected)
+    fit.assert_same(expected)
 
 
 @pytest.mark.parametrize(
@@ -129,11 +118,7 @@ def test_kills_at_random_hooks_change_nothing(
     ],
 )
 def test_kills_where_lightning_leaves_most_undone_change_nothing(
-    new_fit: Callable[..., Any],
-    whole: Callable[..., Any],
-    same: Callable[..., None],
-    options: tuple[str, ...],
-    kills: list[str],
+    new_fit: Any, whole: Any, options: tuple[str, ...], kills: list[str]
 ) -> None:
     fit, resume = new_fit(*options), []
     for kill in kills:
@@ -143,25 +128,23 @@ def test_kills_where_lightning_leaves_most_undone_change_nothing(
             resume = [RESUME]
     printed = fit.run(RESUME)
     assert "version_0/checkpoints/last.ckpt" in printed
-    same(fit, whole(*options))
+    fit.assert_same(whole(*options))
     assert os.listdir(fit.version.parent) == ["version_0"]
     saved = sorted(path.name for path in (fit.version / "checkpoints").iterdir())
     assert saved == ["epoch=2-step=24.ckpt", "last.ckpt"]
     printed = fit.run(RESUME)  # a complete run stays as it is
     assert "`max_steps=24` reached" in printed
-    same(fit, whole(*options))
+    fit.assert_same(whole(*options))
 
 
-def test_complete_run_goes_on_where_more_steps_are_asked_for(
-    new_fit: Callable[..., Any], differing: Callable[..., list[str]]
-) -> None:
+def test_complete_run_goes_on_where_more_steps_are_asked_for(new_fit: Any) -> None:
     """Bit for bit at the end of an epoch of four steps, with a new epoch in the middle of one."""
     options = [f"{ACCUMULATED}=3", f"{SAVED_AT}=100"]
     whole, fit = new_fit(*options), new_fit(*options)
     whole.run("--trainer.max_steps=9")
     fit.run("--trainer.max_steps=4")
     fit.run(RESUME, "--trainer.max_steps=9")
-    assert differing(fit.last(), whole.last()) == []
+    assert fit.differences(fit.last(), whole.last()) == []
     found, expected = fit.scalars(), whole.scalars()
     later = {key for key in {*found, *expected} if key[1] >= 4}
     assert {key: found[key] for key in later} == {key: expected[key] for key in later}

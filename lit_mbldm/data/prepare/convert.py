@@ -16,7 +16,7 @@ from typing import NamedTuple
 from lit_mbldm.data.images import ImageError, fit_square, load_rgb
 from lit_mbldm.data.sources.raw_image import RawImage
 from lit_mbldm.errors import InputError
-from lit_mbldm.parallel.cores import cores
+from lit_mbldm.parallel.launcher import cores
 
 CHUNK_IMAGES = 8
 CHUNK_BYTES = 1 << 20

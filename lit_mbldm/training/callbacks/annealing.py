@@ -10,9 +10,9 @@ from lit_mbldm.errors import InputError
 class AnnealGumbelTemperature(L.Callback):
     """Bring τ of a process's Gumbel-softmax from start to end: τ = start·(end/start)^(i/steps).
 
-    i is the number of optimiser steps taken, so a resumed run repeats a killed one; from i = steps
-    on τ is constant. Losses at different τ are not comparable. Source: Jang et al. 2016, section
-    2.1, which starts high, where gradients vary little, and ends low, near a categorical draw.
+    i is the number of optimiser steps taken; from i = steps on τ is constant. Losses at different τ
+    are not comparable. Source: Jang et al. 2016, section 2.1, which starts high, where gradients
+    vary little, and ends low, near a categorical draw.
 
     Args:
         start: τ at the first step.
@@ -33,19 +33,10 @@ class AnnealGumbelTemperature(L.Callback):
         self.end = end
         self.steps = steps
 
-    def temperature(self, step: int) -> float:
-        """τ after this many optimiser steps."""
-        return self.start * (self.end / self.start) ** min(step / self.steps, 1.0)
-
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Look for a τ to set.
-
-        Raises:
-            InputError: a model whose process has none.
-        """
-        process = getattr(pl_module, "process", None)
-        if not hasattr(process, "gumbel_temperature"):
-            found = pl_module if process is None else process
+        """Look for a τ to set; raise InputError where the model's process has none."""
+        found = getattr(pl_module, "process", pl_module)
+        if not hasattr(found, "gumbel_temperature"):
             raise InputError(
                 "AnnealGumbelTemperature needs a process with a gumbel_temperature, such as"
                 f" CategoricalProcess; a {type(found).__name__} has none. Leave the callback out."
@@ -55,4 +46,5 @@ class AnnealGumbelTemperature(L.Callback):
         self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Set τ for the coming step."""
-        pl_module.process.gumbel_temperature = self.temperature(trainer.global_step)
+        share = min(trainer.global_step / self.steps, 1.0)
+        pl_module.process.gumbel_temperature = self.start * (self.end / self.start) ** share

@@ -21,14 +21,8 @@ from lit_mbldm.training.callbacks.samples import diffusion_model
 from lit_mbldm.training.diffusion import CategoricalDiffusion, DiffusionModule
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner
-from lit_mbldm.training.resume.checkpoints import last_keeper
 from lit_mbldm.training.sampling import frame_steps
 
-# keys of a config, with their help
-INTERVALS = {
-    "checkpoint_every": "Steps from one last.ckpt to the next, in place of what callbacks say.",
-    "sample_every": "Steps from one grid of samples to the next, in place of each validation.",
-}
 _FEW = 4
 _TEMPERATURES = (0.0, 0.1, 1.0, 2.0)
 
@@ -41,26 +35,18 @@ def temperature_grid(
     batch_size: int = 16,
     progress: bool = False,
 ) -> Image:
-    """Samples of the same seeds at each temperature, a row each.
-
-    0 takes the most probable codeword. Source: Scribano et al. 2023, figure 9.
-    """
-    rows = [
-        torch.cat(
-            list(model.batches(columns, replace(options, temperature=t), batch_size, progress))
-        )
-        for t in temperatures
-    ]
+    """Samples of the same seeds at each temperature, a row each (Scribano et al., figure 9)."""
+    rows = []
+    for temperature in temperatures:
+        settings = replace(options, temperature=temperature)
+        rows.append(torch.cat([*model.batches(columns, settings, batch_size, progress)]))
     return table(torch.stack(rows), [f"{t:g}" if t else "argmax" for t in temperatures])
 
 
 def path_grid(
     model: DiffusionModule, rows: int, options: SampleOptions, frames: int | None = None
 ) -> Image:
-    """Samples on their way from noise to image, a row each, in columns as of `sample_paths`.
-
-    Source: Scribano et al. 2023, figure 7.
-    """
+    """Samples on their way from noise to image, a row each (Scribano et al., figure 7)."""
     paths = model.sample_paths(rows, options, frames)
     times = model.process.time_grid(model.settle(options).steps or 0)
     captions = [f"t = {times[step]}" for step in frame_steps(frames, len(times) - 1)]
@@ -68,16 +54,16 @@ def path_grid(
 
 
 class _FitPictures(L.Callback):
-    """Knows the folder of the run and its first real images, to write a picture at its end."""
+    """Keeps the folder of the run and its first real images, to write a picture at its end."""
+
+    _real: Tensor | None = None
 
     def __init__(self, num_images: int) -> None:
         self.num_images = num_images
-        self._folder = Path()
-        self._real: Tensor | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Agree on a folder; every rank must ask, since it is broadcast."""
-        self._folder = Path(_relative(trainer.log_dir or trainer.default_root_dir))
+        self.folder = Path(_relative(trainer.log_dir or trainer.default_root_dir))
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
@@ -90,11 +76,12 @@ class _FitPictures(L.Callback):
 
     @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Write the picture, and print the command that makes more."""
+        """Write the picture, and print the command that uses the model."""
         if self._real is not None:  # else resumed where nothing was left to do
-            self._write(trainer, pl_module, self._real)
+            self.write(trainer, pl_module, self._real)
 
-    def _write(self, trainer: L.Trainer, model: Any, real: Tensor) -> None:
+    def write(self, trainer: L.Trainer, model: Any, real: Tensor) -> None:
+        """Write the picture of a model and of real images (N, 3, H, W) uint8."""
         raise NotImplementedError
 
 
@@ -124,7 +111,7 @@ class SampleImages(_FitPictures):
         self._drawn = 0
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Agree on a folder, and check model and options before hours are spent."""
+        """Check model and options before hours are spent."""
         super().setup(trainer, pl_module, stage)
         model = diffusion_model(pl_module)
         self._settled = model.settle(self.options)
@@ -163,7 +150,7 @@ class SampleImages(_FitPictures):
         if isinstance(model, CategoricalDiffusion):
             pictures["temperatures"] = temperature_grid(model, _FEW, _TEMPERATURES, self._settled)
         for name, picture in pictures.items():
-            save(picture, self._folder / "pictures" / f"{name}-{trainer.global_step:07d}.png")
+            save(picture, self.folder / "pictures" / f"{name}-{trainer.global_step:07d}.png")
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_image(name, to_tensor(picture), trainer.global_step)
@@ -171,12 +158,13 @@ class SampleImages(_FitPictures):
     def _sample(self, model: DiffusionModule, progress: bool = False) -> Tensor:
         return torch.cat(list(model.batches(self.num_images, self._settled, progress=progress)))
 
-    def _write(self, trainer: L.Trainer, model: Any, real: Tensor) -> None:
+    def write(self, trainer: L.Trainer, model: Any, real: Tensor) -> None:
+        """Write samples beside the real images."""
         samples = self._sample(model, progress=True)
         columns = math.ceil(math.sqrt(self.num_images))
         blank = torch.full_like(samples, 255)
         blank[: len(real)] = real
-        path = self._folder / "samples.png"
+        path = self.folder / "samples.png"
         save(beside(grid(samples, columns), grid(blank, columns)), path)
         print(f"\nSamples (left) beside real images (right): {path}")
         if checkpoint := _saved_checkpoint(trainer):
@@ -195,17 +183,18 @@ class RefineImages(_FitPictures):
         super().__init__(num_images)
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
-        """Agree on a folder; raises InputError for a model that is no refiner."""
+        """Refuse a model that is no refiner."""
         if not isinstance(pl_module, Refiner):
             raise InputError(f"RefineImages needs a Refiner, got a {type(pl_module).__name__}.")
         super().setup(trainer, pl_module, stage)
 
-    def _write(self, trainer: L.Trainer, model: Any, real: Tensor) -> None:
+    def write(self, trainer: L.Trainer, model: Any, real: Tensor) -> None:
+        """Write the images beside what codec and refiner make of them."""
         real = real.to(model.device)
         with torch.no_grad():
             decoded = model.codec.decode(model.codec.encode(real))
         shown = torch.stack([real, decoded, model.refine(decoded)], dim=1)  # (B, 3, 3, H, W)
-        path = self._folder / "refined.png"
+        path = self.folder / "refined.png"
         save(table(shown, columns=("original", "decoded", "refined")), path)
         print(f"\nOriginal, decoded and refined images: {path}")
         if checkpoint := _saved_checkpoint(trainer):
@@ -214,28 +203,14 @@ class RefineImages(_FitPictures):
             print("Use it:", sample if noisy else f"lit-mbldm codec decoder {checkpoint} OUT")
 
 
-def set_intervals(
-    trainer: L.Trainer, checkpoint_every: int | None, sample_every: int | None
-) -> None:
-    """Set how often fit saves and draws, in steps; None leaves it to the callbacks' own settings.
-
-    Raises:
-        InputError: there is no SampleImages, or no ModelCheckpoint that writes last.ckpt whatever
-            the value of a monitor.
-    """
-    keeper: Any = last_keeper(trainer) or trainer.checkpoint_callback
+def sample_every(trainer: L.Trainer, steps: int) -> None:
+    """Set the steps from one grid to the next; raises InputError without a SampleImages."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     drawers = [one for one in callbacks if isinstance(one, SampleImages)]
-    if checkpoint_every is not None:
-        if getattr(keeper, "monitor", "") is not None:
-            raise InputError("checkpoint_every needs a ModelCheckpoint without monitor.")
-        keeper._every_n_train_steps = checkpoint_every
-        keeper._every_n_epochs, keeper._train_time_interval = 0, None
-    if sample_every is not None:
-        if not drawers:
-            raise InputError("sample_every needs a SampleImages in trainer.callbacks.")
-        for one in drawers:
-            one.every_n_steps = sample_every
+    if not drawers:
+        raise InputError("sample_every needs a SampleImages in trainer.callbacks.")
+    for one in drawers:
+        one.every_n_steps = steps
 
 
 def _saved_checkpoint(trainer: L.Trainer) -> str:

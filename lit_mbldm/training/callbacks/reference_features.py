@@ -32,10 +32,7 @@ Sums = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Reference:
-    """Features of the training images, or of the decoded training codes where there are none.
-
-    And of the codec's reconstructions; None where there are no images.
-    """
+    """Features of the training images and of the codec's reconstructions, or of decoded codes."""
 
     real: FeatureSet
     reconstructed: FeatureSet | None
@@ -48,11 +45,7 @@ def default_cache() -> Path:
 
 
 def measure_reference(
-    data: ReferenceSet,
-    codec: ImageCodec,
-    features: nn.Module,
-    cache: Path,
-    device: torch.device,
+    data: ReferenceSet, codec: ImageCodec, features: nn.Module, cache: Path, device: torch.device
 ) -> Reference | None:
     """Read features of a training set from the cache, or compute them on all processes.
 
@@ -62,36 +55,29 @@ def measure_reference(
 
     Raises InputError where more of the set cannot be read than its loader tolerates.
     """
-    facts: dict[str, Any] = {
-        "format": _FORMAT,
-        "kind": data.kind,
-        "data": data.fingerprint,
-        "features": features_fingerprint(features),
-    }
-    with_codec = _path(cache, {**facts, "codec": codec.image_fingerprint})
-    paths = {"real": with_codec}
+    facts = {"format": _FORMAT, "kind": data.kind, "data": data.fingerprint}
+    facts["features"] = features_fingerprint(features)
+    paths = {"real": _path(cache, {**facts, "codec": codec.image_fingerprint})}
     if data.kind == "images":
-        paths = {"real": _path(cache, facts), "reconstructed": with_codec}
+        paths = {"real": _path(cache, facts), "reconstructed": paths["real"]}
     read = {name: read_tensors(path) for name, path in paths.items()} if is_first() else {}
     found = {name: sums for name, sums in read.items() if sums is not None}
-    missing = from_first([name for name in paths if name not in found], device)
-    if missing:
+    if names := from_first([name for name in paths if name not in found], device):
         # the sums over this process's first batches; what decides their order is in the name
         order = [data.start, len(data.batches), data.batches.num_workers]
-        part = _path(cache, {"sums": [paths[name].name for name in missing], "order": order})
+        part = _path(cache, {"sums": [paths[name].name for name in names], "order": order})
         part = part.with_suffix(".part")
-        for name, sums in _compute(missing, data, codec, features, device, part).items():
+        for name, sums in _compute(names, data, codec, features, device, part).items():
             kept = gather_rows(sums.pop("kept"), device)
             found[name] = {k: sum_ranks(v, device) for k, v in sums.items()} | {"kept": kept}
-        lost = data.count - int(found[missing[0]]["count"])
+        lost = data.count - int(found[names[0]]["count"])
         if lost:  # a warning: hours may have gone into them
             rank_zero_warn(
                 f"{lost} of {data.count} training samples could not be read, so the reference"
                 " features are not kept and will be computed again next time."
             )
-        elif is_first():
-            for name in missing:
-                write_tensors(found[name], paths[name])
+        for name in names if is_first() and not lost else ():
+            write_tensors(found[name], paths[name])
         if part.exists():
             part.unlink()
     if not is_first():
@@ -117,16 +103,15 @@ def _compute(
     part: Path,
 ) -> dict[str, Sums]:
     """The sums over this process's share, on from those in `part`."""
-    kept = read_tensors(part) or {}
-    F = int(features.num_features)  # type: ignore[arg-type]
+    state, F = read_tensors(part) or {}, int(features.num_features)  # type: ignore[arg-type]
     zeros = {
         "total": torch.zeros(F, dtype=torch.float64),
         "outer": torch.zeros(F, F, dtype=torch.float64),
         "count": torch.tensor(0),
         "kept": torch.zeros(0, F),
     }
-    sums = {n: {k: kept.get(f"{n}.{k}", zero.clone()) for k, zero in zeros.items()} for n in names}
-    done, written = int(kept.get("batches", 0)), time.monotonic()
+    sums = {n: {k: state.get(f"{n}.{k}", zero.clone()) for k, zero in zeros.items()} for n in names}
+    done, written = int(state.get("batches", 0)), time.monotonic()
     batches = tqdm(data.batches, desc="reference", unit="batch", disable=not is_first())
     for number, batch in enumerate(batches, start=1):
         if number <= done:

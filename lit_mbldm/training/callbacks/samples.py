@@ -1,7 +1,6 @@
 """What Lightning's test and predict share: which samples are drawn where, and how."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,7 @@ class DrawSamples(L.Callback):
         """Agree on a folder, and check model and options before hours are spent."""
         # every rank must ask for log_dir, which is broadcast
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)
-        model = diffusion_model(pl_module)
-        model.test_options = replace(self.options, refiner=model.settle(self.options).refiner)
+        diffusion_model(pl_module).set_test_options(self.options)
 
 
 class SampleNumbers(L.LightningDataModule):
@@ -58,11 +56,7 @@ class SampleNumbers(L.LightningDataModule):
         self.done = done
 
     def test_dataloader(self) -> "NumberLoader":
-        """This process's numbers.
-
-        Raises:
-            InputError: fewer images than processes, or an empty batch.
-        """
+        """This process's numbers; raises InputError for fewer images than processes."""
         assert self.trainer is not None
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
         if self.num_images < world_size or self.batch_size < 1:

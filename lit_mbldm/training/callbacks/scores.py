@@ -18,7 +18,6 @@ from lit_mbldm.parallel.ranks import from_first, gather_rows
 from lit_mbldm.pictures import grid, save
 from lit_mbldm.storage.atomic import replacing
 from lit_mbldm.training.callbacks.reference_features import (
-    Reference,
     default_cache,
     measure_reference,
 )
@@ -64,20 +63,13 @@ class ScoreSamples(DrawSamples):
         if num_images <= NEIGHBOURS:
             raise InputError(f"Scores need at least {NEIGHBOURS + 1} images, got {num_images}.")
         self.features = (features or InceptionFeatures()).eval()
-        if not isinstance(getattr(self.features, "num_features", None), int):
-            raise InputError(
-                f"Expected features with an integer `num_features`, which a"
-                f" {type(self.features).__name__} lacks."
-            )
         self.max_reference = max_reference
         self.cache = Path(cache).expanduser() if cache else default_cache()
         self.reference = reference
-        self._reference: Reference | None = None  # in the first process
-        self._batches: list[tuple[Tensor, Tensor, Tensor]] = []  # numbers, features, first images
 
     def on_test_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Measure the training set, or find it in the cache."""
-        self._batches = []
+        self._batches: list[tuple[Tensor, Tensor, Tensor]] = []  # numbers, features, first images
         self.features.to(pl_module.device)
         self._data = self._find_reference(trainer, pl_module)
         self._reference = measure_reference(
@@ -87,7 +79,7 @@ class ScoreSamples(DrawSamples):
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, *numbers: int
     ) -> None:
-        """Keep the features of the images (B, 3, H, W) that the model made of numbers (B,)."""
+        """Keep the features of the images (B, 3, H, W) of numbers (B,)."""
         features = self.features(outputs).float().cpu()
         self._batches.append((batch.cpu(), features, outputs[batch < _SHOWN].cpu()))
 
@@ -118,12 +110,7 @@ class ScoreSamples(DrawSamples):
                 " ShardDataModule: trainer.test(model, scores.numbers(data_module))."
             )
         training.trainer = trainer
-        data: ReferenceSet = training.reference(self.max_reference)
-        if data.count <= NEIGHBOURS:
-            raise InputError(
-                f"Scores need at least {NEIGHBOURS + 1} training images, got {data.count}."
-            )
-        return data
+        return training.reference(self.max_reference)
 
     def _report(
         self, trainer: L.Trainer, model: Any, scores: dict[str, float | None], count: int
@@ -131,12 +118,12 @@ class ScoreSamples(DrawSamples):
         refiner = self.options.refiner
         name = type(refiner).__name__ if isinstance(refiner, Refiner) else refiner
         drawn = model.settle(model.test_options).given()
-        of_images = self._data.kind == "images"
+        kinds = {"images": "training images", "codes": "decoded training codes"}
         record = {
             **scores,
             "num_images": self.num_images,
             "options": {**drawn, "seed": self.options.seed, "refiner": name},
-            "reference": "training images" if of_images else "decoded training codes",
+            "reference": kinds[self._data.kind],
             "reference_images": count,
             "features": describe_features(self.features),
             "checkpoint": trainer.ckpt_path and str(trainer.ckpt_path),
@@ -152,9 +139,9 @@ def _table(record: dict[str, Any]) -> str:
     """A Markdown table of the scores, with what they were measured on."""
     options = " ".join(f"{k} {v}" for k, v in record["options"].items() if v is not None)
     rfid = "-" if record["rfid"] is None else f"{record['rfid']:.3f}"
+    compared = f"{record['reference_images']} {record['reference']}"
     lines = [
-        f"\n{record['num_images']} samples ({options}) against {record['reference_images']}"
-        f" {record['reference']}",
+        f"\n{record['num_images']} samples ({options}) against {compared}",
         f"Features: {record['features']}\n",
         "| FID | KID × 10³ | precision | recall | codec's rFID |",
         "|---|---|---|---|---|",

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 
-from lit_mbldm.training.resume.checkpoints import last_keeper, save_last
+from lit_mbldm.training.resume.last_checkpoint import last_keeper, save_last
 
 _HOOKS = ("on_train_batch_end", "on_validation_end", "on_train_epoch_end")
 
@@ -16,14 +16,11 @@ class SaveBetweenSteps(L.Callback):
     """Puts off what ModelCheckpoint does at the end of a batch, of validation or of an epoch.
 
     It is done before the next batch that begins an optimiser step, or when all of an epoch is
-    logged. Lightning saves earlier: before the step's losses are logged, before validation, and
-    while gradients accumulate, which no checkpoint holds.
-
-    Args:
-        then: called after each step when all is saved that is due.
+    logged; then `then` is called. Lightning saves earlier: before the step's losses are logged,
+    before validation, and while gradients accumulate, which no checkpoint holds.
     """
 
-    def __init__(self, then: Callable[[L.Trainer], None] = lambda trainer: None) -> None:
+    def __init__(self, then: Callable[[L.Trainer], None]) -> None:
         self._then = then
         self._due: dict[tuple[Any, str], Callable[[], None]] = {}
 

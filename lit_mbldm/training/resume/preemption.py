@@ -1,6 +1,5 @@
 """Leaving on a signal: save, exit with a code that means "again"."""
 
-import contextlib
 import os
 import signal
 import time
@@ -11,7 +10,7 @@ import lightning as L
 from lightning.fabric.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 
-from lit_mbldm.training.resume.checkpoints import last_keeper, save_last
+from lit_mbldm.training.resume.last_checkpoint import last_keeper, save_last
 
 EXIT_CODE = 75  # EX_TEMPFAIL
 _NAMES = ("SIGUSR1", "SIGTERM", "SIGINT")
@@ -32,14 +31,11 @@ class Preemption(L.Callback):
     """
 
     def __init__(self) -> None:
+        """Leave at once on a signal, until training begins."""
         self._trainer: L.Trainer | None = None
         self._parent = os.getppid()
         self._received: signal.Signals | None = None
         self._received_at = 0.0
-        self._former: dict[signal.Signals, Any] = {}
-
-    def take_signals(self) -> None:
-        """Leave at once on a signal, until training begins; to be called before all else."""
         self._former = {number: signal.signal(number, self._leave) for number in SIGNALS}
 
     def watch(self, trainer: L.Trainer) -> None:
@@ -53,6 +49,10 @@ class Preemption(L.Callback):
         for number, handler in self._former.items():
             signal.signal(number, handler)
         self._former = {}
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Give the signals back: nothing is left to save."""
+        self.give_back()
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Note signals from now on, before any process is forked to read data."""
@@ -81,10 +81,6 @@ class Preemption(L.Callback):
         if not trainer.sanity_checking and not in_step:
             self.between_steps(trainer)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Give the signals back: nothing is left to save."""
-        self.give_back()
-
     def _note(self, number: int, frame: FrameType | None) -> None:
         waited = time.monotonic() - self._received_at
         if number == self._received == signal.SIGINT and waited > _PATIENCE:
@@ -99,16 +95,13 @@ class Preemption(L.Callback):
         self._ignore()
         if _started_by_lightning():
             if os.getppid() == self._parent:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._parent, number)
+                os.kill(self._parent, number)
         elif self._trainer is not None:
             for process in getattr(self._trainer.strategy.launcher, "procs", []):
                 process.kill()
-        how = (
-            "without saving. Continue from the last checkpoint with --ckpt_path last."
-            if self._received
-            else "at once. Give the same command again to go on."
-        )
+        how = "at once. Give the same command again to go on."
+        if self._received:
+            how = "without saving. Continue from the last checkpoint with --ckpt_path last."
         _write(f"{signal.Signals(number).name}: left {how}")
         os._exit(_exit_code())
 
