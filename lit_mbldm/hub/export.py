@@ -46,7 +46,7 @@ def export(
         use_refiner(module, load_refiner(refiner))
     about = replace(about_module(module), **facts)
     if isinstance(module, DiffusionModule):
-        sampling = SampleOptions(**about.sampling).over(module.sampling)
+        sampling = SampleOptions.read(about.sampling).over(module.sampling)
         about = replace(about, sampling=sampling.given())
     vars(module)["about"] = about
     write_files(out, whole_entry(module, name=name))

@@ -139,7 +139,7 @@ class DiffusionModule(SamplingModule):
         """
         super().on_load_checkpoint(checkpoint)
         kept = checkpoint[CHECKPOINT_KEY]
-        self.sampling = self.sampling.over(SampleOptions(**kept.get("sampling", {})))
+        self.sampling = self.sampling.over(SampleOptions.read(kept.get("sampling", {})))
         sums = kept.get("loss_by_time", torch.zeros(0, 10, 2)).float()
         world_size = self._trainer.world_size if self._trainer is not None else 1
         if len(sums) == world_size:

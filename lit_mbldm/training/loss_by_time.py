@@ -17,7 +17,8 @@ class LossByTime:
     """
 
     def __init__(self) -> None:
-        self.sums = torch.zeros(_RANGES, 2)
+        # loading builds models with torch.zeros on the device `meta`
+        self.sums = torch.tensor([[0.0, 0.0]] * _RANGES)
 
     def update(self, losses: Tensor, time: Tensor) -> None:
         """Take in losses (B,) at times t/T (B,) in (0, 1]."""

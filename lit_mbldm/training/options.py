@@ -2,11 +2,13 @@
 
 import secrets
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_info
 
+from lit_mbldm.errors import InputError
 from lit_mbldm.processes.randomness import read_seed
 from lit_mbldm.processes.samplers import Sampler, read_temperature
 from lit_mbldm.training.refiner import Refiner
@@ -40,6 +42,14 @@ class SampleOptions:
         object.__setattr__(self, "seed", read_seed(self.seed))
         if self.temperature is not None:
             object.__setattr__(self, "temperature", read_temperature(self.temperature))
+
+    @classmethod
+    def read(cls, sampling: Mapping[str, Any]) -> "SampleOptions":
+        """Take over what `given` returned; raises InputError for another setting."""
+        try:
+            return cls(**sampling)
+        except TypeError as error:
+            raise InputError(f"The model suggests unknown options of sampling: {error}.") from error
 
     def given(self) -> dict[str, Any]:
         """What suits a model and is kept with it: all that is given but seed and refiner."""

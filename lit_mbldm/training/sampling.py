@@ -59,7 +59,7 @@ class SamplingModule(CodecModule):
     @property
     def sampling(self) -> SampleOptions:
         """The model's own options, of its entry, its checkpoint or the config's `SampleImages`."""
-        return SampleOptions(**about_module(self).sampling)
+        return SampleOptions.read(about_module(self).sampling)
 
     @sampling.setter
     def sampling(self, options: SampleOptions) -> None:
