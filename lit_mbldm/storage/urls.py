@@ -16,9 +16,6 @@ from urllib.error import URLError
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import Request, urlopen
 
-import fsspec
-from fsspec.core import url_to_fs
-
 from lit_mbldm.errors import InputError
 
 BUFFER_BYTES = 1 << 18
@@ -28,7 +25,7 @@ PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # in seconds, between attempts
 T = TypeVar("T")
 
 # A worker that is forked must not close the connections it inherits: they are its parent's.
-_kept: set[fsspec.AbstractFileSystem] = set()
+_kept: set[Any] = set()
 
 
 def is_url(name: str) -> bool:
@@ -202,7 +199,9 @@ def _facts(answer: HTTPResponse, begin: int) -> dict[str, Any]:
     return {name: fact for name, fact in facts.items() if fact is not None}
 
 
-def _file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def _file_system(url: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs  # `doctor` runs without packages
+
     try:
         fs, path = url_to_fs(url)
     except (ImportError, ValueError) as error:
