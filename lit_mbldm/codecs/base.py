@@ -22,10 +22,7 @@ def full_float32(device: torch.device) -> Iterator[None]:
 
     A codec subtracts large norms from each other: with the 10 or 7 bits of TF32 or bfloat16
     products (`torch.set_float32_matmul_precision("high")`, `"medium"`, or mixed precision) it
-    would return other codes.
-
-    Args:
-        device: where the block computes.
+    would return other codes. The block computes on `device`.
     """
     backends = (
         torch.backends.cuda.matmul,
@@ -45,11 +42,7 @@ def full_float32(device: torch.device) -> Iterator[None]:
 
 
 def bits_a_code(codebook_size: int) -> int:
-    """log2 of the codebook size.
-
-    Raises:
-        InputError: no power of two from 2 to 256.
-    """
+    """log2 of the codebook size; raises InputError for no power of two from 2 to 256."""
     bits = codebook_size.bit_length() - 1
     if not 2 <= codebook_size <= 256 or codebook_size != 1 << bits:
         raise InputError(

@@ -68,8 +68,8 @@ def _fetched(
     except DamagedError as error:
         remedy = "Load it once with the network, which mends the cache."
         if not offline:
-            remedy = "The same again fetches it anew. If it does not, use another cache (HF_HOME),"
-            remedy += " or ask its owner to push it again."
+            remedy = "Load it again, which fetches it anew. If that does not help, use another"
+            remedy += " cache (HF_HOME), or ask its owner to push it again."
             blob = error.path.resolve()
             with suppress(OSError):  # somebody else's cache
                 error.path.unlink()

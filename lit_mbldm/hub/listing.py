@@ -16,7 +16,7 @@ def list_shipped() -> str:
         size = sum(path.stat().st_size for path in (ASSETS / name).rglob("*") if path.is_file())
         lines += ["", f"{name}   {kind}, {size / 1e6:.1f} MB"]
         lines += [f"  licence of the weights: {config.about.license or 'not stated'}"]
-        lines += [f"  has seen {config.about.data or 'not stated'}"]
+        lines += [f"  data: {config.about.data or 'not stated'}"]
         lines += [f"  {f.metric} {f.value:g} ({f.data})" for f in config.about.figures]
     hint = 'Load one with load_pretrained("NAME"); --search looks on the Hub.'
     return "\n".join([*lines, "", hint])

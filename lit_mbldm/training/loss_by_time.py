@@ -30,9 +30,9 @@ class LossByTime:
     def pop_means(self, prefix: str, device: torch.device) -> dict[str, Tensor]:
         """The means over all processes by names such as `prefix/0.0-0.1`, and begin anew.
 
-        A mean of nothing is NaN.
+        They are on the device, by which Lightning's log communicates. A mean of nothing is NaN.
         """
-        total, count = sum_ranks(self.sums, device).unbind(1)
+        total, count = sum_ranks(self.sums, device).to(device).unbind(1)
         self.sums = torch.zeros(_RANGES, 2)
         means = enumerate(total / count)
         return {f"{prefix}/{i / 10:.1f}-{(i + 1) / 10:.1f}": mean for i, mean in means}

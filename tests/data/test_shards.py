@@ -258,7 +258,7 @@ def test_a_folder_is_read_as_it_was_opened(make_photos: MakePhotos, tmp_path: Pa
 
 
 def test_the_bytes_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_mbldm.data.prepare.convert.MAX_BYTES", 10_000_000)
+    monkeypatch.setattr("lit_mbldm.data.prepare.convert.IN_FLIGHT_BYTES", 10_000_000)
     read, given, most = 0, 0, 0
 
     def large() -> bytes:
@@ -287,6 +287,7 @@ def test_a_killed_worker_is_told(make_photos, tmp_path, monkeypatch, written) ->
 
     with pytest.raises(InputError, match=r"killed at \d+\.png or .*want of memory.*same command"):
         write_shards(replace(source, start=killing), out, SIZE, shard_size=20, workers=2)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     finished = written(out)
     assert len(finished) >= 3
     manifest = write_shards(photos, out, SIZE, shard_size=20, workers=2)

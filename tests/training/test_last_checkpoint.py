@@ -34,11 +34,12 @@ FILES = (
     "[a]/version_10/checkpoints/last.ckpt",
     "[a]/version_10/checkpoints/last-v1.ckpt",
     "[a]/version_10/checkpoints/epoch=1-step=99.ckpt",
+    "[a]/version_10/checkpoints/last-good-20.ckpt",
     "[a]/version_11/checkpoints/.last.ckpt.1.tmp",
     "cat/version_12/checkpoints/last.ckpt",
     "checkpoints/last.ckpt",
 )
-NEWEST, NINTH, IN_ROOT = FILES[2], FILES[0], FILES[6]
+NEWEST, NINTH, IN_ROOT = FILES[2], FILES[0], FILES[-1]
 
 
 @pytest.mark.parametrize(

@@ -27,3 +27,8 @@ def test_ten_ranges_share_the_times_evenly(num_timesteps: int) -> None:
         low, high = number * share + 1, (number + 1) * share
         assert mean == pytest.approx((low + high) / 2)
     assert all(mean.isnan() for mean in by_time.pop_means("x", CPU).values())
+
+
+def test_means_are_on_the_device_that_processes_communicate_by() -> None:
+    means = LossByTime().pop_means("x", torch.device("meta"))
+    assert all(mean.is_meta for mean in means.values())

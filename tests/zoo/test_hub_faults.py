@@ -122,7 +122,7 @@ def test_wrong_bytes_of_the_right_size_are_named_and_do_not_stay(
     pushed: Hub, modules: Modules, name: str, request_: str
 ) -> None:
     pushed.faults.corrupt(request_)
-    with pytest.raises(InputError, match=f"{name} is damaged.*he same again fetches it anew"):
+    with pytest.raises(InputError, match=f"{name} is damaged.*which fetches it anew"):
         load_pretrained(REPO)
     loads(REPO, modules["refined"])
 

@@ -22,7 +22,7 @@ CHUNK_IMAGES = 8
 CHUNK_BYTES = 1 << 20
 CHUNKS_PER_WORKER = 3
 MIN_CHUNKS = 32  # in flight, to keep few workers busy while a finished shard goes to the disk
-MAX_BYTES = 1 << 28  # of undecoded images in flight; one chunk may be larger
+IN_FLIGHT_BYTES = 1 << 28  # of undecoded images; one chunk may be larger
 
 
 class Jpeg(NamedTuple):
@@ -56,7 +56,8 @@ def convert(
 ) -> Generator[Converted, None, None]:
     """Read images, (position, image) each, and convert them; a bounded number is in memory.
 
-    With None for `workers` processes on all cores do it, with 1 this one. Raises InputError.
+    With None for `workers`, processes on all cores do it, with 1 this one. Raises InputError where
+    such a process is killed.
     """
     workers = workers or cores()
     convert_chunk = partial(_convert, size=size, quality=quality)
@@ -77,15 +78,17 @@ def _pooled(
             while pending and (
                 chunk is None
                 or len(pending) == most
-                or _size(chunk) + sum(_size(other) for other, _ in pending) > MAX_BYTES
+                or _size(chunk) + sum(_size(other) for other, _ in pending) > IN_FLIGHT_BYTES
             ):
                 yield pending[0][1].result()
                 pending.popleft()
             if chunk is not None:
                 # submit may start a worker, which Ctrl-C is not for
                 before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-                pending.append((chunk, pool.submit(convert_chunk, chunk)))
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                try:
+                    pending.append((chunk, pool.submit(convert_chunk, chunk)))
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     except BrokenProcessPool as error:
         where = f" at {pending[0][0][0][1]} or an image after it" if pending else ""
         raise InputError(

@@ -4,12 +4,13 @@ import hashlib
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
+from weakref import WeakValueDictionary
 
 import lmdb
 from tqdm import tqdm
@@ -23,6 +24,9 @@ DATA_FILE = "data.mdb"
 HEAD_BYTES = 1 << 17
 COPY_BYTES = 1 << 20
 PER_MAPPING = 1000  # images, after which the file is mapped anew: its pages count as memory
+
+# LMDB opens a file, of a device and inode, once; a pass that an error ended may still hold it
+_opened: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
 
 
 def open_lmdb(data: Path) -> ImageSource:
@@ -57,20 +61,23 @@ def _values(data: Path) -> Iterator[RawImage]:
     start: bytes | None = b""
     try:
         while start is not None:
-            with _open(data) as environment, environment.begin(buffers=True) as transaction:
-                cursor = transaction.cursor()
-                cursor.set_range(start)
-                start = None
-                for count, (key, value) in enumerate(cursor):
-                    if count == PER_MAPPING:
-                        start = bytes(key)
-                        break
-                    name = bytes(key).decode(errors="backslashreplace")
-                    yield RawImage(name, partial(_copy, value))
+            start = yield from _mapped(data, start)
     except lmdb.Error as error:
         raise InputError(
             f"The LMDB {data} is damaged ({error}). Copy it again; what is finished stays."
         ) from error
+
+
+def _mapped(data: Path, start: bytes) -> Generator[RawImage, None, bytes | None]:
+    """Map the file, give images from the key `start` on, and return the key that follows."""
+    with _open(data).begin(buffers=True) as transaction:
+        cursor = transaction.cursor()
+        cursor.set_range(start)
+        for count, (key, value) in enumerate(cursor):
+            if count == PER_MAPPING:
+                return bytes(key)
+            yield RawImage(bytes(key).decode(errors="backslashreplace"), partial(_copy, value))
+    return None
 
 
 def _unpacked(archive: Path, member: zipfile.ZipInfo, scratch: Path | None) -> Iterator[RawImage]:
@@ -102,15 +109,20 @@ def _reading(archive: Path, member: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
 
 
 def _open(data: Path) -> lmdb.Environment:
-    """Open, once at a time, without a lock file, which read-only storage may not allow."""
-    return lmdb.open(str(data), subdir=False, readonly=True, lock=False)
+    """Open without a lock file, which read-only storage may not allow."""
+    stat = data.stat()
+    key = stat.st_dev, stat.st_ino
+    if (environment := _opened.get(key)) is None:
+        environment = lmdb.open(str(data), subdir=False, readonly=True, lock=False)
+        _opened[key] = environment
+    return environment
 
 
 def _read_head(data: Path, name: str, size: int) -> tuple[int, int, int]:
     """Entries, bytes and last transaction of `data`, an LMDB of `size` bytes or its beginning."""
     try:
-        with _open(data) as environment:
-            info, stat = environment.info(), environment.stat()
+        environment = _open(data)
+        info, stat = environment.info(), environment.stat()
     except lmdb.Error as error:
         raise InputError(
             f"Expected an LMDB in {name} of {size:,} bytes, which cannot be opened ({error})."

@@ -98,7 +98,8 @@ def start_from(
 def _find_last(trainer: L.Trainer, run: str | None) -> str:
     folder = _checkpoint_folder(trainer, run)
     fs = get_filesystem(folder)
-    found = [str(path) for path in fs.glob(f"{folder}/last*.ckpt")]
+    paths = map(str, fs.glob(f"{folder}/last*.ckpt"))
+    found = [path for path in paths if re.search(r"/last(-v\d+)?\.ckpt$", path)]  # and no copies
     if not found:
         raise InputError(
             f"There is no last.ckpt in {folder}, where --ckpt_path last looks. Start without"
