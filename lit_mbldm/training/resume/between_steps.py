@@ -85,7 +85,9 @@ class SaveBetweenSteps(L.Callback):
                 self._due.pop((callback, hook), lambda: None)()
 
     def _end(self, trainer: L.Trainer, on_run_end: Callable[[], None]) -> None:
-        """Save before averaged weights take the place of the others."""
-        if last_keeper(trainer) is not None and not trainer.fit_loop._should_accumulate():
+        """Save, unless it is done, before averaged weights take the place of the others."""
+        keeper = last_keeper(trainer)
+        saved = keeper is None or keeper._last_global_step_saved == trainer.global_step
+        if not saved and not trainer.fit_loop._should_accumulate():
             save_last(trainer)
         on_run_end()
