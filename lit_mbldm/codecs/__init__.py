@@ -4,15 +4,15 @@ from lit_mbldm.codecs.base import ImageCodec
 from lit_mbldm.codecs.channelwise import PatchCodec
 from lit_mbldm.codecs.decoders import DecoderCodec
 from lit_mbldm.codecs.joint import JointCodec
-from lit_mbldm.codecs.latents import IndexLatent, PrincipalLatent
+from lit_mbldm.codecs.latents import CoefficientLatent, IndexLatent
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 
 __all__ = [
+    "CoefficientLatent",
     "DecoderCodec",
     "ImageCodec",
     "IndexLatent",
     "JointCodec",
     "PatchCodec",
-    "PrincipalLatent",
     "VectorQuantizedCodec",
 ]

@@ -207,6 +207,10 @@ class ImageCodec(nn.Module):
         """
         return to_uint8(resize(self.reconstruct(codes), size))
 
+    def decode_vectors(self, vectors: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Decode vectors that need not be quantised to (B, 3, H, W) uint8; `size` as `decode`."""
+        return to_uint8(resize(self.to_images(vectors), size))
+
     def reconstruct(self, codes: Tensor) -> Tensor:
         """Decode codes without rounding or clipping: float32 (B, 3, H, W), nominal [0, 255].
 

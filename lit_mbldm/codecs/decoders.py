@@ -80,6 +80,10 @@ class DecoderCodec(VectorQuantizedCodec):
         """Turn codewords into vectors as the codec does."""
         return self.codec.assemble(codewords)
 
+    def split(self, vectors: Tensor) -> list[Tensor]:
+        """Turn vectors into what codewords stand for as the codec does."""
+        return self.codec.split(vectors)
+
     def to_images(self, vectors: Tensor) -> Tensor:
         """Turn vectors into images as the codec does."""
         return self.codec.to_images(vectors)
@@ -94,7 +98,13 @@ class DecoderCodec(VectorQuantizedCodec):
         """Decode codes to images, through the network unless `plain`. As `ImageCodec.decode`."""
         if plain:
             return self.codec.decode(codes, size)
-        images = self.codec.decode(codes)
+        return self._improved(self.codec.decode(codes), size)
+
+    def decode_vectors(self, vectors: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Decode vectors to images, through the network. As `ImageCodec.decode_vectors`."""
+        return self._improved(self.codec.decode_vectors(vectors), size)
+
+    def _improved(self, images: Tensor, size: tuple[int, int] | None) -> Tensor:
         with full_float32(images.device):
             images = improve(self.network, images)
         return images if size is None else to_uint8(resize(images.float(), size))

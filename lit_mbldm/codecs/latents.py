@@ -1,33 +1,64 @@
-"""Latents: codes read as numbers for a continuous model, and numbers back as codes.
+"""Latents: codes read as numbers for a model, and numbers back as codes and images.
 
-B samples, S code channels, h×w positions, K codewords, d coordinates.
+B samples, S code channels, h×w positions, K codewords, D numbers a patch of which a latent has C.
 """
+
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs.base import ImageCodec
+from lit_mbldm.codecs.base import ImageCodec, full_float32
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError
 
 
 class Latent(nn.Module):
-    """What a codec's codes are as numbers z_0 in [-1, 1]; the base of all latents."""
+    """What a codec's codes are as numbers z_0 of about unit scale; the base of all latents."""
+
+    limit: float | None = 1.0  # of |z_0|, where there is one
+    codec: ImageCodec
 
     def use(self, codec: ImageCodec) -> None:
         """Take over what depends on the codec."""
+        vars(self)["codec"] = codec  # no submodule: the model has it already
 
     def num_channels(self, num_codes: int) -> int:
         """Channels C of z_0 for S code channels."""
         raise NotImplementedError
 
-    def to_latent(self, codes: Tensor) -> Tensor:
-        """Turn codes (B, S, h, w) in [0, K-1] into z_0 (B, C, h, w), float32."""
+    @property
+    def fitted(self) -> bool:
+        """Whether it is scaled to training data, where it is scaled to any."""
+        return True
+
+    def moments(self, codes: Tensor, images: Tensor | None = None) -> Tensor:
+        """Sums over a batch, as of `to_latent`, that `fit` needs of training data."""
+        raise NotImplementedError
+
+    def fit(self, moments: Tensor) -> None:
+        """Scale to the training data whose `moments` were added up."""
+        raise NotImplementedError
+
+    def to_latent(self, codes: Tensor, images: Tensor | None = None) -> Tensor:
+        """Turn codes into z_0.
+
+        Args:
+            codes: (B, S, h, w) in [0, K-1].
+            images: that they are the codes of, (B, 3, H, W) uint8 RGB, where they are at hand.
+
+        Returns:
+            (B, C, h, w) float32.
+        """
         raise NotImplementedError
 
     def to_codes(self, z0: Tensor) -> Tensor:
         """Turn z_0 (B, C, h, w) of any values into the nearest codes (B, S, h, w) uint8."""
         raise NotImplementedError
+
+    def decode(self, z0: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Decode z_0 (B, C, h, w) to images (B, 3, H, W) uint8 RGB; None is the codec's size."""
+        return self.codec.decode(self.to_codes(z0), size)
 
 
 class IndexLatent(Latent):
@@ -46,6 +77,7 @@ class IndexLatent(Latent):
 
     def use(self, codec: ImageCodec) -> None:
         """Refuse a codec with another number of codewords than `codebook_size`."""
+        super().use(codec)
         if self.codebook_size not in (None, codec.codebook_size):
             raise InputError(
                 f"The latent has codebook_size {self.codebook_size}, the codec"
@@ -57,7 +89,7 @@ class IndexLatent(Latent):
         """S."""
         return num_codes
 
-    def to_latent(self, codes: Tensor) -> Tensor:
+    def to_latent(self, codes: Tensor, images: Tensor | None = None) -> Tensor:
         """Scale codes (B, S, h, w) in [0, K-1] to z_0 of the same shape, float32."""
         return codes.float() * (2 / (self.num_codewords - 1)) - 1
 
@@ -67,92 +99,127 @@ class IndexLatent(Latent):
         return ((z0 + 1) * ((K - 1) / 2)).round().clamp(0, K - 1).to(torch.uint8)
 
 
-class PrincipalLatent(Latent):
-    """Where a codeword lies: its first d coordinates along its codebook's principal directions.
+class CoefficientLatent(Latent):
+    """The codec's own numbers, decorrelated: a patch's C strongest coefficients.
 
-    Neighbours in this latent are neighbours in space, which neighbours by index are only along the
-    first direction. z_0 has d channels a code; the code is that of the nearest codeword. Each
-    codebook is scaled by one number to reach from -1 to 1.
+    A codec turns a patch into D numbers before it quantises them. Their principal components over
+    the training data, strongest first, are the latent, each divided by a power of its deviation,
+    and all by one number so that their mean square is 1. Of image shards they are the components of
+    the unquantised numbers, of code shards those of codewords.
+
+    Images are decoded from the numbers themselves, without quantisation, unless `quantized`.
+
+    Source: as DCTdiff (Ning et al. 2024) does with the coefficients of JPEG.
 
     Args:
-        coordinates: d, at most the numbers of a codeword.
-        ranks: put the codewords' ranks along a direction in place of the coordinates; with
-            d = 1 this is the index latent, for codecs sorted by their first direction.
+        channels: C, at most D.
+        whitening: power of the deviation, from 0 (strong components stay strong) to 1 (all are of
+            unit variance).
+        quantized: decode images from the nearest codewords.
 
     Raises:
-        InputError: d that is not positive, or, when a codec is taken over, too large for it.
+        InputError: values out of range, or a codec that has no such numbers or too few.
     """
 
-    points: Tensor  # (S, K, d) of z_0
+    limit = None
+    patches: Tensor  # that it was fitted to, int64
+    mean: Tensor  # (D,)
+    basis: Tensor  # (C, D), of z_0 = basis (x - mean)
+    inverse: Tensor  # (D, C)
 
-    def __init__(self, coordinates: int = 3, ranks: bool = False) -> None:
+    def __init__(self, channels: int = 16, whitening: float = 0.5, quantized: bool = False) -> None:
         super().__init__()
-        if coordinates < 1:
-            raise InputError(f"Expected at least 1 coordinate a code, got {coordinates}.")
-        self.coordinates = coordinates
-        self.ranks = ranks
+        if channels < 1 or not 0 <= whitening <= 1:
+            raise InputError(
+                "Expected channels of at least 1 and whitening in [0, 1], got"
+                f" {channels} and {whitening}."
+            )
+        self.channels = channels
+        self.whitening = whitening
+        self.quantized = quantized
 
     def use(self, codec: ImageCodec) -> None:
-        """Find where the codec's codewords lie.
+        """Make place for the scaling, and refuse a codec without enough numbers a patch."""
+        super().use(codec)
+        D = sum(self._widths)
+        if self.channels > D:
+            raise InputError(
+                f"{codec.quantizer} has {D} numbers a patch, too few for channels: {self.channels}."
+            )
+        self.register_buffer("patches", torch.tensor(0))
+        self.register_buffer("mean", torch.zeros(D))
+        self.register_buffer("basis", torch.eye(self.channels, D))
+        self.register_buffer("inverse", torch.eye(D, self.channels))
 
-        Raises:
-            InputError: a codec without codebooks, or with codewords of too few numbers.
-        """
-        if not isinstance(codec, VectorQuantizedCodec):
+    @property
+    def _widths(self) -> list[int]:
+        if not isinstance(self.codec, VectorQuantizedCodec):
             raise InputError(
-                f"A {type(self).__name__} needs a codec with codebooks, got a"
-                f" {type(codec).__name__}."
+                f"A CoefficientLatent needs a codec with codebooks, got a"
+                f" {type(self.codec).__name__}."
             )
-        books = codec.codebooks()
-        smallest = min(book.shape[1] for book in books)
-        if self.coordinates > smallest:
-            raise InputError(
-                f"The codewords of {codec.quantizer} have {smallest} numbers, too few for"
-                f" coordinates: {self.coordinates}."
-            )
-        placed = [place_codewords(book, self.coordinates, self.ranks) for book in books]
-        self.register_buffer("points", torch.stack(placed))
+        return [book.shape[1] for book in self.codec.codebooks()]
+
+    @property
+    def fitted(self) -> bool:
+        """Whether `fit` was called, or its result loaded."""
+        return bool(self.patches)
 
     def num_channels(self, num_codes: int) -> int:
-        """S·d."""
-        return num_codes * self.coordinates
+        """C."""
+        return self.channels
 
-    def to_latent(self, codes: Tensor) -> Tensor:
-        """Place codes (B, S, h, w) in [0, K-1]: z_0 (B, S·d, h, w) float32, a code's d together."""
-        placed = [book[codes[:, s].long()] for s, book in enumerate(self.points)]  # (B, h, w, d)
-        return torch.cat([part.permute(0, 3, 1, 2) for part in placed], dim=1)
+    def _numbers(self, codes: Tensor, images: Tensor | None) -> Tensor:
+        """(B, h, w, D) float32."""
+        codec = cast(VectorQuantizedCodec, self.codec)
+        with full_float32(codes.device):
+            if images is not None:
+                return torch.cat(codec.split(codec.to_vectors(images)), dim=-1)
+            books = codec.codebooks()
+            return torch.cat([book[codes[:, s].long()] for s, book in enumerate(books)], dim=-1)
+
+    def moments(self, codes: Tensor, images: Tensor | None = None) -> Tensor:
+        """Σ (1, x)(1, x)ᵀ over the batch's patches, (D+1, D+1) float64."""
+        x = self._numbers(codes, images).flatten(0, 2).double()
+        x = torch.cat([torch.ones_like(x[:, :1]), x], dim=1)
+        return x.mT @ x
+
+    def fit(self, moments: Tensor) -> None:
+        """Find the principal components from the sum of `moments`, and scale them."""
+        self.patches.copy_(moments[0, 0])
+        moments = moments / moments[0, 0]
+        mean = moments[0, 1:]
+        covariance = moments[1:, 1:] - torch.outer(mean, mean)
+        variances, directions = torch.linalg.eigh(covariance)
+        variances = variances.flip(0)[: self.channels].clamp_min(1e-6)
+        directions = directions.flip(1)[:, : self.channels]  # (D, C)
+        scale = variances.pow(-self.whitening / 2)
+        scale = scale / (variances * scale.square()).mean().sqrt()
+        self.mean.copy_(mean)
+        self.basis.copy_((directions * scale).mT)
+        self.inverse.copy_(directions / scale)
+
+    def to_latent(self, codes: Tensor, images: Tensor | None = None) -> Tensor:
+        """Turn images, or codes (B, S, h, w) without them, into z_0 (B, C, h, w) float32."""
+        x = self._numbers(codes, images)
+        with full_float32(x.device):
+            return ((x - self.mean) @ self.basis.mT).permute(0, 3, 1, 2).contiguous()
+
+    def _vectors(self, z0: Tensor) -> Tensor:
+        """The codec's vectors with these coefficients; the others are their means."""
+        codec = cast(VectorQuantizedCodec, self.codec)
+        x = self.mean + z0.float().movedim(1, -1) @ self.inverse.mT  # (B, h, w, D)
+        return codec.assemble([part.contiguous() for part in x.split(self._widths, dim=-1)])
 
     def to_codes(self, z0: Tensor) -> Tensor:
-        """Find the codewords nearest to z_0 (B, S·d, h, w): (B, S, h, w) uint8."""
-        parts = z0.float().unflatten(1, (-1, self.coordinates)).movedim(2, -1)  # (B, S, h, w, d)
-        nearest = [
-            # matrix products would mix up codewords that lie close together
-            torch.cdist(part.flatten(1, 2), book, compute_mode="donot_use_mm_for_euclid_dist")
-            .argmin(2)
-            .unflatten(1, part.shape[1:3])
-            for part, book in zip(parts.unbind(1), self.points, strict=True)
-        ]
-        return torch.stack(nearest, dim=1).to(torch.uint8)
+        """Find the codewords nearest to all D numbers: (B, S, h, w) uint8."""
+        B, _, h, w = z0.shape
+        with full_float32(z0.device):
+            return self.codec.quantize(self._vectors(z0)).view(B, h, w, -1).permute(0, 3, 1, 2)
 
-
-def place_codewords(codewords: Tensor, coordinates: int, ranks: bool = False) -> Tensor:
-    """Coordinates along the principal directions of a codebook, within [-1, 1].
-
-    Args:
-        codewords: (K, D) float.
-        coordinates: d of D.
-        ranks: ranks along each direction, evenly spaced from -1 to 1, in place of distances.
-
-    Returns:
-        (K, d) float32, on the whole rising with the index.
-    """
-    centred = codewords.double() - codewords.double().mean(0)
-    directions = torch.linalg.eigh(centred.mT @ centred).eigenvectors.flip(1)[:, :coordinates]
-    along = centred @ directions  # (K, d)
-    index = torch.linspace(-1, 1, len(codewords)).to(along)
-    along = torch.where(index @ along < 0, -along, along)
-    if ranks:
-        places = along.argsort(dim=0, stable=True).argsort(0).double()
-        return (2 * places / (len(codewords) - 1) - 1).float()
-    farthest = along.abs().max().clamp_min(torch.finfo(torch.float64).tiny)  # 0: all are equal
-    return (along / farthest).float()
+    def decode(self, z0: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Decode z_0 (B, C, h, w), as it is unless `quantized`, to (B, 3, H, W) uint8 RGB."""
+        if self.quantized:
+            return super().decode(z0, size)
+        with full_float32(z0.device):
+            return self.codec.decode_vectors(self._vectors(z0), size)

@@ -12,13 +12,11 @@ import torch
 from torch import Tensor
 
 from lit_mbldm.codecs.base import ImageCodec
-from lit_mbldm.codecs.latents import place_codewords
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.codec_quality import (
     ORDINALITY_DISTANCES,
     codebook_usage,
-    noise_error,
     ordinality,
     psnr,
     rank_correlation,
@@ -34,8 +32,6 @@ _COLUMNS = {
     "perplexity": (".1f", 12),
     **{str(n): (".0%", 6) for n in ORDINALITY_DISTANCES},
     "rank corr.": (".2f", 12),
-    "index": (".0%", 8),
-    **{f"d = {d}": (".0%", 7) for d in (1, 2, 3)},
 }
 
 
@@ -51,9 +47,8 @@ class CodecReport:
         ssim: mean over the images.
         codebooks: of each code channel, `Y0` or `P3`: part of its codewords that occur,
             perplexity of its codes, distance of codewords 1, 2, 4, 8 and 16 apart, relative to a
-            random pair, rank correlation of distance by index and in space, and what 10 % noise
-            costs on the index latent and on the principal latents of 1, 2 and 3 coordinates; nan
-            where there is no such figure.
+            random pair, and rank correlation of distance by index and in space; nan where there
+            is no such figure.
     """
 
     quantizer: str
@@ -70,7 +65,7 @@ class CodecReport:
             f" PSNR {self.psnr:.2f} dB, SSIM {self.ssim:.3f}",
             "",
             "Distances between codewords, relative to a random pair (100 %):",
-            f"{'':<30}{'distance at index distance':^40}{'error at 10 % noise':^28}",
+            f"{'':<30}{'distance at index distance':^40}",
             f"{'codebook':<10}"
             + "".join(f"{name:>{width}}" for name, (_, width) in _COLUMNS.items()),
         ]
@@ -112,22 +107,19 @@ def codec_report(
         raise InputError("No images to report on: give a folder or shards that hold some.")
     usage = zip(*codebook_usage(torch.cat(codes, dim=2), codec.codebook_size), strict=True)
     figures = [
-        dict(zip(_COLUMNS, [*map(float, used), *_order(codewords)], strict=True))
-        for used, codewords in zip(usage, codec.codebooks(), strict=True)
+        dict(
+            zip(
+                _COLUMNS,
+                [*map(float, used), *ordinality(book).tolist(), rank_correlation(book)],
+                strict=True,
+            )
+        )
+        for used, book in zip(usage, codec.codebooks(), strict=True)
     ]
     books = dict(zip(codec.code_names, figures, strict=True))
     decibels, similarity = torch.tensor(quality, dtype=torch.float64).mean(0).tolist()
     rate = codec.bits_per_pixel
     return CodecReport(codec.quantizer, len(codes), rate, decibels, similarity, books)
-
-
-def _order(codewords: Tensor) -> list[float]:
-    """How well the places of codewords (K, D) tell where they lie; nan for d above D."""
-    latents = [torch.linspace(-1, 1, len(codewords))[:, None]]
-    latents += [place_codewords(codewords, d) for d in (1, 2, 3) if d <= codewords.shape[1]]
-    errors = [noise_error(latent, codewords) for latent in latents]
-    errors += [math.nan] * (4 - len(errors))
-    return [*ordinality(codewords).tolist(), rank_correlation(codewords), *errors]
 
 
 def order_panels(codec: ImageCodec, image: Tensor, seed: int = 0) -> dict[str, Tensor]:

@@ -14,7 +14,6 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from lit_mbldm.errors import InputError
 
 ORDINALITY_DISTANCES = (1, 2, 4, 8, 16)
-_NOISE_DRAWS = 64
 _SSIM_WINDOW = 7
 # Variances are the unbiased ones, n/(n-1) of the means over a window of n = 49; torchmetrics takes
 # the means, for which K2 (0.03) shrinks in proportion.
@@ -124,29 +123,6 @@ def rank_correlation(codewords: Tensor) -> float:
         return math.nan
     index = torch.arange(len(codewords), dtype=torch.float64)[:, None]
     return float(spearman_corrcoef(torch.pdist(index), torch.pdist(codewords.double().cpu())))
-
-
-def noise_error(latents: Tensor, codewords: Tensor, noise: float = 0.1) -> float:
-    """Mean distance from a codeword to the one decoded from its latent after adding noise.
-
-    Every codeword counts the same; what is decoded is the codeword of the nearest latent.
-
-    Args:
-        latents: (K, n) float, a codeword's numbers in the latent.
-        codewords: (K, d) float.
-        noise: standard deviation of the noise on each number, relative to the latents' own: the
-            root of their total variance.
-
-    Returns:
-        The distance, relative to a random pair of codewords; nan where all of them are equal.
-    """
-    points, books = latents.double().cpu(), codewords.double().cpu()
-    spread = (points - points.mean(0)).square().sum(1).mean().sqrt()
-    generator = torch.Generator().manual_seed(0)
-    size = (len(points), _NOISE_DRAWS, points.shape[1])
-    draws = torch.randn(size, generator=generator, dtype=torch.float64)
-    nearest = torch.cdist(points[:, None] + noise * spread * draws, points).argmin(2)  # (K, draws)
-    return float((books[nearest] - books[:, None]).norm(dim=2).mean() / torch.pdist(books).mean())
 
 
 def _check_pair(a: Tensor, b: Tensor) -> None:

@@ -54,6 +54,7 @@ class Process(nn.Module):
 
     samplers: ClassVar[tuple[str, ...]] = ("ddpm",)  # those that it can be sampled with
     has_temperature: ClassVar[bool] = False  # whether its steps take one
+    limit: float | None = 1.0  # of |z_0|, the latent's
 
     def __init__(self, num_timesteps: int = 1000, self_conditioning: bool = True) -> None:
         super().__init__()

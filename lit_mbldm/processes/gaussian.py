@@ -18,7 +18,7 @@ Objective = Literal["eps", "x0", "v"]
 
 
 class GaussianForward(Process):
-    """q(z_t | z_0) = N(√ᾱ_t z_0, 1-ᾱ_t) on a latent z_0 in [-1, 1] (Ho et al. 2020).
+    """q(z_t | z_0) = N(√ᾱ_t z_0, 1-ᾱ_t) on a latent z_0 of unit scale (Ho et al. 2020).
 
     Args as for `GaussianProcess`.
     """
@@ -170,7 +170,7 @@ class GaussianProcess(GaussianForward):
         self_condition: Tensor | None = None,
         condition: Condition = None,
     ) -> Prediction:
-        """Ask the network for z_0, clipped to [-1, 1]."""
+        """Ask the network for z_0, clipped to the latent's limit."""
         output = self.call(denoiser, z_t, t, self_condition, condition).float()
         alpha, sigma = self.alpha_sigma(t)
         if self.objective == "eps":
@@ -179,7 +179,7 @@ class GaussianProcess(GaussianForward):
             z0 = alpha * z_t - sigma * output
         else:
             z0 = output
-        return Prediction(z0.clamp(-1, 1))
+        return Prediction(z0 if self.limit is None else z0.clamp(-self.limit, self.limit))
 
     def loss(
         self,

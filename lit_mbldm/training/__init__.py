@@ -1,6 +1,7 @@
 """LightningModules and their callbacks: wiring only."""
 
 from lit_mbldm.training.callbacks.annealing import AnnealGumbelTemperature
+from lit_mbldm.training.callbacks.averaging import PowerEMA
 from lit_mbldm.training.callbacks.pictures import RefineImages, SampleImages
 from lit_mbldm.training.callbacks.predict import WriteSamples
 from lit_mbldm.training.callbacks.scores import ScoreSamples
@@ -17,6 +18,7 @@ __all__ = [
     "CategoricalDiffusion",
     "ContinuousDiffusion",
     "DiffusionModule",
+    "PowerEMA",
     "RefineImages",
     "Refiner",
     "SampleImages",

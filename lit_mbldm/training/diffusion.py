@@ -12,7 +12,9 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import gather_rows
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.processes.base import Condition, Process
+from lit_mbldm.training.fit_latent import fit_latent
 from lit_mbldm.training.loss_by_time import LossByTime
+from lit_mbldm.training.module import Decay, OptimizerName
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.sampling import SamplingModule
 
@@ -25,11 +27,13 @@ class DiffusionModule(SamplingModule):
         denoiser: the network (z_t, t/T, self-conditioning, condition) -> prediction.
         process: how the latent is noised and what the loss is.
         image_size: height and width of the images in pixels.
-        learning_rate: of Adam.
+        learning_rate: of the optimiser.
         betas: of Adam.
         warmup_steps: over which the learning rate rises linearly from zero.
         allow_residual: accept an RQ codec, whose codes are ambiguous as a latent.
         latent: codes as numbers; by default their indices.
+        optimizer: adam or muon.
+        decay: of the learning rate, linear or cosine, to zero at the run's end; None keeps it.
 
     Raises:
         InputError: parts that do not fit each other, or an RQ codec that is not allowed.
@@ -49,8 +53,10 @@ class DiffusionModule(SamplingModule):
         warmup_steps: int = 0,
         allow_residual: bool = False,
         latent: Latent | None = None,
+        optimizer: OptimizerName = "adam",
+        decay: Decay | None = None,
     ) -> None:
-        super().__init__(codec, learning_rate, betas, warmup_steps)
+        super().__init__(codec, learning_rate, betas, warmup_steps, optimizer, decay)
         self.denoiser = denoiser
         self.process = process
         self.image_size = image_size
@@ -59,6 +65,7 @@ class DiffusionModule(SamplingModule):
         self._check_parts()
         self.process.use(self.codec)
         self.latent.use(self.codec)
+        self.process.limit = self.latent.limit
         self.codes_shape = self.codec.latent_shape(image_size, image_size)
         channels = self.latent.num_channels(self.codec.num_codes)
         self.latent_shape = (channels, *self.codes_shape[1:])
@@ -81,6 +88,14 @@ class DiffusionModule(SamplingModule):
                 " an OPQ codec such as opq-32-8-8, or set allow_residual: true."
             )
 
+    def configure_model(self) -> None:
+        """Scale the latent to the training data, where a new run needs it."""
+        trainer = self._trainer
+        if trainer is None or trainer.state.fn != "fit" or trainer.ckpt_path:
+            return
+        if not self.latent.fitted:
+            fit_latent(self.latent, trainer)
+
     def batch_condition(self, batch: dict[str, Tensor]) -> Condition:
         """What the denoiser is told of a batch besides z_t and t, B rows."""
         return None
@@ -100,8 +115,9 @@ class DiffusionModule(SamplingModule):
             )
         streams = self.streams(batch, key)
         t = self.process.draw_times(streams)
-        z0 = self.latent.to_latent(codes)
-        condition, images = self.batch_condition(batch), batch.get("images")
+        images = batch.get("images")
+        z0 = self.latent.to_latent(codes, images)
+        condition = self.batch_condition(batch)
         losses = self.process.loss(self.denoiser, z0, t, streams, condition, images)
         by_time.update(losses, t / self.process.num_timesteps)
         return losses.mean()

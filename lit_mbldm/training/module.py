@@ -1,7 +1,8 @@
-"""What every LightningModule here shares: a frozen codec, Adam, checkpoints that rebuild."""
+"""What every LightningModule here shares: a frozen codec, an optimiser, whole checkpoints."""
 
+import math
 import random
-from typing import Any
+from typing import Any, Literal, get_args
 
 import lightning as L
 import torch
@@ -16,8 +17,11 @@ from lit_mbldm.entries.tree import describe
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import all_equal, from_first
 from lit_mbldm.processes.randomness import SampleStreams
+from lit_mbldm.training.muon import Muon
 
 TRAINING, VALIDATION = range(2)
+OptimizerName = Literal["adam", "muon"]
+Decay = Literal["linear", "cosine"]
 
 
 class CodecModule(L.LightningModule):
@@ -29,12 +33,21 @@ class CodecModule(L.LightningModule):
         learning_rate: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.99),
         warmup_steps: int = 0,
+        optimizer: OptimizerName = "adam",
+        decay: Decay | None = None,
     ) -> None:
         super().__init__()
+        if optimizer not in get_args(OptimizerName) or decay not in (None, *get_args(Decay)):
+            raise InputError(
+                f"Expected an optimizer of {get_args(OptimizerName)} and a decay of"
+                f" {get_args(Decay)} or null, got {optimizer!r} and {decay!r}."
+            )
         self.codec = load_codec(codec) if isinstance(codec, str) else codec
         self.learning_rate = learning_rate
         self.betas = betas
         self.warmup_steps = warmup_steps
+        self.optimizer = optimizer
+        self.decay = decay
         self.noise_seed = 0
         self.training_config: dict[str, Any] = {}  # for those who find its checkpoint
 
@@ -51,12 +64,21 @@ class CodecModule(L.LightningModule):
         return 0, VALIDATION
 
     def configure_optimizers(self) -> Any:
-        """Adam, with a linear warm-up."""
+        """The optimiser, with a linear warm-up and a decay to zero at the run's last step."""
         parameters = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(parameters, self.learning_rate, self.betas)
-        if not self.warmup_steps:
-            return optimizer
-        schedule = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / self.warmup_steps))
+        kind = Muon if self.optimizer == "muon" else torch.optim.Adam
+        optimizer = kind(parameters, self.learning_rate, self.betas)
+        total = self.trainer.estimated_stepping_batches if self.decay else math.inf
+        if self.decay and math.isinf(total):
+            raise InputError("A learning rate decays over a run of known length: set max_steps.")
+
+        def scale(step: int) -> float:
+            left = max(0.0, 1 - step / total)
+            if self.decay == "cosine":
+                left = math.sin(left * math.pi / 2) ** 2
+            return left * min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+        schedule = LambdaLR(optimizer, scale)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:

@@ -178,7 +178,7 @@ class SamplingModule(CodecModule):
             )
         finally:
             self.train(training)
-        images = self.codec.decode(self.latent.to_codes(z0))
+        images = self.latent.decode(z0)
         refiner = self.refiner if options.refiner is None else options.refiner
         return refiner.to(self.device).refine(images) if isinstance(refiner, Refiner) else images
 
@@ -207,7 +207,7 @@ class SamplingModule(CodecModule):
         path = [self.process.prior(self.process.shape_at(self.latent_shape, times[0]), streams)]
         self.generate(numbers, options, on_step=lambda step, z, _: path.append(z))
         full = [self.process.carry(path[step], 0) for step in picks]
-        return torch.stack([self.codec.decode(self.latent.to_codes(z)) for z in full], dim=1)
+        return torch.stack([self.latent.decode(z) for z in full], dim=1)
 
     def _sample_streams(self, options: SampleOptions, numbers: Sequence[int]) -> SampleStreams:
         return SampleStreams([(options.seed, number) for number in numbers], self.device)

@@ -1,8 +1,9 @@
+from typing import Any
+
 import pytest
 import torch
 
-from lit_mbldm.codecs import IndexLatent, JointCodec, PatchCodec, PrincipalLatent
-from lit_mbldm.codecs.latents import place_codewords
+from lit_mbldm.codecs import CoefficientLatent, ImageCodec, IndexLatent, JointCodec, PatchCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo import load_pretrained
 
@@ -22,86 +23,93 @@ def test_codes_survive_the_index_latent():
     assert torch.equal(latent.to_codes(z0 * 1.5).unique()[[0, -1]], codes.unique()[[0, -1]])
 
 
-EITHER_CODEC = pytest.mark.parametrize("name", ["opq-32-8-8", "jpq-48"])
+EITHER_CODEC = pytest.mark.parametrize("name", ["opq-32-8-8", "jpq-48", "jpq-48+decoder"])
+
+
+def photographs(count: int = 4) -> torch.Tensor:
+    """Smooth colours with some noise, (count, 3, 32, 48) uint8."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, 3, 3, 4, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (32, 48), mode="bicubic")
+    return (
+        ((smooth + 0.02 * torch.randn(smooth.shape, generator=generator)) * 255)
+        .clamp(0, 255)
+        .byte()
+    )
+
+
+def fitted(codec: ImageCodec, images: torch.Tensor | None, **options: Any) -> CoefficientLatent:
+    latent = CoefficientLatent(**options)
+    latent.use(codec)
+    assert not latent.fitted
+    codes = every_code(codec.num_codes) if images is None else codec.encode(images)
+    latent.fit(latent.moments(codes, images))
+    assert latent.fitted
+    return latent
 
 
 @EITHER_CODEC
-@pytest.mark.parametrize("coordinates", [1, 2, 3])
-def test_codes_survive_the_principal_latent(name, coordinates):
-    codec, latent = load_pretrained(name), PrincipalLatent(coordinates)
-    latent.use(codec)
+@pytest.mark.parametrize("whitening", [0.0, 0.5, 1.0])
+def test_coefficients_are_decorrelated_ordered_and_of_unit_scale(name, whitening):
+    codec, images = load_pretrained(name), photographs()
+    latent = fitted(codec, images, channels=8, whitening=whitening)
+    z0 = latent.to_latent(codec.encode(images), images)
+    assert (z0.shape, z0.dtype) == ((4, 8, 4, 6), torch.float32)
+    covariance = torch.cov(z0.transpose(0, 1).flatten(1), correction=0)
+    variances = covariance.diagonal()
+    torch.testing.assert_close(covariance, variances.diag(), atol=1e-2, rtol=0)
+    assert float(variances.mean()) == pytest.approx(1, abs=1e-3)
+    spread = variances[:-1] / variances[1:]
+    assert (spread > 0.99).all()
+    assert bool((spread < 1.02).all()) == (whitening == 1)
+
+
+@EITHER_CODEC
+def test_more_coefficients_decode_better(name):
+    codec, images = load_pretrained(name), photographs()
+    codes = codec.encode(images)
+    errors = []
+    for channels in (3, 12, 96):
+        latent = fitted(codec, images, channels=channels)
+        decoded = latent.decode(latent.to_latent(codes, images))
+        errors.append(float((decoded.float() - images.float()).square().mean()))
+    assert errors[0] > errors[1] > errors[2]
+    if "decoder" not in name:
+        quantised = float((codec.decode(codes).float() - images.float()).square().mean())
+        assert errors[2] < quantised
+
+
+@EITHER_CODEC
+@pytest.mark.parametrize("whitening", [0.0, 1.0])
+def test_codes_survive_all_their_coefficients(name, whitening):
+    codec = load_pretrained(name)
+    D = sum(book.shape[1] for book in codec.codebooks())
+    latent = fitted(codec, None, channels=D, whitening=whitening, quantized=True)
     codes = every_code(6).expand(2, -1, -1, -1)
     z0 = latent.to_latent(codes)
-    assert z0.shape == (2, latent.num_channels(6), 1, 256) == (2, 6 * coordinates, 1, 256)
-    assert (z0.dtype, z0.abs().max()) == (torch.float32, 1)
     assert torch.equal(latent.to_codes(z0), codes)
+    assert torch.equal(latent.decode(z0), codec.decode(codes))
+    assert latent.decode(z0, (5, 7)).shape == (2, 3, 5, 7)
 
 
-@EITHER_CODEC
-def test_one_coordinate_as_a_rank_is_the_index(name):
-    latent = PrincipalLatent(1, ranks=True)
-    latent.use(load_pretrained(name))
-    codes = every_code(6)
-    torch.testing.assert_close(latent.to_latent(codes), IndexLatent().to_latent(codes))
-    z0 = torch.rand(2, 6, 5, 7) * 2.4 - 1.2
-    assert torch.equal(latent.to_codes(z0), IndexLatent().to_codes(z0))
-
-
-def test_the_nearest_codeword_is_found(opq):
-    """Against a search by hand, channel by channel."""
-    latent = PrincipalLatent(2)
-    latent.use(opq)
-    z0 = torch.rand(2, 12, 3, 4, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    found = latent.to_codes(z0)
-    for position, book in enumerate(opq.codebooks()):
-        points = place_codewords(book, 2).double()
-        given = z0[:, 2 * position : 2 * position + 2].double()  # (2, 2, 3, 4)
-        squared = (given[:, None] - points[None, :, :, None, None]).square().sum(2)
-        assert torch.equal(found[:, position].long(), squared.argmin(1))
-
-
-def test_coordinates_are_those_of_principal_components():
-    """Of a cloud of known axes; all of them keep every distance up to one scale."""
-    generator = torch.Generator().manual_seed(0)
-    axes = torch.linalg.qr(torch.randn(4, 4, generator=generator))[0]
-    cloud = torch.randn(500, 4, generator=generator) * torch.tensor([8.0, 4, 2, 1]) @ axes
-    cloud = cloud[(cloud @ axes[0]).argsort()]
-    placed = place_codewords(cloud, 4)
-    ratio = torch.pdist(placed) / torch.pdist(cloud)
-    torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), rtol=1e-4, atol=0)
-    variances = placed.var(0)
-    assert torch.equal(variances.argsort(descending=True), torch.arange(4))
-    for i, axis in enumerate(axes):
-        along = torch.corrcoef(torch.stack([placed[:, i], cloud @ axis]))[0, 1]
-        assert abs(float(along)) > 0.98
-    assert torch.equal(place_codewords(cloud, 2), placed[:, :2])
-    assert float(torch.corrcoef(torch.stack([placed[:, 0], torch.arange(500.0)]))[0, 1]) > 0.9
-
-
-def test_ranks_along_every_direction():
-    cloud = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
-    cloud *= torch.tensor([4.0, 2, 1])
-    ranks, placed = (place_codewords(cloud, 3, ranks=ranked) for ranked in (True, False))
-    assert torch.equal(ranks.argsort(0), placed.argsort(0))
-    for i in range(3):
-        torch.testing.assert_close(ranks[:, i].sort().values, torch.linspace(-1, 1, 16))
-    index = torch.arange(16.0) - 7.5
-    assert (index @ placed >= 0).all()  # each direction rises with the index
-
-
-def test_codewords_that_are_equal():
-    same = torch.ones(8, 3)
-    assert torch.equal(place_codewords(same, 2), torch.zeros(8, 2))
-    ranks = place_codewords(same, 1, ranks=True)
-    torch.testing.assert_close(ranks[:, 0], torch.linspace(-1, 1, 8))
+def test_moments_add_up():
+    codec, images = load_pretrained("jpq-48"), photographs()
+    whole, halves = (CoefficientLatent(4) for _ in range(2))
+    for latent, parts in ((whole, [images]), (halves, [images[:1], images[1:]])):
+        latent.use(codec)
+        latent.fit(sum(latent.moments(codec.encode(part), part) for part in parts))
+    torch.testing.assert_close(whole.basis, halves.basis)
 
 
 def test_latents_that_do_not_fit_the_codec_are_refused():
     opq = PatchCodec("OPQ-32-8-8")
     with pytest.raises(InputError, match="latent has codebook_size 16, the codec 256"):
         IndexLatent(16).use(opq)
-    with pytest.raises(InputError, match="at least 1 coordinate a code, got 0"):
-        PrincipalLatent(0)
-    for codec in (JointCodec("JPQ-48"), opq):  # Y of OPQ-32 has 16, Cb and Cr have 64
-        with pytest.raises(InputError, match="have 16 numbers, too few for coordinates: 17"):
-            PrincipalLatent(17).use(codec)
+    with pytest.raises(InputError, match="channels of at least 1 and whitening in"):
+        CoefficientLatent(0)
+    with pytest.raises(InputError, match="JPQ-48 has 96 numbers a patch, too few for channels: 97"):
+        CoefficientLatent(97).use(JointCodec("JPQ-48"))
+    latent = CoefficientLatent(4)
+    latent.use(PatchCodec("RQ-16-8-8"))
+    with pytest.raises(InputError, match="add up"):
+        latent.to_latent(every_code(4), photographs())

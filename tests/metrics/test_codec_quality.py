@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.codec_quality import (
     codebook_usage,
-    noise_error,
     ordinality,
     psnr,
     rank_correlation,
@@ -80,24 +79,3 @@ def test_rank_correlation_is_scipy_s():
     expected = scipy.stats.spearmanr(index, torch.pdist(cloud.double())).statistic
     assert math.isnan(rank_correlation(cloud[:2]))
     assert rank_correlation(cloud) == pytest.approx(expected, abs=1e-6)
-
-
-def test_noise_error_of_a_line_and_of_no_order():
-    """Without noise nothing is lost; a latent that tells nothing costs a random pair."""
-    generator = torch.Generator().manual_seed(0)
-    cloud = torch.randn(256, 3, generator=generator)
-    assert noise_error(cloud, cloud, noise=0) == 0
-    line = torch.arange(256.0)[:, None]
-    spread = float(line.std(correction=0))
-    # steps of a normal rounded to integers: its mean size is σ√(2/π), but at the ends
-    assert noise_error(line, line) == pytest.approx(
-        0.1 * spread * math.sqrt(2 / math.pi) / (257 / 3), rel=0.05
-    )
-    corners = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
-    p = scipy.stats.norm.sf(1, scale=math.sqrt(2))  # that one number changes its sign
-    pair = (4 * 2 + 2 * math.sqrt(8)) / 6
-    expected = (2 * p * (1 - p) * 2 + p * p * math.sqrt(8)) / pair
-    assert noise_error(corners, corners, noise=1) == pytest.approx(expected, rel=0.15)
-    assert math.isnan(noise_error(torch.zeros(4, 1), torch.ones(4, 3)))
-    assert noise_error(line, cloud) == pytest.approx(1, abs=0.15)
-    assert noise_error(cloud, cloud) < 0.2

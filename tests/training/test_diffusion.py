@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from PIL import Image
 from torch import Tensor
 
-from lit_mbldm.codecs import DecoderCodec, PatchCodec, PrincipalLatent
+from lit_mbldm.codecs import CoefficientLatent, DecoderCodec, PatchCodec
 from lit_mbldm.data import CropDataModule
 from lit_mbldm.denoisers import RefinerUNet, UNet
 from lit_mbldm.entries.entry import save_entry
@@ -171,12 +171,14 @@ def test_a_checkpoint_or_refiner_of_another_codec_is_refused(small: Small, tmp_p
         model.settle(SampleOptions(refiner=str(tmp_path / "refiner")))
 
 
-def test_a_principal_latent_is_what_is_noised_and_what_is_decoded() -> None:
-    """A network that knows the codewords' coordinates loses nothing, and samples these codes."""
-    unet, process = UNet(18, 18, 16, (1, 2), 1), GaussianProcess(objective="x0")
-    model = ContinuousDiffusion("opq-32-8-8", unet, process, 32, latent=PrincipalLatent(3))
+def test_a_coefficient_latent_is_what_is_noised_and_what_is_decoded() -> None:
+    """A network that knows the coefficients loses nothing, and samples their images."""
+    process, latent = GaussianProcess(objective="x0"), CoefficientLatent(192, quantized=True)
+    unet = UNet(base_channels=16, channel_multipliers=(1,), blocks_per_level=1)
+    model = ContinuousDiffusion("opq-32-8-8", unet, process, 32, latent=latent)
     codes = torch.randint(0, 256, (1, 6, 4, 4), dtype=torch.uint8)
-    z0 = model.latent.to_latent(codes)
+    latent.fit(latent.moments(codes))
+    z0 = latent.to_latent(codes)
 
     class Knows(torch.nn.Module):
         def forward(self, z_t: Tensor, *rest: Tensor) -> Tensor:
@@ -188,12 +190,12 @@ def test_a_principal_latent_is_what_is_noised_and_what_is_decoded() -> None:
     assert torch.equal(model.sample(1, steps=3), model.codec.decode(codes))
 
 
-def test_a_principal_model_s_parts_are_told() -> None:
+def test_parts_of_a_model_of_coefficients_are_told() -> None:
     parts: Any = "opq-32-8-8", UNet(6, 6, 16, (1,), 1)
     with pytest.raises(InputError, match=r"in_channels: 18, got 6\. Leave in_channels"):
-        ContinuousDiffusion(*parts, GaussianProcess(), 32, latent=PrincipalLatent(3))
+        ContinuousDiffusion(*parts, GaussianProcess(), 32, latent=CoefficientLatent(18))
     with pytest.raises(InputError, match="CategoricalDiffusion needs a IndexLatent"):
-        CategoricalDiffusion(*parts, CategoricalProcess(), 32, latent=PrincipalLatent(3))
+        CategoricalDiffusion(*parts, CategoricalProcess(), 32, latent=CoefficientLatent(18))
 
 
 def with_decoder(seed: int) -> DecoderCodec:

@@ -43,7 +43,9 @@ def test_a_card_tells_all_that_is_known(modules: Modules, kind: str) -> None:
         assert fact in card, fact
     assert unstated(card) == ()
     assert ("`refiner/`" in card) == (kind == "refined")
-    assert ("at 4×4 positions, as 8 numbers (`PrincipalLatent`)" in card) == (kind == "principal")
+    assert ("at 4×4 positions, as 8 numbers (`CoefficientLatent`)" in card) == (
+        kind == "coefficients"
+    )
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     if kind == "decoder":
         trained = sum(p.numel() for p in RefinerUNet(4, (1,), 1).parameters())

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lit_mbldm.codecs import DecoderCodec, PatchCodec, PrincipalLatent
+from lit_mbldm.codecs import CoefficientLatent, DecoderCodec, PatchCodec
 from lit_mbldm.denoisers import RefinerUNet, UNet
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, Refiner
@@ -60,11 +60,11 @@ def decoder() -> DecoderCodec:
     return DecoderCodec(codec(), _finished(RefinerUNet(4, (1,), 1))).eval()
 
 
-def principal() -> ContinuousDiffusion:
-    """A continuous model of two coordinates a code."""
+def coefficients() -> ContinuousDiffusion:
+    """A continuous model of eight coefficients."""
     unet = UNet(8, 8, 4, (1,), 1)
     process = GaussianProcess(10, codebook_size=4)
-    return _finished(ContinuousDiffusion(codec(), unet, process, 8, latent=PrincipalLatent(2)))
+    return _finished(ContinuousDiffusion(codec(), unet, process, 8, latent=CoefficientLatent(8)))
 
 
 def refined() -> ContinuousDiffusion:
@@ -76,7 +76,7 @@ def refined() -> ContinuousDiffusion:
 
 MAKERS: dict[str, Callable[[], Any]] = {
     made.__name__: made
-    for made in (codec, decoder, continuous, principal, categorical, refiner, refined)
+    for made in (codec, decoder, continuous, coefficients, categorical, refiner, refined)
 }
 
 

@@ -1,0 +1,34 @@
+"""A pass over training data that scales a latent to it."""
+
+from itertools import islice
+from typing import Any
+
+import lightning as L
+from tqdm import tqdm
+
+from lit_mbldm.codecs.latents import Latent
+from lit_mbldm.errors import InputError
+from lit_mbldm.parallel.ranks import is_first, sum_ranks
+
+_IMAGES = 2**14  # of each process at most; a few hundred would do
+
+
+def fit_latent(latent: Latent, trainer: L.Trainer) -> None:
+    """Fit a latent to the training data of a trainer's data module, of all processes together.
+
+    Raises:
+        InputError: no data module.
+    """
+    data: Any = getattr(trainer, "datamodule", None)
+    if data is None:
+        raise InputError(
+            f"A {type(latent).__name__} is scaled to the data of a data module: call"
+            " trainer.fit(model, datamodule=...), or latent.fit before."
+        )
+    loader = data.train_dataloader()
+    batches = islice(loader, max(1, _IMAGES // data.batch_size))
+    moments: Any = 0
+    for batch in tqdm(batches, "scaling the latent", disable=not is_first()):
+        batch = data.on_after_batch_transfer(batch, 0)
+        moments = moments + latent.moments(batch["codes"], batch.get("images"))
+    latent.fit(sum_ranks(moments, trainer.strategy.root_device))

@@ -1,0 +1,81 @@
+"""Muon: steps of orthogonal matrices, and of Adam for what is no matrix."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+# of the quintic iteration that brings all singular values near 1
+_A, _B, _C = 3.4445, -4.7750, 2.0315
+
+
+class Muon(Optimizer):
+    """Muon for weights of two and more dimensions, Adam for the others.
+
+    A convolution counts as the matrix (out, in·kh·kw). Its step has the root mean square that one
+    of Adam has, so that both share a learning rate.
+
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; the scale is that of Liu
+    et al. 2025, Muon is scalable for LLM training, equation 4.
+
+    Args:
+        params: parameters.
+        lr: learning rate.
+        betas: of Adam.
+        momentum: of the matrices, as Nesterov's.
+        eps: of Adam.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.99),
+        momentum: float = 0.95,
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "momentum": momentum, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step."""
+        with torch.enable_grad():
+            loss = closure() if closure is not None else None
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    update = self._matrix if p.ndim > 1 else self._adam
+                    p.sub_(update(p.grad, self.state[p], group), alpha=group["lr"])
+        return loss
+
+    @staticmethod
+    def _matrix(grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(grad)
+        buffer = state["momentum_buffer"].lerp_(grad, 1 - group["momentum"])
+        direction = orthogonalize(grad.lerp(buffer, group["momentum"]).flatten(1))
+        return direction.view_as(grad).mul_(0.2 * max(direction.shape) ** 0.5)
+
+    @staticmethod
+    def _adam(grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+        if not state:
+            state |= {"step": 0, "exp_avg": torch.zeros_like(grad)}
+            state["exp_avg_sq"] = torch.zeros_like(grad)
+        state["step"] += 1
+        mean, square = state["exp_avg"], state["exp_avg_sq"]
+        rates = [1 - beta ** state["step"] for beta in group["betas"]]
+        mean.lerp_(grad, 1 - group["betas"][0])
+        square.lerp_(grad.square(), 1 - group["betas"][1])
+        return (mean / rates[0]).div_((square / rates[1]).sqrt_().add_(group["eps"]))
+
+
+def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
+    """Bring all singular values of a matrix (m, n) near 1, within about [0.7, 1.2]."""
+    wide = matrix if len(matrix) <= matrix.shape[1] else matrix.mT
+    x = wide / wide.norm().clamp(min=1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = _A * x + (_B * gram + _C * gram @ gram) @ x
+    return x if wide is matrix else x.mT
