@@ -19,6 +19,7 @@ def add_codec(verbs: Verbs) -> None:
         arg("quantizer", _QUANTIZER, metavar="QUANTIZER"),
         IMAGES,
         OUT,
+        arg("--patch-size", "side of a patch in pixels", type=positive, default=8),
         MAX_IMAGES,
         arg("--max-patches", "patches taken at random", type=positive, default=65_536),
         arg("--seed", "of what is taken at random", type=natural, default=0),
@@ -40,10 +41,17 @@ def fit(options: argparse.Namespace) -> None:
 
     check_new_entry(options.out)
     images = [*map(to_tensor, read_images(options.images, options.max_images).values())]
-    codec = fit_codec(images, options.quantizer, max_patches=options.max_patches, seed=options.seed)
+    codec = fit_codec(
+        images,
+        options.quantizer,
+        patch_size=options.patch_size,
+        max_patches=options.max_patches,
+        seed=options.seed,
+    )
     command = (
-        f"lit-mbldm codec fit {codec.quantizer} IMAGES OUT --max-images {options.max_images}"
-        f" --max-patches {options.max_patches} --seed {options.seed}"
+        f"lit-mbldm codec fit {codec.quantizer} IMAGES OUT --patch-size {options.patch_size}"
+        f" --max-images {options.max_images} --max-patches {options.max_patches}"
+        f" --seed {options.seed}"
     )
     save_entry(codec, options.out, About(command=command))
     print(f"{codec.quantizer}, {codec.bits_per_pixel:g} bits a pixel: {options.out}")

@@ -10,13 +10,19 @@ from lit_mbldm.codecs.fitting.quantizers import fit_patch_codec
 
 
 def fit_codec(
-    images: Sequence[Tensor], quantizer: str, *, max_patches: int, seed: int = 0
+    images: Sequence[Tensor],
+    quantizer: str,
+    *,
+    patch_size: int = 8,
+    max_patches: int,
+    seed: int = 0,
 ) -> ImageCodec:
     """Fit a codec on overlapping patches of images and of their vertical flips.
 
     Args:
         images: uint8 RGB tensors (3, H, W), sizes may differ.
         quantizer: `JPQ-{bits}` or `{VQ|PQ|OPQ|RQ}-{Y-Cb-Cr}`.
+        patch_size: side of a patch in pixels.
         max_patches: patches drawn at random.
         seed: of the draw and of k-means.
 
@@ -24,4 +30,4 @@ def fit_codec(
         InputError: fewer patches than codewords, or a bad quantiser name.
     """
     fit = fit_joint_codec if quantizer.upper().startswith("JPQ") else fit_patch_codec
-    return fit(images, quantizer, max_patches=max_patches, seed=seed)
+    return fit(images, quantizer, patch_size=patch_size, max_patches=max_patches, seed=seed)
