@@ -1,11 +1,14 @@
-"""The best scores that codes allow: KID and FID of a codec's reconstructions to their originals.
+"""The best scores that a codec allows: KID and FID of its reconstructions to their originals.
 
-    python benchmarks/kid_floor.py IMAGES --codec opq-32-8-8 jpq-48 --size 96 192
+    python benchmarks/kid_floor.py IMAGES --codec jpq-48 JPQ-32:4 --channels 0 12 --size 64 96
 
-IMAGES is a folder of images or of tar shards, a .tar or a .zip. Images are cropped to squares and
-resized as `lit-mbldm shards --size` does, but not stored as JPEG. Reconstructions are compared with
-their own originals: FID is then lower than to other images, KID hardly differs. Which images are
-drawn moves the KID of 250 by several units. Needs the extra `eval`.
+IMAGES is a folder of images or of tar shards, a .tar or a .zip. `JPQ-32:4` fits that quantiser with
+patches of 4×4 pixels on as many other images of the folder. `--channels 12` measures images decoded
+from 12 coefficients a patch, scaled on those other images (`CoefficientLatent`); 0 measures decoded
+codes. Images are cropped to squares and resized as `lit-mbldm shards --size` does, but not stored
+as JPEG. Reconstructions are compared with their own originals: FID is then lower than to other
+images, KID hardly differs. Which images are drawn moves the KID of 250 by several units. Needs the
+extra `eval`, or `--no-kid`.
 """
 
 import argparse
@@ -16,7 +19,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from lit_mbldm.codecs import ImageCodec
+from lit_mbldm.codecs import CoefficientLatent, ImageCodec
+from lit_mbldm.codecs.fitting.fit import fit_codec
 from lit_mbldm.data.images import fit_square
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.entries.load import load_codec
@@ -34,40 +38,58 @@ def describe(images: Tensor, network: InceptionFeatures, note: str) -> FeatureSe
     return FeatureSet.of(torch.cat([network(batch) for batch in batches]))
 
 
-def reconstructions(codec: ImageCodec, images: Tensor) -> Tensor:
-    """Images (N, 3, H, W) through the codec."""
-    return torch.cat([codec.decode(codec.encode(batch)) for batch in images.split(BATCH)])
+def find_codec(name: str, others: Tensor) -> ImageCodec:
+    """Fit a codec of a name with a patch size on images (N, 3, H, W), or load one."""
+    quantizer, _, patch = name.partition(":")
+    if not patch:
+        return load_codec(name)
+    return fit_codec(list(others), quantizer, patch_size=int(patch), max_patches=65_536)
+
+
+def reconstruct(codec: ImageCodec, images: Tensor, others: Tensor, channels: int) -> Tensor:
+    """Images (N, 3, H, W) through the codec, or through a latent of so many coefficients."""
+    if not channels:
+        return torch.cat([codec.decode(codec.encode(batch)) for batch in images.split(BATCH)])
+    latent = CoefficientLatent(channels)
+    latent.use(codec)
+    latent.fit(latent.moments(codec.encode(others), others))
+    parts = [(codec.encode(batch), batch) for batch in images.split(BATCH)]
+    return torch.cat([latent.decode(latent.to_latent(*part)) for part in parts])
 
 
 def main() -> None:
-    """Print a row for each size and codec."""
+    """Print a row for each size, codec and number of channels."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("images", type=Path, help="folder, .tar or .zip of images")
-    parser.add_argument("--codec", nargs="+", required=True, help="names or paths")
+    parser.add_argument("--codec", nargs="+", required=True, help="names, paths or NAME:PATCH")
+    parser.add_argument("--channels", type=int, nargs="+", default=[0], help="coefficients a patch")
     parser.add_argument("--size", type=int, nargs="+", default=[96, 192], help="sides in pixels")
     parser.add_argument("--max-images", type=int, default=250, help="images, drawn at random")
+    parser.add_argument("--no-kid", action="store_true", help="measure PSNR alone")
     options = parser.parse_args()
-    codecs = {name: load_codec(name) for name in options.codec}
-    for codec in codecs.values():
-        for size in options.size:
-            codec.latent_shape(size, size)
-    pictures: list[Image.Image] = list(read_images(options.images, options.max_images).values())
-    network = InceptionFeatures()
-    rows = []
+    drawn = read_images(options.images, 2 * options.max_images)
+    pictures: list[Image.Image] = list(drawn.values())
+    network = None if options.no_kid else InceptionFeatures()
+    print("| size | codec | decoded from | numbers a pixel | PSNR, dB | KID × 10³ | FID |")
+    print("|---|---|---|---|---|---|---|")
     for size in options.size:
-        originals = torch.stack([to_tensor(fit_square(image, size)) for image in pictures])
-        real = describe(originals, network, f"originals, {size}×{size}")
-        for name, codec in codecs.items():
-            images = reconstructions(codec, originals)
-            scores = compare(real, describe(images, network, f"{name}, {size}×{size}"))
-            decibels = float(psnr(images, originals).mean())
-            row = f"| {size}×{size} | {name} | {codec.bits_per_pixel:.3f} | {decibels:.2f}"
-            rows.append(f"{row} | {1000 * scores.kid:.1f} | {scores.fid:.1f} |")
-            tqdm.write(rows[-1])
-    print(f"\n{len(pictures)} images of {options.images.resolve().name}")
-    print(f"Features: {describe_features(network)}\n")
-    print("| size | codec | bits a pixel | PSNR, dB | KID × 10³ | FID |\n|---|---|---|---|---|---|")
-    print("\n".join(rows))
+        images = torch.stack([to_tensor(fit_square(image, size)) for image in pictures])
+        originals, others = images[::2], images[1::2]
+        real = network and describe(originals, network, f"originals, {size}×{size}")
+        for name in options.codec:
+            codec = find_codec(name, others)
+            for channels in options.channels:
+                made = reconstruct(codec, originals, others, channels)
+                row = f"| {size}×{size} | {name}"
+                row += f" | {channels} coefficients" if channels else " | codes"
+                count = (channels or codec.num_codes) / codec.patch_size**2
+                row += f" | {count:.3f} | {float(psnr(made, originals).mean()):.2f}"
+                if network and real:
+                    scores = compare(real, describe(made, network, row))
+                    row += f" | {1000 * scores.kid:.1f} | {scores.fid:.1f}"
+                print(row + " |", flush=True)
+    features = describe_features(network) if network else "none"
+    print(f"\n{len(originals)} images of {options.images.resolve().name}; features: {features}")
 
 
 if __name__ == "__main__":

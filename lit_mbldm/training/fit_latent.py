@@ -10,7 +10,7 @@ from lit_mbldm.codecs.latents import Latent
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import is_first, sum_ranks
 
-_IMAGES = 2**14  # of each process at most; a few hundred would do
+_IMAGES = 2**12  # of each process at most
 
 
 def fit_latent(latent: Latent, trainer: L.Trainer) -> None:
@@ -26,9 +26,9 @@ def fit_latent(latent: Latent, trainer: L.Trainer) -> None:
             " trainer.fit(model, datamodule=...), or latent.fit before."
         )
     loader = data.train_dataloader()
-    batches = islice(loader, max(1, _IMAGES // data.batch_size))
+    count = min(len(loader), max(1, _IMAGES // data.batch_size))
     moments: Any = 0
-    for batch in tqdm(batches, "scaling the latent", disable=not is_first()):
+    for batch in tqdm(islice(loader, count), "scaling", count, disable=not is_first()):
         batch = data.on_after_batch_transfer(batch, 0)
         moments = moments + latent.moments(batch["codes"], batch.get("images"))
     latent.fit(sum_ranks(moments, trainer.strategy.root_device))
