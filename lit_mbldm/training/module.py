@@ -68,6 +68,8 @@ class CodecModule(L.LightningModule):
         parameters = [p for p in self.parameters() if p.requires_grad]
         kind = Muon if self.optimizer == "muon" else torch.optim.Adam
         optimizer = kind(parameters, self.learning_rate, self.betas)
+        if not self.warmup_steps and self.decay is None:
+            return optimizer
         total = self.trainer.estimated_stepping_batches if self.decay else math.inf
         if self.decay and math.isinf(total):
             raise InputError("A learning rate decays over a run of known length: set max_steps.")

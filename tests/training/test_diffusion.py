@@ -198,6 +198,31 @@ def test_parts_of_a_model_of_coefficients_are_told() -> None:
         CategoricalDiffusion(*parts, CategoricalProcess(), 32, latent=CoefficientLatent(18))
 
 
+@pytest.mark.parametrize(
+    ("decay", "rates"), [("linear", [1, 0.75, 0.5, 0.25]), ("cosine", [1, 0.8536, 0.5, 0.1464])]
+)
+def test_the_learning_rate_decays_over_the_run(decay: Any, rates: list[float]) -> None:
+    unet = UNet(base_channels=8, channel_multipliers=(1,), blocks_per_level=1)
+    model = ContinuousDiffusion("opq-32-8-8", unet, GaussianProcess(), 32, 2.0, decay=decay)
+    model.trainer = L.Trainer(max_steps=4, logger=False, enable_checkpointing=False)
+    schedule = model.configure_optimizers()["lr_scheduler"]["scheduler"]
+    found = []
+    for _ in rates:
+        found += schedule.get_last_lr()
+        schedule.optimizer.step()
+        schedule.step()
+    assert found == pytest.approx([2 * rate for rate in rates], abs=1e-4)
+    assert schedule.get_last_lr() == [0]
+
+
+def test_a_decay_without_an_end_is_refused() -> None:
+    unet = UNet(base_channels=8, channel_multipliers=(1,), blocks_per_level=1)
+    model = ContinuousDiffusion("opq-32-8-8", unet, GaussianProcess(), 32, decay="linear")
+    model.trainer = L.Trainer(max_epochs=-1, logger=False, enable_checkpointing=False)
+    with pytest.raises(InputError, match="set max_steps"):
+        model.configure_optimizers()
+
+
 def with_decoder(seed: int) -> DecoderCodec:
     torch.manual_seed(seed)
     return DecoderCodec(load_codec("opq-32-8-8"), RefinerUNet(8, (1,), 1))
