@@ -153,9 +153,11 @@ class UNet(Backbone):
             self.head = zero_init(nn.Conv2d(self.base_channels, out_channels, 1))
 
     def set_classes(self, num_classes: int) -> None:
-        """Embed so many labels, and none in the last row, unless that is done; they begin at 0."""
+        """Embed so many labels, and none in the last row, unless that is done."""
         if self.labels is None:
-            self.labels = nn.Parameter(torch.zeros(num_classes + 1, self.base_channels))
+            # standard normal, as nn.Embedding is: small ones are learned later
+            rows = nn.init.normal_(torch.empty(num_classes + 1, self.base_channels))
+            self.labels = nn.Parameter(rows)
 
     def forward(
         self,
