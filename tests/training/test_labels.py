@@ -176,12 +176,13 @@ def test_a_share_of_labels_is_left_out_in_training_alone() -> None:
 
 def test_labels_are_learned() -> None:
     """Where all images of a class are equal, a wrong label costs more than the right one."""
-    model = make("categorical", awake=False, label_dropout=0.2)
+    model = make(awake=False)
+    model.process.self_conditioning = False  # for speed
     plain = torch.tensor([20, 120, 220]).view(3, 1, 1, 1).expand(3, 6, 4, 4)
     label = torch.arange(12) % 3
     data = {"codes": plain[label].byte(), "label": label, "index": torch.arange(12)}
-    optimizer = torch.optim.Adam(model.denoiser.parameters(), 2e-3)
-    for step in range(160):
+    optimizer = torch.optim.Adam(model.denoiser.parameters(), 1e-2)
+    for step in range(60):
         loss = model.loss(data, (0, step), LossByTime())
         optimizer.zero_grad()
         loss.backward()
