@@ -315,3 +315,9 @@ def test_labels_may_be_ignored(quiet: dict[str, Any]) -> None:
 def test_label_dropout_is_a_share() -> None:
     with pytest.raises(InputError, match="label_dropout from 0 to 1, got 10"):
         make(label_dropout=10)
+
+
+def test_options_become_flags_of_the_command() -> None:
+    options = SampleOptions(guidance=1.5, guidance_interval=(0.2, 0.8), label=["River", "a b", 1])
+    told = "--guidance 1.5 --guidance-interval 0.2 0.8 --seed 3 --label River 'a b' 1"
+    assert options.flags(seed=3) == told
