@@ -14,6 +14,8 @@ def add_sample(verbs: Verbs) -> None:
     count = "number of images (default: 16; 6 a temperature of several; 4 with --path)"
     sampler = "ddpm (the paper's), ddim or dpm++ (default: the model's own, or ddpm)"
     rows = "of a categorical model, from 0, or argmax; several make rows (default: its own, or 1)"
+    label = "class by name or number; several take turns (default: all in turn)"
+    interval = "t/T between which there is guidance (default: 0 1)"
     path = "show each image's way from noise, a row of frames (default: up to 11)"
     out = "PNG to write, or a folder (DIR/) for one file an image"
     add_verb(
@@ -27,6 +29,10 @@ def add_sample(verbs: Verbs) -> None:
         arg("--sampler", sampler),
         arg("--eta", "noise of ddim, from 0 to 1 (default: 0)", type=float),
         arg("--temperature", rows, nargs="+", default=[]),
+        arg("--label", label, nargs="+"),
+        arg("--guidance", "scale, from 0 (default: the model's own, or 1: none)", type=float),
+        arg("--guidance-interval", interval, type=float, nargs=2, metavar=("LOW", "HIGH")),
+        arg("--guide", "earlier or smaller model to guide away from: checkpoint, folder or name"),
         arg("--path", path, type=positive, nargs="?", const=0, metavar="FRAMES"),
         arg("--refiner", "checkpoint, folder or name; `none` leaves out the model's own"),
         DEVICE,
@@ -46,7 +52,7 @@ def sample(arguments: argparse.Namespace) -> None:
     from lit_mbldm.pictures import check_path, grid, save
     from lit_mbldm.processes.samplers import read_temperature
     from lit_mbldm.storage.atomic import check_writable
-    from lit_mbldm.training.callbacks.pictures import path_grid, temperature_grid
+    from lit_mbldm.training.callbacks.pictures import class_columns, path_grid, temperature_grid
     from lit_mbldm.training.callbacks.samples import diffusion_model
     from lit_mbldm.training.options import SampleOptions, fresh_seed
     from lit_mbldm.zoo import load_pretrained
@@ -80,5 +86,5 @@ def sample(arguments: argparse.Namespace) -> None:
             for number, image in enumerate(image for batch in batches for image in batch):
                 save(image, out / f"{number:06d}.png")
         else:
-            save(grid(torch.cat(list(batches))), out)
+            save(grid(torch.cat(list(batches)), class_columns(model, options)), out)
     print(arguments.out)

@@ -146,7 +146,7 @@ class CoefficientLatent(Latent):
             raise InputError(
                 f"{codec.quantizer} has {D} numbers a patch, too few for channels: {self.channels}."
             )
-        self.register_buffer("patches", torch.tensor(0))
+        self.register_buffer("patches", torch.zeros((), dtype=torch.int64))
         self.register_buffer("mean", torch.zeros(D))
         self.register_buffer("basis", torch.eye(self.channels, D))
         self.register_buffer("inverse", torch.eye(D, self.channels))

@@ -42,10 +42,11 @@ class TimeEmbedding(nn.Module):
             nn.Linear(2 * half, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
         )
 
-    def forward(self, time: Tensor) -> Tensor:
-        """Embed times (B,)."""
+    def forward(self, time: Tensor, label: Tensor | None = None) -> Tensor:
+        """Embed times (B,); an embedded label, (B, width) or (width,), is added before the end."""
         angles = time[:, None].float() * self.frequencies  # type: ignore[operator]
-        return self.layers(torch.cat([angles.sin(), angles.cos()], dim=1))
+        hidden = self.layers[:-1](torch.cat([angles.sin(), angles.cos()], dim=1))
+        return self.layers[-1](hidden if label is None else hidden + label)
 
 
 class ResidualBlock(nn.Module):

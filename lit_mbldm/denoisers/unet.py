@@ -67,12 +67,12 @@ class Backbone(nn.Module):
         self.last = blocks(2 * base_channels, base_channels, count=1)
         self.head_norm = group_norm(base_channels)
 
-    def body(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+    def body(self, x: Tensor, time: Tensor | None = None, label: Tensor | None = None) -> Tensor:
         """Map (B, stem_channels, h, w), and times t/T (B,), to features (B, base_channels, h, w).
 
-        They come after the last norm and SiLU.
+        They come after the last norm and SiLU; an embedded label, if any, joins the time.
         """
-        emb = None if self.time is None else self.time(time)
+        emb = None if self.time is None else self.time(time, label)
         x = self.stem(x)
         skips = [x]
         for blocks, widen in zip(self.down, self.widen, strict=True):
@@ -97,7 +97,8 @@ class UNet(Backbone):
     (Scribano et al. 2023, section 4.2.1).
 
     Its last layer, `head`, is a 1×1 convolution: the prediction at a position depends on the
-    `features` at that position alone.
+    `features` at that position alone. After `set_classes` it takes labels, whose embeddings are
+    added to the time's (Dhariwal & Nichol 2021, section 3).
 
     Args:
         in_channels: channels of the latent; as many again take the self-conditioning. None waits
@@ -130,6 +131,7 @@ class UNet(Backbone):
         )
         self.in_channels = in_channels
         self.out_channels = out_channels
+        self.labels: nn.Embedding | None = None
         if in_channels is not None and out_channels is not None:
             self.set_channels(in_channels, out_channels)
 
@@ -150,6 +152,11 @@ class UNet(Backbone):
             self.build(2 * in_channels)
             self.head = zero_init(nn.Conv2d(self.base_channels, out_channels, 1))
 
+    def set_classes(self, num_classes: int) -> None:
+        """Embed so many labels, and none in the last row, unless that is done."""
+        if self.labels is None:
+            self.labels = nn.Embedding(num_classes + 1, self.base_channels)
+
     def forward(
         self,
         z_t: Tensor,
@@ -163,7 +170,8 @@ class UNet(Backbone):
             z_t: (B, in_channels, h, w) float.
             time: (B,) t/T in [0, 1].
             self_condition: (B, in_channels, h, w), an earlier estimate of z_0 or zeros.
-            condition: None; this network takes no condition.
+            condition: labels (B,) int64, -1 for none; None is -1 for all, and all that a network
+                without classes takes.
         """
         return self.head(self.features(z_t, time, self_condition, condition))
 
@@ -175,4 +183,9 @@ class UNet(Backbone):
         condition: Tensor | None = None,
     ) -> Tensor:
         """Everything before `head`, (B, base_channels, h, w); arguments as `forward`."""
-        return self.body(torch.cat([z_t, self_condition], dim=1), time)
+        label = None
+        if self.labels is not None:
+            rows = self.labels.num_embeddings
+            given = time.new_full(time.shape, -1).long() if condition is None else condition
+            label = self.labels(given % rows)  # -1 is the last row
+        return self.body(torch.cat([z_t, self_condition], dim=1), time, label)

@@ -18,7 +18,12 @@ _FACTS = {
     "sampling": dict,
     "figures": list,
 }
-_SAMPLING = {"steps": int, "sampler": str, "eta": int | float, "temperature": int | float}
+_SAMPLING = {
+    **dict.fromkeys(("eta", "temperature", "guidance"), int | float),
+    "steps": int,
+    "sampler": str,
+    "guidance_interval": list,
+}
 _FIGURE = {"metric": str, "value": int | float, "data": str, "command": str}
 # scores.json's names, as people read them, and the factor to their unit
 _SCORES = {

@@ -111,6 +111,7 @@ def _diffusion(model: DiffusionModule, about: About) -> _Kind:
     latent = f"{S} codes of {codec.codebook_size} codewords at {h}×{w} positions"
     if not isinstance(model.latent, IndexLatent):
         latent += f", as {model.latent_shape[0]} numbers (`{type(model.latent).__name__}`)"
+    classes = {"Classes": ", ".join(model.class_names)} if model.class_names else {}
     return _Kind(
         title=f"{size}×{size} images by diffusion on {codec.quantizer} codes",
         summary="A diffusion model learned the codes of a classical codec, which decodes its"
@@ -123,6 +124,7 @@ def _diffusion(model: DiffusionModule, about: About) -> _Kind:
         facts={
             "Images": f"{size}×{size}",
             "Latent": latent,
+            **classes,
             "Codec": f"{_rate(codec)}; its codebooks are among the weights",
             "Process": f"`{type(process).__name__}`, {process.num_timesteps} steps,"
             f" {process.schedule} schedule",

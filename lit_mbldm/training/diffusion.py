@@ -12,7 +12,10 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import gather_rows
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.processes.base import Condition, Process
+from lit_mbldm.processes.guidance import NO_LABEL
+from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training.fit_latent import fit_latent
+from lit_mbldm.training.labels import check_classes
 from lit_mbldm.training.loss_by_time import LossByTime
 from lit_mbldm.training.module import Decay, OptimizerName
 from lit_mbldm.training.options import SampleOptions
@@ -34,6 +37,9 @@ class DiffusionModule(SamplingModule):
         latent: codes as numbers; by default their indices.
         optimizer: adam or muon.
         decay: of the learning rate, linear or cosine, to zero at the run's end; None keeps it.
+        class_names: of the labels that it learns; None takes the data's, if any, an empty list
+            ignores them.
+        label_dropout: share of labels that training leaves out, for guidance.
 
     Raises:
         InputError: parts that do not fit each other, or an RQ codec that is not allowed.
@@ -55,6 +61,8 @@ class DiffusionModule(SamplingModule):
         latent: Latent | None = None,
         optimizer: OptimizerName = "adam",
         decay: Decay | None = None,
+        class_names: list[str] | None = None,
+        label_dropout: float = 0.1,
     ) -> None:
         super().__init__(codec, learning_rate, betas, warmup_steps, optimizer, decay)
         self.denoiser = denoiser
@@ -72,6 +80,11 @@ class DiffusionModule(SamplingModule):
         set_channels = getattr(denoiser, "set_channels", None)
         if set_channels is not None:
             set_channels(channels, self.process.output_channels(channels))
+        if not 0 <= label_dropout <= 1:
+            raise InputError(f"Expected a label_dropout from 0 to 1, got {label_dropout}.")
+        self.label_dropout = label_dropout
+        self.class_names: list[str] | None = None
+        self._use_classes(class_names, "the config")
         self.train_by_time, self.val_by_time = LossByTime(), LossByTime()
         self.train()
 
@@ -89,16 +102,50 @@ class DiffusionModule(SamplingModule):
             )
 
     def configure_model(self) -> None:
-        """Scale the latent to the training data, where a new run needs it."""
+        """Take over what depends on the trainer's data, which is set up by now.
+
+        That is its classes, unless told otherwise, and in a new run the latent's scaling.
+
+        Raises:
+            InputError: other classes than the model's.
+        """
         trainer = self._trainer
+        data = getattr(trainer, "datamodule", None)
+        self._use_classes(getattr(data, "class_names", None), "the data")
         if trainer is None or trainer.state.fn != "fit" or trainer.ckpt_path:
             return
         if not self.latent.fitted:
             fit_latent(self.latent, trainer)
 
-    def batch_condition(self, batch: dict[str, Tensor]) -> Condition:
-        """What the denoiser is told of a batch besides z_t and t, B rows."""
-        return None
+    def _use_classes(self, class_names: list[str] | None, where: str) -> None:
+        """Take classes, or see that they are the model's; an empty list of its own means none."""
+        if class_names is None or self.class_names == []:
+            return
+        if self.class_names is not None:
+            check_classes(self.class_names, class_names, where)
+            return
+        self.class_names = list(class_names)
+        set_classes = getattr(self.denoiser, "set_classes", None)
+        if class_names and set_classes is not None:
+            set_classes(len(class_names))
+
+    def batch_condition(self, batch: dict[str, Tensor], streams: SampleStreams) -> Condition:
+        """What the denoiser is told of a batch besides z_t and t, B rows; here its labels.
+
+        While training, a share of them is left out: -1.
+        """
+        if not self.class_names:
+            return None
+        if "label" not in batch:
+            raise InputError(
+                f"The model learns {len(self.class_names)} classes, but the data has no labels."
+                " Write shards of a folder with a subfolder a class, or set class_names: []."
+            )
+        if not (self.training and self.label_dropout):
+            return batch["label"]
+        # a branch: times and noise are those of a model without labels
+        dropped = streams.branch(-1).uniform(()) < self.label_dropout
+        return batch["label"].masked_fill(dropped, NO_LABEL)
 
     def loss(self, batch: dict[str, Tensor], key: tuple[int, ...], by_time: LossByTime) -> Tensor:
         """Mean loss of a batch at random times.
@@ -117,7 +164,7 @@ class DiffusionModule(SamplingModule):
         t = self.process.draw_times(streams)
         images = batch.get("images")
         z0 = self.latent.to_latent(codes, images)
-        condition = self.batch_condition(batch)
+        condition = self.batch_condition(batch, streams)
         losses = self.process.loss(self.denoiser, z0, t, streams, condition, images)
         by_time.update(losses, t / self.process.num_timesteps)
         return losses.mean()
@@ -149,12 +196,13 @@ class DiffusionModule(SamplingModule):
         checkpoint[CHECKPOINT_KEY] |= {"sampling": self.sampling.given(), "loss_by_time": sums}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take them over, options that the config sets excepted.
+        """Take them over, options that the config sets excepted, and the classes.
 
         With another number of processes the first takes all sums.
         """
         super().on_load_checkpoint(checkpoint)
         kept = checkpoint[CHECKPOINT_KEY]
+        self._use_classes(kept["model"]["init_args"].get("class_names"), "the checkpoint")
         self.sampling = self.sampling.over(SampleOptions.read(kept.get("sampling", {})))
         sums = kept.get("loss_by_time", torch.zeros(0, 10, 2)).float()
         world_size = self._trainer.world_size if self._trainer is not None else 1
@@ -162,6 +210,7 @@ class DiffusionModule(SamplingModule):
             self.train_by_time.sums = sums[self.global_rank]
         elif self.global_rank == 0:
             self.train_by_time.sums = sums.sum(0)
+        self.settle(self.test_options)  # of which labels and guidance could not be checked before
 
     def test_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Generate the images, (B, 3, H, W) uint8, of sample numbers (B,) int64."""

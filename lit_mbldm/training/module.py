@@ -65,9 +65,12 @@ class CodecModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser, with a linear warm-up and a decay to zero at the run's last step."""
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        kind = Muon if self.optimizer == "muon" else torch.optim.Adam
-        optimizer = kind(parameters, self.learning_rate, self.betas)
+        optimizer: torch.optim.Optimizer
+        if self.optimizer == "muon":
+            optimizer = Muon(self, self.learning_rate, self.betas)
+        else:
+            parameters = [p for p in self.parameters() if p.requires_grad]
+            optimizer = torch.optim.Adam(parameters, self.learning_rate, self.betas)
         if not self.warmup_steps and self.decay is None:
             return optimizer
         total = self.trainer.estimated_stepping_batches if self.decay else math.inf

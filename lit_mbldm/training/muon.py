@@ -1,6 +1,6 @@
 """Muon: steps of orthogonal matrices, and of Adam for what is no matrix."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
 class Muon(Optimizer):
-    """Muon for weights of two and more dimensions, Adam for the others.
+    """Muon for weights of two and more dimensions, Adam for the others and for embeddings.
 
     A convolution counts as the matrix (out, in·kh·kw). Its step has the root mean square that one
     of Adam has, so that both share a learning rate.
@@ -21,7 +21,7 @@ class Muon(Optimizer):
     et al. 2025, Muon is scalable for LLM training, equation 4.
 
     Args:
-        params: parameters.
+        module: whose parameters that need gradients are trained.
         lr: learning rate.
         betas: of Adam.
         momentum: of the matrices, as Nesterov's.
@@ -30,13 +30,20 @@ class Muon(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[nn.Parameter],
+        module: nn.Module,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.99),
         momentum: float = 0.95,
         eps: float = 1e-8,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "momentum": momentum, "eps": eps})
+        layers = [layer for layer in module.modules() if isinstance(layer, nn.Embedding)]
+        rows = {parameter for layer in layers for parameter in layer.parameters()}
+        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for p in module.parameters():
+            if p.requires_grad:
+                groups[p.ndim > 1 and p not in rows].append(p)
+        options = {"lr": lr, "betas": betas, "momentum": momentum, "eps": eps}
+        super().__init__([{"params": ps, "matrices": is_} for is_, ps in groups.items()], options)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -44,9 +51,9 @@ class Muon(Optimizer):
         with torch.enable_grad():
             loss = closure() if closure is not None else None
         for group in self.param_groups:
+            update = self._matrix if group["matrices"] else self._adam
             for p in group["params"]:
                 if p.grad is not None:
-                    update = self._matrix if p.ndim > 1 else self._adam
                     p.sub_(update(p.grad, self.state[p], group), alpha=group["lr"])
         return loss
 

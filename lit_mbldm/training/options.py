@@ -11,7 +11,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.randomness import read_seed
 from lit_mbldm.processes.samplers import Sampler, read_temperature
+from lit_mbldm.training.module import CodecModule
 from lit_mbldm.training.refiner import Refiner
+
+_KEPT = ("steps", "sampler", "eta", "temperature", "guidance", "guidance_interval")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class SampleOptions:
         temperature: of a categorical model; 0 or argmax takes the most probable codeword.
         refiner: a refiner, its name or its path, to pass the images through; `none` leaves out
             the one that came with the model.
+        label: a class by name or number, or several that the samples take in turn; by default all
+            classes in turn.
+        guidance: scale of classifier-free guidance, or of the guide's; 1 is none.
+        guidance_interval: of t/T, low and high, in which there is guidance; all by default.
+        guide: for autoguidance, a poorer model of the same kind, its name or its path.
 
     Raises:
         InputError: a seed or a temperature that is none.
@@ -37,11 +45,17 @@ class SampleOptions:
     eta: float | None = None
     temperature: float | Literal["argmax"] | None = None
     refiner: str | Refiner | None = None
+    label: int | str | list[int | str] | None = None
+    guidance: float | None = None
+    guidance_interval: tuple[float, float] | None = None
+    guide: str | CodecModule | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", read_seed(self.seed))
         if self.temperature is not None:
             object.__setattr__(self, "temperature", read_temperature(self.temperature))
+        if self.guidance_interval is not None:  # a list where it comes from JSON
+            object.__setattr__(self, "guidance_interval", tuple(self.guidance_interval))
 
     @classmethod
     def read(cls, sampling: Mapping[str, Any]) -> "SampleOptions":
@@ -52,8 +66,10 @@ class SampleOptions:
             raise InputError(f"The model suggests unknown options of sampling: {error}.") from error
 
     def given(self) -> dict[str, Any]:
-        """What suits a model and is kept with it: all that is given but seed and refiner."""
-        values = {name: getattr(self, name) for name in ("steps", "sampler", "eta", "temperature")}
+        """What suits a model and is kept with it: numbers and the sampler, but for the seed."""
+        values = {name: getattr(self, name) for name in _KEPT}
+        if self.guidance_interval is not None:
+            values["guidance_interval"] = list(self.guidance_interval)
         return {name: value for name, value in values.items() if value is not None}
 
     def over(self, others: "SampleOptions") -> "SampleOptions":
@@ -66,9 +82,13 @@ class SampleOptions:
     def flags(self, seed: int) -> str:
         """These options as flags of `lit-mbldm sample`, but with another seed."""
         values = {**self.given(), "seed": seed}
-        if isinstance(self.refiner, str):
-            values["refiner"] = self.refiner
-        return " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in values.items())
+        others = {name: getattr(self, name) for name in ("refiner", "label", "guide")}
+        values |= {name: one for name, one in others.items() if isinstance(one, int | str | list)}
+        words = []
+        for name, value in values.items():
+            several = value if isinstance(value, list) else [value]
+            words += [f"--{name.replace('_', '-')}", *(shlex.quote(str(one)) for one in several)]
+        return " ".join(words)
 
 
 def fresh_seed() -> int:

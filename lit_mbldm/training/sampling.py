@@ -6,91 +6,24 @@ from functools import partial
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from lit_mbldm.codecs.latents import Latent
-from lit_mbldm.entries.about import about_module
 from lit_mbldm.errors import InputError
-from lit_mbldm.processes.base import Condition, Process
+from lit_mbldm.processes.base import Condition, Denoiser
+from lit_mbldm.processes.guidance import guided
 from lit_mbldm.processes.randomness import SampleStreams
-from lit_mbldm.processes.samplers import OnStep, Sampler, check_sampler, draw
-from lit_mbldm.training.module import CodecModule
+from lit_mbldm.processes.samplers import OnStep, Sampler, draw, read_temperature
+from lit_mbldm.training.labels import label_numbers
 from lit_mbldm.training.options import SampleOptions, fresh_seed
-from lit_mbldm.training.refiner import Refiner, load_refiner
+from lit_mbldm.training.refiner import Refiner
+from lit_mbldm.training.settle import SettlingModule
 
-_STEPS, _FRAMES = 50, 11  # where nothing else is said
+_FRAMES = 11  # where nothing else is said
 
 
-class SamplingModule(CodecModule):
+class SamplingModule(SettlingModule):
     """What generates images: a codec, its latent, a process and a denoiser."""
-
-    denoiser: nn.Module
-    process: Process
-    latent: Latent
-    latent_shape: tuple[int, ...]  # of z_0, (C, h, w)
-    test_options = SampleOptions()  # of test and predict; `set_test_options` sets it
-    _refiner: tuple[Refiner, ...] = ()  # no submodule: neither trained nor saved with it
-
-    @property
-    def refiner(self) -> Refiner | None:
-        """What samples pass through unless told otherwise."""
-        return self._refiner[0] if self._refiner else None
-
-    def use_refiner(self, refiner: Refiner) -> None:
-        """Pass samples through a refiner unless told otherwise.
-
-        Raises:
-            InputError: no refiner, or one of another codec's images.
-        """
-        self._refiner = (self._checked(refiner),)
-
-    def _checked(self, refiner: nn.Module) -> Refiner:
-        if not isinstance(refiner, Refiner):
-            raise InputError(f"Expected a Refiner, got a {type(refiner).__name__}.")
-        expected, found = self.codec.image_fingerprint, refiner.codec.image_fingerprint
-        if found != expected:
-            raise InputError(
-                "The refiner was trained on images of another codec: expected fingerprint"
-                f" {expected}, got {found}. Train one on images of {self.codec.quantizer}."
-            )
-        return refiner
-
-    @property
-    def sampling(self) -> SampleOptions:
-        """The model's own options, of its entry, its checkpoint or the config's `SampleImages`."""
-        return SampleOptions.read(about_module(self).sampling)
-
-    @sampling.setter
-    def sampling(self, options: SampleOptions) -> None:
-        vars(self)["about"] = replace(about_module(self), sampling=options.given())
-
-    def set_test_options(self, options: SampleOptions) -> None:
-        """Have test and predict draw by these options; raises InputError as `settle`.
-
-        The refiner is loaded now; what is left open may come with a checkpoint later.
-        """
-        self.test_options = replace(options, refiner=self.settle(options).refiner)
-
-    def settle(self, options: SampleOptions) -> SampleOptions:
-        """Complete options by the model's own, check them, and load the refiner they name.
-
-        Raises:
-            InputError: an option that the model does not take or out of range, or a refiner that
-                does not load or is another codec's.
-        """
-        steps = min(_STEPS, self.process.num_timesteps)
-        options = options.over(self.sampling).over(SampleOptions(steps, sampler="ddpm"))
-        assert options.steps is not None and options.sampler is not None  # noqa: PT018
-        check_sampler(self.process, options.sampler, options.eta or 0.0)
-        self.process.time_grid(options.steps)
-        if options.temperature is not None and not self.process.has_temperature:
-            raise InputError(f"A {type(self).__name__} takes no temperature: leave it out.")
-        refiner = options.refiner
-        if refiner is None or refiner == "none":
-            return options
-        loaded = load_refiner(refiner) if isinstance(refiner, str) else refiner
-        return replace(options, refiner=self._checked(loaded))
 
     def sample(
         self,
@@ -103,8 +36,12 @@ class SamplingModule(CodecModule):
         eta: float | None = None,
         refiner: Refiner | bool = True,
         temperature: float | Literal["argmax"] | None = None,
+        label: int | str | list[int | str] | None = None,
+        guidance: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        guide: "str | SamplingModule | None" = None,
     ) -> Tensor:
-        """Generate images; image i depends on (seed, i) alone.
+        """Generate images; image i depends on (seed, i) alone, and on its label.
 
         None is the model's own setting, `sampling`, as in `lit-mbldm sample`, else the default.
 
@@ -123,13 +60,19 @@ class SamplingModule(CodecModule):
                 if any, False none.
             temperature: of a categorical model's softmax at every step, by default 1; 0 or
                 "argmax" takes the most probable codeword.
+            label: a class of `class_names`, by name or number, or several that the images take in
+                turn; by default all classes in turn.
+            guidance: scale of guidance towards the label, by default 1, which is none.
+            guidance_interval: of t/T, in which there is guidance; by default (0, 1).
+            guide: an earlier or smaller model, or its name or path, to guide away from
+                (autoguidance).
 
         Returns:
             (N, 3, H, W) uint8 RGB on the CPU.
 
         Raises:
-            InputError: numbers out of range, a seed that is no integer, a temperature for a
-                continuous model, or eta with another sampler than ddim.
+            InputError: numbers out of range, a seed that is no integer, a label that the model
+                does not know, or an option or a guide that is not for it.
 
         Example:
             >>> from lit_mbldm.zoo import load_pretrained
@@ -139,7 +82,8 @@ class SamplingModule(CodecModule):
         """
         seed = fresh_seed() if seed is None else seed
         chosen = None if refiner is True else refiner or "none"
-        options = SampleOptions(steps, seed, sampler, eta, temperature, chosen)
+        how = (steps, seed, sampler, eta, temperature, chosen)
+        options = SampleOptions(*how, label, guidance, guidance_interval, guide)
         return torch.cat(list(self.batches(num_images, options, batch_size, progress)))
 
     def batches(
@@ -164,17 +108,21 @@ class SamplingModule(CodecModule):
         What the options leave open is the model's own. Raises InputError as `settle`.
         """
         options = self.settle(options)
+        assert options.steps is not None and options.sampler is not None  # noqa: PT018
         training = self.training
         self.eval()
         try:
             z0 = draw(
                 self.process,
-                self.denoiser,
+                self._guided(options),
                 self.latent_shape,
-                streams=self._sample_streams(options, numbers),
-                condition=self.sample_condition(numbers, options),
-                on_step=on_step,
-                **options.given(),
+                options.steps,
+                self._sample_streams(options, numbers),
+                options.sampler,
+                options.eta or 0.0,
+                1.0 if options.temperature is None else read_temperature(options.temperature),
+                self.sample_condition(numbers, options),
+                on_step,
             )
         finally:
             self.train(training)
@@ -183,8 +131,19 @@ class SamplingModule(CodecModule):
         return refiner.to(self.device).refine(images) if isinstance(refiner, Refiner) else images
 
     def sample_condition(self, numbers: Sequence[int], options: SampleOptions) -> Condition:
-        """What the denoiser is told while it generates the images of these numbers, B rows."""
-        return None
+        """The labels (B,) int64 of the images of these numbers, or nothing without classes."""
+        if not self.class_names:
+            return None
+        labels = torch.tensor(label_numbers(self.class_names, options.label), device=self.device)
+        return labels[torch.tensor(numbers, device=self.device) % len(labels)]
+
+    def _guided(self, options: SampleOptions) -> Denoiser:
+        scale = 1.0 if options.guidance is None else options.guidance
+        interval, guide = options.guidance_interval or (0.0, 1.0), options.guide
+        poorer = None
+        if isinstance(guide, SettlingModule):
+            poorer = guide.to(self.device).eval().denoiser
+        return guided(self.denoiser, scale, interval, poorer)
 
     def sample_paths(
         self, num_images: int, options: SampleOptions, frames: int | None = None

@@ -370,6 +370,10 @@ def test_bad_images_among_good_ones_are_skipped_counted_and_named(
         ("--eta 0.5", "eta is ddim's"),
         ("--refiner no-such-refiner", "no-such-refiner"),
         ("--refiner opq-32-8-8", "expected a Refiner"),
+        ("--label 0", "knows no labels"),
+        ("--guidance 1.5", "trained without labels"),
+        ("--guidance-interval 0 1", "need a scale"),
+        ("--guidance 2 --guide opq-32-8-8", "a diffusion model as guide"),
         ("--path 1", "from 2 to 51 frames"),
         ("--path 11 --steps 5", "from 2 to 6 frames, not 11"),
         ("--path --refiner opq-32-8-8", "leave --refiner out"),
@@ -438,6 +442,21 @@ def test_sample_refines_where_it_is_told(
     refined = grid(categorical.sample(2, 3, refiner=refiner))
     assert torch.equal(sheet("grid.png"), refined)
     assert not torch.equal(refined, grid(categorical.sample(2, 3)))
+
+
+def test_sample_follows_labels_and_guidance(tmp_path: Path, run: Run, fails: Run) -> None:
+    torch.manual_seed(0)
+    parts: Any = "opq-32-8-8", UNet(None, None, 8, (1,), 1), GaussianProcess(), 16
+    model = ContinuousDiffusion(*parts, class_names=["Crop", "Forest", "River"])
+    torch.nn.init.normal_(parts[1].head.weight, std=0.5)
+    save_entry(model, tmp_path / "model")
+    flags = "--label River 1 --guidance 2 --guidance-interval 0.1 0.9"
+    run(f"sample model -n 4 --steps 3 --out grid.png {flags}")
+    led = model.sample(4, 3, label=[2, 1], guidance=2, guidance_interval=(0.1, 0.9))
+    assert torch.equal(sheet("grid.png"), grid(led))
+    run("sample model -n 6 --steps 3 --out turns.png")
+    assert torch.equal(sheet("turns.png"), grid(model.sample(6, 3), columns=3))
+    assert "such as Forest" in fails("sample model --label Forrest")
 
 
 def test_sample_shows_temperatures_as_rows_of_the_same_seeds(

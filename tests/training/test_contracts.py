@@ -61,7 +61,7 @@ class Labelled(nn.Module):
 class LabelledDiffusion(DiffusionModule):
     process_class = Halving
 
-    def batch_condition(self, batch: dict[str, Tensor]) -> Tensor:
+    def batch_condition(self, batch: dict[str, Tensor], streams: SampleStreams) -> Tensor:
         return batch["labels"]
 
     def sample_condition(self, numbers: Sequence[int], options: SampleOptions) -> Tensor:

@@ -20,10 +20,11 @@ def test_singular_values_come_near_one(shape: tuple[int, int]) -> None:
 def test_matrices_follow_torch_s_muon_and_vectors_its_adam() -> None:
     torch.manual_seed(0)
     weights = torch.randn(6, 10), torch.randn(6)
-    ours = [torch.nn.Parameter(w.clone()) for w in weights]
+    module = torch.nn.ParameterList([torch.nn.Parameter(w.clone()) for w in weights])
+    ours = list(module)
     theirs = [torch.nn.Parameter(w.clone()) for w in weights]
     optimizers = [
-        Muon(ours, lr=0.01),
+        Muon(module, lr=0.01),
         torch.optim.Muon(theirs[:1], lr=0.01, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
         torch.optim.Adam(theirs[1:], lr=0.01, betas=(0.9, 0.99)),
     ]
@@ -36,3 +37,10 @@ def test_matrices_follow_torch_s_muon_and_vectors_its_adam() -> None:
             optimizer.zero_grad()
     torch.testing.assert_close(ours[1], theirs[1])
     torch.testing.assert_close(ours[0], theirs[0], atol=2e-3, rtol=0)  # its product is in bfloat16
+
+
+def test_embeddings_are_adam_s() -> None:
+    layers = torch.nn.Sequential(torch.nn.Embedding(4, 3), torch.nn.Linear(3, 2))
+    matrices, others = Muon(layers).param_groups
+    assert [p.shape for p in matrices["params"]] == [(2, 3)]
+    assert [p.shape for p in others["params"]] == [(4, 3), (2,)]

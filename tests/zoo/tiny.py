@@ -64,7 +64,10 @@ def coefficients() -> ContinuousDiffusion:
     """A continuous model of eight coefficients."""
     unet = UNet(8, 8, 4, (1,), 1)
     process = GaussianProcess(10, codebook_size=4)
-    return _finished(ContinuousDiffusion(codec(), unet, process, 8, latent=CoefficientLatent(8)))
+    latent = CoefficientLatent(8, quantized=True)
+    made = _finished(ContinuousDiffusion(codec(), unet, process, 8, latent=latent))
+    latent.fit(latent.moments(torch.arange(64, dtype=torch.uint8).view(1, 4, 4, 4) % 4))
+    return made
 
 
 def refined() -> ContinuousDiffusion:

@@ -25,6 +25,13 @@ from lit_mbldm.training.sampling import frame_steps
 
 _FEW = 4
 _TEMPERATURES = (0.0, 0.1, 1.0, 2.0)
+_CLASSES, _CLASS_COLUMNS = 10, 16  # shown at most
+
+
+def class_columns(model: DiffusionModule, options: SampleOptions) -> int | None:
+    """Columns of a grid with a column a class; None where that is not to be had."""
+    count = len(model.class_names or ())
+    return count if options.label is None and 1 < count <= _CLASS_COLUMNS else None
 
 
 def temperature_grid(
@@ -90,10 +97,11 @@ class SampleImages(_FitPictures):
 
     Into `<log_dir>/pictures/` and to TensorBoard go a grid, four samples on their way from noise
     (figure 7 of Scribano et al. 2023) and, of a categorical model, four samples at each of four
-    temperatures (figure 9); the last grid is `<log_dir>/samples.png`.
+    temperatures (figure 9); the last grid is `<log_dir>/samples.png`. A grid of a model with
+    classes has a row for each of the first ten.
 
     Args:
-        num_images: samples in a grid.
+        num_images: samples in a grid, at most.
         options: how they are drawn; the seed is the same every time. But for seed and refiner they
             become the model's own, which checkpoints and entries keep.
         every_n_steps: steps from one grid to the next; None draws at every validation.
@@ -114,6 +122,7 @@ class SampleImages(_FitPictures):
         """Check model and options before hours are spent."""
         super().setup(trainer, pl_module, stage)
         model = diffusion_model(pl_module)
+        model.configure_model()  # classes come with the data, which are set up first
         self._settled = model.settle(self.options)
         model.sampling = self.options.over(model.sampling)
 
@@ -144,7 +153,7 @@ class SampleImages(_FitPictures):
 
     def _show(self, trainer: L.Trainer, model: DiffusionModule) -> None:
         pictures = {
-            "samples": to_pil(grid(self._sample(model))),
+            "samples": to_pil(grid(*self._sample(model))),
             "path": path_grid(model, _FEW, self._settled),
         }
         if isinstance(model, CategoricalDiffusion):
@@ -155,15 +164,22 @@ class SampleImages(_FitPictures):
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_image(name, to_tensor(picture), trainer.global_step)
 
-    def _sample(self, model: DiffusionModule, progress: bool = False) -> Tensor:
-        return torch.cat(list(model.batches(self.num_images, self._settled, progress=progress)))
+    def _sample(self, model: DiffusionModule, progress: bool = False) -> tuple[Tensor, int]:
+        """Samples (N, 3, H, W), and how many make a row of the grid."""
+        options, count = self._settled, self.num_images
+        columns = math.ceil(math.sqrt(count))
+        rows = min(len(model.class_names or ()), _CLASSES, count)
+        if options.label is None and rows > 1:
+            columns = count // rows
+            count = rows * columns
+            options = replace(options, label=[n // columns for n in range(count)])
+        return torch.cat(list(model.batches(count, options, progress=progress))), columns
 
     def write(self, trainer: L.Trainer, model: Any, real: Tensor) -> None:
         """Write samples beside the real images."""
-        samples = self._sample(model, progress=True)
-        columns = math.ceil(math.sqrt(self.num_images))
+        samples, columns = self._sample(model, progress=True)
         blank = torch.full_like(samples, 255)
-        blank[: len(real)] = real
+        blank[: len(real)] = real[: len(samples)]
         path = self.folder / "samples.png"
         save(beside(grid(samples, columns), grid(blank, columns)), path)
         print(f"\nSamples (left) beside real images (right): {path}")

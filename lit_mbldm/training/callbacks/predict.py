@@ -11,6 +11,7 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.inception import features_fingerprint
 from lit_mbldm.pictures import fingerprint_of, save
 from lit_mbldm.training.callbacks.samples import DrawSamples, SampleNumbers
+from lit_mbldm.training.module import CodecModule
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner
 
@@ -63,6 +64,10 @@ class WriteSamples(DrawSamples):
         refiner = pl_module.refiner if settled.refiner is None else settled.refiner
         of_refiner = features_fingerprint(refiner) if isinstance(refiner, Refiner) else None
         options = {**settled.given(), "seed": settled.seed, "refiner": of_refiner}
+        if settled.label is not None:
+            options["label"] = settled.label
+        if isinstance(settled.guide, CodecModule):
+            options["guide"] = features_fingerprint(settled.guide)
         text = features_fingerprint(pl_module) + json.dumps(options, sort_keys=True)
         self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
         pictures = sorted(self.out.glob("*.png"))
