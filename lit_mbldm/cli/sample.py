@@ -17,6 +17,7 @@ def add_sample(verbs: Verbs) -> None:
     label = "class by name or number; several take turns (default: all in turn)"
     interval = "t/T between which there is guidance (default: 0 1)"
     path = "show each image's way from noise, a row of frames (default: up to 11)"
+    nearest = "shards of training images: pair each sample with the nearest, and count copies"
     out = "PNG to write, or a folder (DIR/) for one file an image"
     add_verb(
         verbs,
@@ -34,6 +35,7 @@ def add_sample(verbs: Verbs) -> None:
         arg("--guidance-interval", interval, type=float, nargs=2, metavar=("LOW", "HIGH")),
         arg("--guide", "earlier or smaller model to guide away from: checkpoint, folder or name"),
         arg("--path", path, type=positive, nargs="?", const=0, metavar="FRAMES"),
+        arg("--nearest", nearest, metavar="SHARDS"),
         arg("--refiner", "checkpoint, folder or name; `none` leaves out the model's own"),
         DEVICE,
         arg("--out", out, default="grid.png"),
@@ -52,6 +54,7 @@ def sample(arguments: argparse.Namespace) -> None:
     from lit_mbldm.pictures import check_path, grid, save
     from lit_mbldm.processes.samplers import read_temperature
     from lit_mbldm.storage.atomic import check_writable
+    from lit_mbldm.training.callbacks.nearest import check_with_shards
     from lit_mbldm.training.callbacks.pictures import class_columns, path_grid, temperature_grid
     from lit_mbldm.training.callbacks.samples import diffusion_model
     from lit_mbldm.training.options import SampleOptions, fresh_seed
@@ -60,10 +63,10 @@ def sample(arguments: argparse.Namespace) -> None:
     out, size = Path(arguments.out), arguments.batch_size
     to_folder = arguments.out.endswith(os.sep) or out.is_dir()
     path, rows = arguments.path is not None, len(arguments.temperature) > 1
-    if to_folder + path + rows > 1:
+    if to_folder + path + rows + bool(arguments.nearest) > 1:
         raise InputError(
-            "Choose one of a folder as --out, --path and several --temperature: each makes another"
-            " kind of output."
+            "Choose one of a folder as --out, --path, --nearest and several --temperature: each"
+            " makes another kind of output."
         )
     if path and arguments.refiner:
         raise InputError("--path shows z_t as the codec decodes it: leave --refiner out.")
@@ -82,7 +85,11 @@ def sample(arguments: argparse.Namespace) -> None:
         save(temperature_grid(model, arguments.n or 6, temperatures, options, size, True), out)
     else:
         batches = model.batches(arguments.n or 16, options, size, progress=True)
-        if to_folder:
+        if arguments.nearest:
+            check = check_with_shards(model, torch.cat(list(batches)), arguments.nearest)
+            save(check.picture(len(check.samples)), out)
+            print(f"copies: {check.told()}")
+        elif to_folder:
             for number, image in enumerate(image for batch in batches for image in batch):
                 save(image, out / f"{number:06d}.png")
         else:

@@ -42,7 +42,7 @@ def train(options: argparse.Namespace) -> None:
         run("codec", "fit", "JPQ-48", shards, codec)
     run("encode", shards, codes, "--codec", codec)
     fit = ["fit", "--config", own_configs()[size], "--data.train", codes, "--model.codec", codec]
-    fit += ["--score.reference", shards, "--trainer.logger.init_args.name", name]
+    fit += ["--score.reference", f"{shards}/val", "--trainer.logger.init_args.name", name]
     if (count := Manifest.read(Path(codes)).count) < 2 * _BATCH:
         fit += ["--data.batch_size", str(min(count, _BATCH))]
     if options.steps:

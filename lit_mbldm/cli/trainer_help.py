@@ -23,11 +23,11 @@ TRAINER_VERBS = {
     ),
     "validate": ("measure a model's loss on the validation data", f"  {_CHECKPOINT}"),
     "test": (
-        "score a checkpoint's samples: FID, KID, precision and recall",
+        "score a checkpoint's samples: FID, KID, precision, recall and copies",
         f"""\
   {_CHECKPOINT}
   --score.num_images N        samples to draw (default: 5000)
-  --score.reference SHARDS    image shards to compare with""",
+  --score.reference SHARDS    held-out image shards to compare with (default: --data.val)""",
     ),
     "predict": (
         "write a checkpoint's samples to a folder, on any number of devices",

@@ -32,6 +32,7 @@ _SCORES = {
     "precision": ("Precision", 1),
     "recall": ("Recall", 1),
     "rfid": ("rFID of the codec", 1),
+    "copies": ("Copies of training images (%)", 100),
 }
 
 
@@ -102,7 +103,7 @@ def _of_scores(scores: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         asdict(Figure(metric, factor * scores[name], data, "lightning test"))
         for name, (metric, factor) in _SCORES.items()
-        if scores[name] is not None
+        if scores.get(name) is not None
     ]
 
 

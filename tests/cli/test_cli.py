@@ -23,7 +23,7 @@ from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.denoisers import RefinerUNet, UNet
 from lit_mbldm.entries.entry import save_entry
 from lit_mbldm.hub.listing import list_shipped
-from lit_mbldm.pictures import grid
+from lit_mbldm.pictures import grid, save
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, Refiner, SampleOptions
 from lit_mbldm.zoo import load_pretrained
@@ -486,6 +486,21 @@ def test_sample_writes_a_file_an_image(
     images = [sheet(f"new/00000{i}.png") for i in range(3)]
     assert torch.equal(torch.stack(images), categorical.sample(3, 2))
     assert "already holds pictures" in fails(command)
+
+
+@pytest.mark.parametrize("val", [0.0, 0.3])
+def test_sample_shows_the_nearest_training_images(
+    val: float, categorical: CategoricalDiffusion, entry: str, photos: Path, run: Run
+) -> None:
+    for i, image in enumerate(samples := categorical.sample(3, 3)):
+        save(image, photos / f"copy{i}.png")
+    run(f"shards photos copied --size 32 --val {val}")
+    told = run(f"sample {entry} -n 3 --steps 3 --nearest copied --out pairs.png")
+    assert ("held-out: " if val else "copies: 100.0% (at most 0.5 ") in told
+    pairs = sheet("pairs.png")[:, -2 * 34 :]  # two rows of two pairs each
+    shown = [pairs[:, 0:32, x : x + 32].float() for x in range(-136, 0, 34)]
+    assert min((shown[0] - sample).abs().sum() for sample in samples) == 0
+    assert val or (shown[0] - shown[1]).abs().mean() < 10
 
 
 def test_a_random_seed_is_told(entry: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

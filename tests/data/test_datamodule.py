@@ -218,7 +218,7 @@ def test_codes_are_encoded_once_into_the_cache(image_shards, codec, tmp_path) ->
     again = fit(codec, ShardDataModule(str(image_shards), **options))
     assert torch.equal(again["codes"], batch["codes"])
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")} == written
-    assert first.reference().kind == "images"
+    assert first.training_set().kind == "images"
 
 
 def test_the_model_gets_codes_of_either_kind_of_shards(image_shards, code_shards, codec) -> None:

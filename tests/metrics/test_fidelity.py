@@ -5,9 +5,10 @@ import pytest
 import scipy.linalg
 import torch
 from torch import Tensor
+from torchmetrics.image.kid import poly_mmd
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.metrics.fidelity import FEW, FeatureSet, fid, fidelity, spread
+from lit_mbldm.metrics.fidelity import FEW, FeatureSet, fid, fidelity, kid, spread
 
 
 def features(count: int, size: int, seed: int, scale: float = 1.0) -> Tensor:
@@ -64,6 +65,21 @@ def test_kid_agrees_with_the_unbiased_estimator() -> None:
         off_diagonal_mean(kernel(a, a)) + off_diagonal_mean(kernel(b, b)) - 2 * kernel(a, b).mean()
     )
     assert fidelity(a, b).kid == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_kid_s_spread_is_the_jackknife_s_and_that_of_many_draws() -> None:
+    x, y = features(30, 16, 1).double(), features(30, 16, 2, 1.5).double()
+    left_out = [kid(*(z[torch.arange(30) != i] for z in (x, y)))[0] for i in range(30)]
+    value, spread_of_one = kid(x, y)
+    assert value == pytest.approx(float(poly_mmd(x, y)), rel=1e-9)
+    assert spread_of_one == pytest.approx(29**0.5 * np.std(left_out), rel=1e-6)
+    assert fidelity(x, y).kid_std == pytest.approx(spread_of_one, rel=1e-4)
+    draws = [
+        kid(features(300, 16, 2 * n).double(), features(300, 16, 2 * n + 1, 1.5).double())
+        for n in range(40)
+    ]
+    values, errors = zip(*draws, strict=True)
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.3)
 
 
 def test_precision_and_recall_of_sets_with_known_answers() -> None:

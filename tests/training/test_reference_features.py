@@ -77,7 +77,8 @@ def measure(codec: PatchCodec, tmp_path: Path) -> Callable[..., Reference]:
 
 
 def of_images(images: Tensor, count: int = 10, killed: bool = False) -> ReferenceSet:
-    return ReferenceSet("images", "first", count, 0, Batches("images", images, killed))
+    batches: Any = Batches("images", images, killed)
+    return ReferenceSet("images", "first", count, 0, batches, "held-out images")
 
 
 def reconstructed(codec: Any, images: Tensor) -> FeatureSet:
@@ -115,7 +116,8 @@ def test_codes_are_decoded_and_a_damaged_file_is_computed_again(
     harm: str, codec, images, tmp_path, measure
 ) -> None:
     codes = codec.encode(images)
-    data = ReferenceSet("codes", "first", 10, 0, Batches("codes", codes))
+    batches: Any = Batches("codes", codes)
+    data = ReferenceSet("codes", "first", 10, 0, batches, "decoded held-out codes")
     first = measure(data)
     assert same(first.real, FeatureSet.of(Blocks()(codec.decode(codes))))
     assert first.reconstructed is None

@@ -21,6 +21,7 @@ from lit_mbldm.cli import main
 from lit_mbldm.data import ShardDataModule
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.fidelity import FeatureSet, fid, fidelity
+from lit_mbldm.pictures import save
 from lit_mbldm.training import SampleOptions, ScoreSamples
 from lit_mbldm.zoo import load_pretrained
 
@@ -112,10 +113,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     sys.path.insert(0, str(folder))
     (folder / "photos").mkdir()
     rng = np.random.default_rng(0)
-    for i in range(13):
+    for i in range(30):
         pixels = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((16, 16)).save(folder / "photos" / f"{i:02d}.png")
-    main(["shards", str(folder / "photos"), str(folder / "shards"), "--size", "16"])
+    main(["shards", str(folder / "photos"), str(folder / "shards"), "--size", "16", "--val", "0.4"])
     main(["encode", str(folder / "shards"), str(folder / "codes"), "--codec", "opq-32-8-8"])
     (folder / "config.yaml").write_text(CONFIG.format(folder=folder))
     with pytest.MonkeyPatch.context() as patch:
@@ -131,9 +132,9 @@ def blocks(images: Tensor) -> Tensor:
     return features
 
 
-def training_images(run: Run) -> Tensor:
-    data = ShardDataModule(str(run.folder / "shards"))
-    return torch.cat([batch["images"] for batch in data.reference().batches])
+def held_out_images(run: Run) -> Tensor:
+    data = ShardDataModule(str(run.folder / "shards" / "val"))
+    return torch.cat([batch["images"] for batch in data.training_set().batches])
 
 
 def test_the_scores_are_those_of_the_averaged_model_s_samples(
@@ -145,18 +146,19 @@ def test_the_scores_are_those_of_the_averaged_model_s_samples(
     assert not torch.equal(weights["state_dict"][name], weights["current_model_state"][name])
     model = load_pretrained(run.checkpoint)
     assert torch.equal(model.state_dict()[name], weights["state_dict"][name])
-    real = training_images(run)
+    real = held_out_images(run)
     expected = asdict(fidelity(blocks(real), blocks(model.sample(11, steps=3))))
     decoded = model.codec.decode(model.codec.encode(real))
     expected["rfid"] = fid(FeatureSet.of(blocks(real)), FeatureSet.of(blocks(decoded)))
     for key, value in expected.items():
         assert found[key] == pytest.approx(value, abs=1e-6), key
     assert found["num_images"] == 11
-    assert found["reference_images"] == 13
+    assert found["reference_images"] == len(real) < 30
     assert found["checkpoint"] == str(run.checkpoint)
     printed = capsys.readouterr().out
-    assert "11 samples (steps 3 sampler ddpm seed 0) against 13 training images" in printed
-    assert f"| {expected['fid']:.3f} |" in printed
+    drawn = "11 samples (steps 3 sampler ddpm seed 0)"
+    assert f"{drawn} against {len(real)} held-out images" in printed
+    assert f"| {expected['fid']:.3f} | {1000 * expected['kid']:.1f} ± " in printed
     with Image.open(tmp_path / "test_samples.png") as picture:
         assert picture.size == (4 * 18 + 2, 3 * 18 + 2)
 
@@ -167,13 +169,13 @@ def test_code_shards_are_decoded_unless_image_shards_are_named(
     codes = f"--data.train={run.folder / 'codes'}"
     found = run.test(tmp_path / "codes", codes)
     model = load_pretrained(run.checkpoint)
-    real, samples = training_images(run), model.sample(11, steps=3)
+    real, samples = held_out_images(run), model.sample(11, steps=3)
     decoded = model.codec.decode(model.codec.encode(real))
     expected = fidelity(blocks(decoded), blocks(samples))
     assert found["fid"] == pytest.approx(expected.fid, abs=1e-6)
     assert found["rfid"] is None
     printed = capsys.readouterr().out
-    assert "against 13 decoded training codes" in printed
+    assert f"against {len(real)} decoded held-out codes" in printed
     assert "--score.reference" in printed
     shards = f"--score.reference={run.folder / 'shards'}"
     found = run.test(tmp_path / "images", codes, shards, "--score.max_reference=7")
@@ -183,14 +185,42 @@ def test_code_shards_are_decoded_unless_image_shards_are_named(
     assert found["rfid"] is not None
 
 
+def test_a_model_that_copies_is_found_out(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i, image in enumerate(load_pretrained(run.checkpoint).sample(11, steps=3)):
+        save(image, tmp_path / "photos" / f"{i}.png")
+    main(["shards", str(tmp_path / "photos"), str(tmp_path / "shards"), "--size", "16"])
+    copied = f"--data.train={[str(folder / 'shards') for folder in (run.folder, tmp_path)]}"
+    held_out = f"--score.reference={run.folder / 'shards'}"  # whose validation part it is
+    found = run.test(tmp_path, copied, held_out)
+    assert found["copies"] == 1
+    assert "| 100.0% (held-out: " in capsys.readouterr().out
+    assert run.test(tmp_path)["copies"] < 1
+    with Image.open(tmp_path / "nearest.png") as picture:
+        assert picture.width == 6 * 18 + 2  # three pairs a row
+
+
+def test_what_has_no_held_out_images(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = f"--data.train={run.folder / 'shards' / 'val'}"
+    assert "--val 0.1" in fails(run.arguments("test", trained), capsys)
+    crops = {"class_path": "lit_mbldm.data.CropDataModule", "init_args": {"crop_size": 16}}
+    found = run.test(tmp_path, f"--data={json.dumps(crops)}", "--score.max_reference=9")
+    assert found["reference"] == "crops of the training photographs"
+    assert found["copies"] is None
+
+
 def test_two_processes_give_the_same_scores(run: Run, tmp_path: Path) -> None:
-    """11 samples and 13 training images: the shares of the ranks differ in size."""
+    """11 samples and as many held-out images as come: the shares of the ranks differ in size."""
     folders = [tmp_path / "one", tmp_path / "two"]
     one, two = (run.test(out, processes=n) for n, out in enumerate(folders, start=1))
-    for key in ("fid", "kid", "precision", "recall", "rfid"):
+    for key in ("fid", "kid", "kid_std", "precision", "recall", "rfid", "copies"):
         assert two[key] == pytest.approx(one[key], abs=1e-6), key
     for seen in (
         lambda out: (out / "test_samples.png").read_bytes(),
+        lambda out: (out / "nearest.png").read_bytes(),
         lambda out: sorted(os.listdir(out / "cache")),
     ):
         assert seen(folders[0]) == seen(folders[1])
@@ -222,7 +252,7 @@ def test_training_s_resolved_config_is_left_alone_and_serves_both_verbs(
     assert resolved.read_bytes() == before
     (folder,) = (tmp_path / "log").iterdir()
     names = (folder / "metrics.csv").read_text().splitlines()[0]
-    for name in ("fid", "kid", "precision", "recall", "rfid"):
+    for name in ("fid", "kid", "kid_std", "precision", "recall", "rfid", "copies"):
         assert f"test/{name}" in names
     assert (folder / "scores.json").exists()
 
@@ -336,7 +366,7 @@ def test_in_python_the_numbers_carry_the_training_data(
     trainer = lightning.pytorch.Trainer(default_root_dir=tmp_path, callbacks=[scores], **quiet)
     data = ShardDataModule(str(run.folder / "shards"), batch_size=4)
     (found,) = trainer.test(model, scores.numbers(data), verbose=False)
-    expected = fidelity(blocks(training_images(run)), blocks(model.sample(5, steps=2)))
+    expected = fidelity(blocks(held_out_images(run)), blocks(model.sample(5, steps=2)))
     assert found["test/fid"] == pytest.approx(expected.fid, abs=1e-6)
     with pytest.raises(InputError, match="numbers"):
         trainer.test(model, scores.numbers(), verbose=False)

@@ -92,7 +92,10 @@ class CropDataModule(EncodingDataModule):
         return EpochLoader(CropStream(self.cropper, VALIDATION_CROPS, share), lambda: -1)
 
     def reference(self, max_images: int | None = None) -> ReferenceSet:
-        """The crops of the first epoch for scores, without flips, at most so many of them."""
+        """The crops of the first epoch for scores, without flips, at most so many of them.
+
+        No photographs are kept apart, as the set's name says.
+        """
         self.setup()
         count = min(self.crops_per_epoch, max_images or self.crops_per_epoch)
         cropper = replace(self.cropper, horizontal_flip=False)
@@ -103,7 +106,8 @@ class CropDataModule(EncodingDataModule):
         }
         stream = CropStream(cropper, count, self.share(full=False))
         batches = EpochLoader(stream, lambda: 0, self.num_workers)
-        return ReferenceSet("images", fingerprint, count, stream.start, batches)
+        name = "crops of the training photographs"
+        return ReferenceSet("images", fingerprint, count, stream.start, batches, name)
 
 
 @dataclass(frozen=True)

@@ -124,11 +124,38 @@ class ShardDataModule(EncodingDataModule):
         return self._in_order(shards)
 
     def reference(self, max_images: int | None = None) -> ReferenceSet:
+        """The held-out images for scores: `val`, in order, at most so many of it.
+
+        Raises InputError where there is none, or where a shard of it is one of `train`.
+        """
+        val = self.val or validation_part(self.train)
+        if val is None:
+            raise InputError(
+                "Scores compare with held-out images, never with those trained on, but the data"
+                " has no val. Keep some apart with `lit-mbldm shards --val 0.1`, or name shards of"
+                " other images with --data.val or --score.reference."
+            )
+        held_out = self._open(val)
+        trained = self._open(self.train).versions() if self.train else []
+        shared = {version for version, *_ in trained} & {v for v, *_ in held_out.versions()}
+        if shared:
+            raise InputError(
+                f"Scores compare with held-out images, but {len(shared)} of the shards in"
+                f" {held_out.name} are trained on. Name others for val."
+            )
+        return self._reference_set(held_out, max_images, "held-out")
+
+    def training_set(self, max_images: int | None = None) -> ReferenceSet:
         """The training set for scores: in order, without flips, at most so many of it."""
-        shards = self._open(self.train).first_of_each(max_images)
+        return self._reference_set(self._open(self.train), max_images, "training")
+
+    def _reference_set(self, whole: ShardSet, max_images: int | None, part: str) -> ReferenceSet:
+        shards = whole.first_of_each(max_images)
         fingerprint = {"shards": shards.versions(), "image_size": self.image_size}
         batches = self._in_order(shards)
-        return ReferenceSet(shards.kind, fingerprint, shards.count, batches.stream.start, batches)
+        name = f"{part} images" if shards.kind == "images" else f"decoded {part} codes"
+        first = batches.stream.start
+        return ReferenceSet(shards.kind, fingerprint, shards.count, first, batches, name)
 
     def _in_order(self, shards: ShardSet) -> EpochLoader:
         stream = ShardStream(shards, self._variants(shards), self.share(full=False))

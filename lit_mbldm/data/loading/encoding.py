@@ -78,13 +78,14 @@ class EncodingDataModule(lightning.LightningDataModule):
 
 @dataclass(frozen=True)
 class ReferenceSet:
-    """This process's share of the training set as scores see it: in order, without flips.
+    """This process's share of a set of images as scores see it: in order, without flips.
 
     Attributes:
         fingerprint: of the whole set, of JSON's types.
         count: samples of all processes together.
         start: number of this process's first sample; the next are counted on from it.
         batches: `{kind: uint8 (B, …)}`.
+        name: what the set is, such as "held-out images".
     """
 
     kind: Literal["images", "codes"]
@@ -92,3 +93,4 @@ class ReferenceSet:
     count: int
     start: int
     batches: EpochLoader
+    name: str

@@ -1,4 +1,4 @@
-"""Features of the training set, and of the codec's reconstructions of it; kept in files.
+"""Features of the reference images, and of the codec's reconstructions of them; kept in files.
 
 The sums over a set are the fields of a FeatureSet as tensors, by their names.
 """
@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ Sums = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Reference:
-    """Features of the training images and of the codec's reconstructions, or of decoded codes."""
+    """Features of the held-out images and of the codec's reconstructions, or of decoded codes."""
 
     real: FeatureSet
     reconstructed: FeatureSet | None
@@ -47,7 +48,7 @@ def default_cache() -> Path:
 def measure_reference(
     data: ReferenceSet, codec: ImageCodec, features: nn.Module, cache: Path, device: torch.device
 ) -> Reference | None:
-    """Read features of a training set from the cache, or compute them on all processes.
+    """Read features of reference images from the cache, or compute them on all processes.
 
     The first process gets them, the others None. A computation that was killed goes on from sums
     that each process wrote every minute, if the data is shared out to as many processes and
@@ -73,7 +74,7 @@ def measure_reference(
         lost = data.count - int(found[names[0]]["count"])
         if lost:  # a warning: hours may have gone into them
             rank_zero_warn(
-                f"{lost} of {data.count} training samples could not be read, so the reference"
+                f"{lost} of {data.count} reference images could not be read, so their"
                 " features are not kept and will be computed again next time."
             )
         for name in names if is_first() and not lost else ():
@@ -116,10 +117,7 @@ def _compute(
     for number, batch in enumerate(batches, start=1):
         if number <= done:
             continue
-        for chunk in batch[data.kind].split(_CHUNK):
-            images = chunk.to(device)
-            if data.kind == "codes":
-                images = codec.decode(images)
+        for images in decoded(batch[data.kind], data, codec, device):
             for name in names:
                 shown = images if name == "real" else codec.decode(codec.encode(images))
                 _add(sums[name], features(shown), data, KEPT if name == "real" else 0)
@@ -128,6 +126,14 @@ def _compute(
             write_tensors({**tensors, "batches": torch.tensor(number)}, part)
             written = time.monotonic()
     return sums
+
+
+def decoded(
+    rows: Tensor, data: ReferenceSet, codec: ImageCodec, device: torch.device
+) -> Iterator[Tensor]:
+    """The images (b, 3, H, W) uint8 of a batch of a set, of images or codes, a few at a time."""
+    for chunk in rows.split(_CHUNK):
+        yield codec.decode(chunk.to(device)) if data.kind == "codes" else chunk.to(device)
 
 
 def _add(sums: Sums, features: Tensor, data: ReferenceSet, most: int) -> None:

@@ -1,0 +1,78 @@
+"""The nearest training images of an image, and which images are too near to be new.
+
+Images are compared at 16×16 pixels, without their mean colour, as they are and mirrored: a shift by
+a pixel, a codec's loss or another brightness hides no copy.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+NEIGHBOURS = 50
+FIXED_RATIO = 0.5  # where no held-out images calibrate it
+_HELD_OUT_COPIES = 0.01
+_SIDE = 16
+_SAME = 7.0  # no distance: a quarter of a grey level at each pixel; float32 rounds by up to 2
+
+
+class NearestImages:
+    """The nearest of a stream of training images to each of N images, in bounded memory.
+
+    Args:
+        images: (N, 3, H, W) uint8.
+
+    Attributes:
+        nearest: the nearest training image of each, (N, 3, H, W) uint8.
+        distances: to the 50 nearest, (N, 50) float32, ascending; inf where there are fewer.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        self.nearest = torch.zeros_like(images)
+        self.distances = torch.full((len(images), NEIGHBOURS), torch.inf, device=images.device)
+        self._described = _describe(images)
+
+    def add(self, training: Tensor) -> None:
+        """Compare with more training images, (B, 3, H, W) uint8 with B of at least 1."""
+        mirrored = training.flip(-1)
+        d = torch.minimum(
+            *(torch.cdist(self._described, _describe(images)) for images in (training, mirrored))
+        )  # (N, B)
+        d = F.threshold(d, _SAME, 0)
+        smallest, place = d.min(1)
+        closer = smallest < self.distances[:, 0]
+        self.nearest[closer] = training[place[closer]]
+        self.distances = _smallest(torch.cat([self.distances, d], 1))
+
+    def merge(self, distances: Tensor, nearest: Tensor) -> None:
+        """Join the results of R parts of the training set: (R, N, 50), and (R, n, 3, H, W).
+
+        Nearest images are known of the first n images; the others' are no longer kept.
+        """
+        n = nearest.shape[1]
+        best = distances[:, :n, 0].argmin(0)
+        self.nearest = nearest[best, torch.arange(n)]
+        self.distances = _smallest(distances.transpose(0, 1).flatten(1))
+
+    def ratios(self) -> Tensor:
+        """Distance to the nearest over the mean distance to the next 49, (N,) float32 in [0, 1].
+
+        Near 0 for a copy (Carlini et al. 2023, section 5.1); nan of fewer than two training images.
+        """
+        further = self.distances[:, 1:]
+        mean = further.where(further.isfinite(), torch.nan).nanmean(1)
+        return self.distances[:, 0] / mean.clamp(min=torch.finfo(mean.dtype).tiny)
+
+
+def copy_threshold(held_out: Tensor) -> float:
+    """The ratio at or below which 1 % of the held-out images' ratios (N,) lie; at least one."""
+    return float(held_out.nanquantile(_HELD_OUT_COPIES, interpolation="lower"))
+
+
+def _describe(images: Tensor) -> Tensor:
+    """(N, 3, H, W) uint8 as (N, 768) float32."""
+    small = F.adaptive_avg_pool2d(images.float(), _SIDE)  # (N, 3, 16, 16)
+    return (small - small.mean((2, 3), keepdim=True)).flatten(1)
+
+
+def _smallest(distances: Tensor) -> Tensor:
+    return distances.topk(NEIGHBOURS, largest=False).values
