@@ -22,6 +22,11 @@ def add_shards(verbs: Verbs) -> None:
         arg("--val", "share of the images to keep apart in OUT/val", type=fraction, default=0.0),
         MAX_SKIPPED,
         arg("--download", f"{_FETCH}, leaving SOURCE out", metavar="CATEGORY"),
+        arg(
+            "--no-labels",
+            "take class subfolders and .cls members for no labels",
+            action="store_true",
+        ),
         arg("--split", "split of LSUN (default: train)", choices=("train", "val")),
         arg("--base-url", "mirror of LSUN (default: http://dl.yf.io/lsun)"),
     )
@@ -57,8 +62,15 @@ def shards(options: argparse.Namespace) -> None:
         source = fetch_lsun(options.download, options.split or "train", url, out.parent)
         print(f"LSUN's zip: {source}")
     skipped = options.max_skipped
-    manifest = write_shards(source, out, options.size, val=options.val, max_skipped=skipped)
+    labels = not options.no_labels
+    manifest = write_shards(
+        source, out, options.size, val=options.val, max_skipped=skipped, labels=labels
+    )
     print(f"{manifest.count} images in {len(manifest.shards)} shards: {out}")
+    if manifest.classes is not None:
+        names = ", ".join(manifest.classes[:20])
+        more = ", …" if len(manifest.classes) > 20 else ""
+        print(f"Labels of {len(manifest.classes)} classes: {names}{more}")
     if options.val:
         print(f"{Manifest.read(out / VAL).count} images for validation: {out / VAL}")
     if manifest.upsampled:

@@ -125,7 +125,7 @@ def cached_codes(
     share the work. Of a complete cache nothing is written. Raises InputError as `encode_shards`,
     in every process, or where codes are missing and the cache cannot be written.
     """
-    text = json.dumps([images.versions(), flip])
+    text = json.dumps([images.versions(), flip, *([images.classes] if images.classes else [])])
     fingerprint = hashlib.sha256(text.encode()).hexdigest()
     folder = cache / f"{codec.fingerprint[:16]}-{fingerprint[:16]}"
     options: Any = {"flip": flip, "device": device, "rank": rank, "world_size": world_size}
@@ -154,6 +154,8 @@ class _Encoding:
             "flip": settings.variants == 2,
             "image shards": images.versions(),
         }
+        if images.classes is not None:
+            recipe["classes"] = [*images.classes]
         self._names = [f"codes-{number:06d}.tar" for number in range(len(images.shards))]
         self._images = images
         self._folder = ShardFolder(out, self._names, recipe)
@@ -217,4 +219,5 @@ class _Encoding:
             check_size(sizes[0][0], size, name)
         codec, variants = self._settings.codec, self._settings.variants
         shape = list(codec.latent_shape(*sizes[0][0])) if sizes else None
-        return {"fingerprint": codec.fingerprint, "shape": shape, "variants": variants}
+        facts = {"fingerprint": codec.fingerprint, "shape": shape, "variants": variants}
+        return facts | {"classes": self._images.classes}

@@ -32,6 +32,13 @@ from lit_mbldm.data.shards.tar import CODEC_MEMBER
 from lit_mbldm.errors import InputError
 
 
+class Clusters(Protocol):
+    """What gives images their labels where none are stored."""
+
+    def assign(self, images: Tensor) -> list[int]:
+        """Labels of images (B, 3, H, W) uint8."""
+
+
 class Codec(Protocol):
     """What the data needs of a codec; every `lit_mbldm.codecs.ImageCodec` is one."""
 
@@ -48,20 +55,31 @@ class Codec(Protocol):
 
 @dataclass(frozen=True)
 class EncodeSettings:
-    """How shards are encoded: V variants an image; so many threads read the images of one shard."""
+    """How shards are encoded: V variants an image; so many threads read the images of one shard.
+
+    `clusters` label the images of shards without labels.
+    """
 
     codec: Codec
     variants: int
     batch_size: int
     device: torch.device
     threads: int
+    clusters: Clusters | None = None
 
-    def codes(self, images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Codes (B, V, S, h, w) uint8 of B images (3, H, W) uint8."""
+    def members(
+        self, samples: list[Sample], images: list[NDArray[np.uint8]]
+    ) -> Iterator[tuple[str, bytes]]:
+        """`<key>.npy` and, where there are labels, `<key>.cls` of B images (3, H, W) uint8."""
         batch = torch.from_numpy(np.stack(images)).to(self.device)
         with torch.no_grad():
-            codes = [self.codec.encode(x) for x in [batch, batch.flip(-1)][: self.variants]]
-        return torch.stack(codes, dim=1).cpu().numpy()
+            variants = [self.codec.encode(x) for x in [batch, batch.flip(-1)][: self.variants]]
+            found = self.clusters.assign(batch) if self.clusters else [s.label for s in samples]
+        codes = torch.stack(variants, dim=1).cpu().numpy()  # (B, V, S, h, w)
+        for sample, code, label in zip(samples, codes, found, strict=True):
+            yield f"{sample.key}.npy", dump_codes(code)
+            if label is not None:
+                yield f"{sample.key}.cls", str(label).encode()
 
     def tag(self, size: Sequence[int]) -> bytes:
         """What `__codec__` holds in a shard of images of this (height, width)."""
@@ -77,7 +95,7 @@ def encode_shard(
     skips: SkipLog,
     facts: dict[str, Any],
 ) -> Iterator[tuple[str, bytes]]:
-    """Give `__codec__`, then `<key>.npy` of each image; nothing where no image can be used.
+    """Give `__codec__`, then the members of each image; nothing where no image can be used.
 
     `on_batch` is told how many images are done, `skips` what cannot be read, and `facts` get the
     images' `"size"`, (height, width) in pixels. Raises LostShardError where the shard cannot be
@@ -92,7 +110,7 @@ def encode_shard(
     samples = read_span(whole(shard), skip)
     with ThreadPoolExecutor(settings.threads) as pool:
         while batch := list(islice(samples, settings.batch_size)):
-            keys, images = [], []
+            good, images = [], []
             for sample, pixels in zip(batch, pool.map(_decode, batch), strict=True):
                 if isinstance(pixels, ImageError):
                     skips.add(sample.name, pixels)
@@ -101,12 +119,11 @@ def encode_shard(
                     facts["size"] = pixels.shape[1:]
                     yield CODEC_MEMBER, settings.tag(facts["size"])
                 check_size(facts["size"], pixels.shape[1:], sample.name)
-                keys.append(sample.key)
+                good.append(sample)
                 images.append(pixels)
             on_batch(len(batch))
             if images:
-                for key, codes in zip(keys, settings.codes(images), strict=True):
-                    yield f"{key}.npy", dump_codes(codes)
+                yield from settings.members(good, images)
 
 
 def check_size(expected: Sequence[int], size: Sequence[int], name: str) -> None:
