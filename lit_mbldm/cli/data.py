@@ -82,6 +82,7 @@ def shards(options: argparse.Namespace) -> None:
 
 def add_encode(verbs: Verbs) -> None:
     """`encode`: image shards to code shards."""
+    clusters = "label images without labels by N clusters of them"
     workers = "shards encoded at once (default: cores; 1 on a GPU)"
     add_verb(
         verbs,
@@ -91,6 +92,7 @@ def add_encode(verbs: Verbs) -> None:
         arg("--codec", "codec name or folder", required=True),
         DEVICE,
         arg("--workers", workers, type=positive),
+        arg("--clusters", clusters, type=positive, metavar="N"),
         MAX_SKIPPED,
     )
 
@@ -111,5 +113,6 @@ def encode(options: argparse.Namespace) -> None:
         rank=place.rank,
         world_size=place.world_size,
         max_skipped=options.max_skipped,
+        clusters=options.clusters,
     )
     print(f"{manifest.count} images as codes in {len(manifest.shards)} shards: {options.out}")

@@ -137,6 +137,11 @@ class PatchCodec(VectorQuantizedCodec):
             start += count
         return torch.stack(patches)
 
+    def split(self, vectors: Tensor) -> list[Tensor]:
+        """Turn YCbCr patches (3, B, h, w, s²) into S parts (B, h, w, d)."""
+        pairs = zip(self.channels, vectors, strict=True)
+        return [part for channel, x in pairs for part in channel.split(x)]
+
     def to_images(self, vectors: Tensor) -> Tensor:
         """Turn YCbCr patches (3, B, h, w, s²) into images (B, 3, H, W) float RGB."""
         return ycbcr_to_rgb(from_patches(vectors, self.patch_size))

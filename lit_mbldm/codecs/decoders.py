@@ -80,6 +80,10 @@ class DecoderCodec(VectorQuantizedCodec):
         """Turn codewords into vectors as the codec does."""
         return self.codec.assemble(codewords)
 
+    def split(self, vectors: Tensor) -> list[Tensor]:
+        """Turn vectors into what codewords stand for as the codec does."""
+        return self.codec.split(vectors)
+
     def to_images(self, vectors: Tensor) -> Tensor:
         """Turn vectors into images as the codec does."""
         return self.codec.to_images(vectors)

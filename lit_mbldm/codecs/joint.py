@@ -131,6 +131,10 @@ class JointCodec(VectorQuantizedCodec):
         """Turn S codewords (B, h, w, d) into vectors (B, h, w, 3s²)."""
         return self.codebook.assemble(codewords)
 
+    def split(self, vectors: Tensor) -> list[Tensor]:
+        """Turn vectors (B, h, w, 3s²) into S parts (B, h, w, d)."""
+        return self.codebook.split(vectors)
+
     def to_images(self, vectors: Tensor) -> Tensor:
         """Turn vectors (B, h, w, 3s²) into images (B, 3, H, W) float RGB."""
         centred = from_joint_patches(vectors, self.patch_size)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbldm.codecs.base import ImageCodec, full_float32
+from lit_mbldm.errors import InputError
 
 # Rows scored at once: a 1024 × 256 float32 table stays in a core's cache.
 _ROWS_A_CORE = 1024
@@ -63,6 +64,10 @@ class Codebook(nn.Module):
         """Turn M (possibly soft) codewords (..., d) into vectors (..., D)."""
         raise NotImplementedError
 
+    def split(self, x: Tensor) -> list[Tensor]:
+        """Turn vectors (..., D) into M parts (..., d), each quantised by itself."""
+        raise InputError("Codewords that add up (RQ) split no vector: use a PQ, OPQ or JPQ codec.")
+
 
 class ProductCodebook(Codebook):
     """M sub-codebooks, one a slice of the vector, after an optional rotation (VQ, PQ, OPQ).
@@ -98,11 +103,18 @@ class ProductCodebook(Codebook):
     def encode(self, x: Tensor) -> Tensor:
         """Quantise vectors (N, D) float32 to codes (N, M) uint8."""
         M, _, d = self.codewords.shape
+        return nearest_codewords(self._rotate(x).view(-1, M, d), self.codewords)
+
+    def _rotate(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., M·d)."""
+        M, _, d = self.codewords.shape
         if self.rotation is not None:
-            x = x @ self.rotation.t()  # (N, M·d)
-        elif M * d > self.dim:
-            x = nn.functional.pad(x, (0, M * d - self.dim))
-        return nearest_codewords(x.view(-1, M, d), self.codewords)
+            return x @ self.rotation.t()
+        return nn.functional.pad(x, (0, M * d - self.dim)) if M * d > self.dim else x
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """Cut rotated vectors (..., D) into M parts (..., d)."""
+        return list(self._rotate(x).split(self.codewords.shape[2], dim=-1))
 
     def assemble(self, codewords: list[Tensor]) -> Tensor:
         """Join M (possibly soft) codewords (..., d) into vectors (..., D)."""
@@ -165,6 +177,13 @@ class VectorQuantizedCodec(ImageCodec):
 
     def assemble(self, codewords: list[Tensor]) -> Tensor:
         """Turn S (possibly soft) codewords (B, h, w, d) into vectors; linear."""
+        raise NotImplementedError
+
+    def split(self, vectors: Tensor) -> list[Tensor]:
+        """Turn vectors into S tensors (B, h, w, d), what the codewords stand for; linear.
+
+        Undoes `assemble`. Raises InputError for a codec whose codewords add up.
+        """
         raise NotImplementedError
 
     def image_error(self, codewords: list[Tensor], target: Tensor) -> Tensor:

@@ -32,13 +32,6 @@ from lit_mbldm.data.shards.tar import CODEC_MEMBER
 from lit_mbldm.errors import InputError
 
 
-class Clusters(Protocol):
-    """What gives images their labels where none are stored."""
-
-    def assign(self, images: Tensor) -> list[int]:
-        """Labels of images (B, 3, H, W) uint8."""
-
-
 class Codec(Protocol):
     """What the data needs of a codec; every `lit_mbldm.codecs.ImageCodec` is one."""
 
@@ -57,7 +50,7 @@ class Codec(Protocol):
 class EncodeSettings:
     """How shards are encoded: V variants an image; so many threads read the images of one shard.
 
-    `clusters` label the images of shards without labels.
+    `labels` gives the labels of images (B, 3, H, W) uint8 that have none.
     """
 
     codec: Codec
@@ -65,18 +58,16 @@ class EncodeSettings:
     batch_size: int
     device: torch.device
     threads: int
-    clusters: Clusters | None = None
+    labels: Callable[[Tensor], list[int]] | None = None
 
-    def members(
-        self, samples: list[Sample], images: list[NDArray[np.uint8]]
-    ) -> Iterator[tuple[str, bytes]]:
-        """`<key>.npy` and, where there are labels, `<key>.cls` of B images (3, H, W) uint8."""
-        batch = torch.from_numpy(np.stack(images)).to(self.device)
+    def members(self, samples: list[Sample], images: Tensor) -> Iterator[tuple[str, bytes]]:
+        """`<key>.npy` and, where there are labels, `<key>.cls` of images (B, 3, H, W) uint8."""
+        batch = images.to(self.device)
         with torch.no_grad():
             variants = [self.codec.encode(x) for x in [batch, batch.flip(-1)][: self.variants]]
-            found = self.clusters.assign(batch) if self.clusters else [s.label for s in samples]
+            labels = self.labels(batch) if self.labels else [s.label for s in samples]
         codes = torch.stack(variants, dim=1).cpu().numpy()  # (B, V, S, h, w)
-        for sample, code, label in zip(samples, codes, found, strict=True):
+        for sample, code, label in zip(samples, codes, labels, strict=True):
             yield f"{sample.key}.npy", dump_codes(code)
             if label is not None:
                 yield f"{sample.key}.cls", str(label).encode()
@@ -101,13 +92,24 @@ def encode_shard(
     images' `"size"`, (height, width) in pixels. Raises LostShardError where the shard cannot be
     reached or differs from its manifest's sha256, InputError for images of several sizes.
     """
+    for samples, images in image_batches(shard, settings, on_batch, skips):
+        if "size" not in facts:
+            facts["size"] = images.shape[2:]
+            yield CODEC_MEMBER, settings.tag(facts["size"])
+        yield from settings.members(samples, images)
+
+
+def image_batches(
+    shard: Shard, settings: EncodeSettings, on_batch: Callable[[int], object], skips: SkipLog
+) -> Iterator[tuple[list[Sample], Tensor]]:
+    """The samples of a shard of images and their images (B, 3, H, W) uint8, as `encode_shard`."""
 
     def skip(name: str, error: Exception, count: int) -> None:
         if isinstance(error, LostShardError):
             raise error
         skips.add(name, error, count)
 
-    samples = read_span(whole(shard), skip)
+    samples, size = read_span(whole(shard), skip), None
     with ThreadPoolExecutor(settings.threads) as pool:
         while batch := list(islice(samples, settings.batch_size)):
             good, images = [], []
@@ -115,15 +117,13 @@ def encode_shard(
                 if isinstance(pixels, ImageError):
                     skips.add(sample.name, pixels)
                     continue
-                if "size" not in facts:
-                    facts["size"] = pixels.shape[1:]
-                    yield CODEC_MEMBER, settings.tag(facts["size"])
-                check_size(facts["size"], pixels.shape[1:], sample.name)
+                size = size or pixels.shape[1:]
+                check_size(size, pixels.shape[1:], sample.name)
                 good.append(sample)
                 images.append(pixels)
             on_batch(len(batch))
             if images:
-                yield from settings.members(good, images)
+                yield good, torch.from_numpy(np.stack(images))
 
 
 def check_size(expected: Sequence[int], size: Sequence[int], name: str) -> None:
