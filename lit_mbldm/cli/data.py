@@ -22,6 +22,11 @@ def add_shards(verbs: Verbs) -> None:
         arg("--val", "share of the images to keep apart in OUT/val", type=fraction, default=0.0),
         MAX_SKIPPED,
         arg("--download", f"{_FETCH}, leaving SOURCE out", metavar="CATEGORY"),
+        arg(
+            "--no-labels",
+            "take class subfolders and .cls members for no labels",
+            action="store_true",
+        ),
         arg("--split", "split of LSUN (default: train)", choices=("train", "val")),
         arg("--base-url", "mirror of LSUN (default: http://dl.yf.io/lsun)"),
     )
@@ -57,8 +62,15 @@ def shards(options: argparse.Namespace) -> None:
         source = fetch_lsun(options.download, options.split or "train", url, out.parent)
         print(f"LSUN's zip: {source}")
     skipped = options.max_skipped
-    manifest = write_shards(source, out, options.size, val=options.val, max_skipped=skipped)
+    labels = not options.no_labels
+    manifest = write_shards(
+        source, out, options.size, val=options.val, max_skipped=skipped, labels=labels
+    )
     print(f"{manifest.count} images in {len(manifest.shards)} shards: {out}")
+    if manifest.classes is not None:
+        names = ", ".join(manifest.classes[:20])
+        more = ", …" if len(manifest.classes) > 20 else ""
+        print(f"Labels of {len(manifest.classes)} classes: {names}{more}")
     if options.val:
         print(f"{Manifest.read(out / VAL).count} images for validation: {out / VAL}")
     if manifest.upsampled:
@@ -70,6 +82,7 @@ def shards(options: argparse.Namespace) -> None:
 
 def add_encode(verbs: Verbs) -> None:
     """`encode`: image shards to code shards."""
+    clusters = "label images without labels by N clusters of them"
     workers = "shards encoded at once (default: cores; 1 on a GPU)"
     add_verb(
         verbs,
@@ -79,6 +92,7 @@ def add_encode(verbs: Verbs) -> None:
         arg("--codec", "codec name or folder", required=True),
         DEVICE,
         arg("--workers", workers, type=positive),
+        arg("--clusters", clusters, type=positive, metavar="N"),
         MAX_SKIPPED,
     )
 
@@ -99,5 +113,6 @@ def encode(options: argparse.Namespace) -> None:
         rank=place.rank,
         world_size=place.world_size,
         max_skipped=options.max_skipped,
+        clusters=options.clusters,
     )
     print(f"{manifest.count} images as codes in {len(manifest.shards)} shards: {options.out}")

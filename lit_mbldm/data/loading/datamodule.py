@@ -11,6 +11,7 @@ from lit_mbldm.data.loading.in_memory import MemoryStream, StoredCodes, load_cod
 from lit_mbldm.data.loading.loader import EpochLoader
 from lit_mbldm.data.loading.streams import ShardStream, ShuffledStream
 from lit_mbldm.data.prepare.encode import cached_codes
+from lit_mbldm.data.shards.labels import common_classes
 from lit_mbldm.data.shards.locate import ShardSet, open_shards
 from lit_mbldm.data.shards.patterns import validation_part
 from lit_mbldm.data.shards.reading import Variants, code_variants, image_variants
@@ -23,7 +24,7 @@ class ShardDataModule(EncodingDataModule):
     """Streams tar shards of images or of codes.
 
     The model receives `{"codes": uint8 (B, S, h, w)}`, for image shards with
-    `"images": uint8 (B, 3, H, W)` beside it.
+    `"images": uint8 (B, 3, H, W)` beside it, for labelled shards with `"label": int64 (B,)`.
 
     Args:
         train: folder of shards, tar, glob or brace pattern, local or a URL, or a list of them.
@@ -87,7 +88,7 @@ class ShardDataModule(EncodingDataModule):
 
         Raises InputError for a pattern that matches nothing, shards of another codec, images of a
         size it cannot encode, images where codes are needed, too many unreadable samples, a cache
-        that cannot be written, or other samples in other processes.
+        that cannot be written, shards of other classes, or other samples in other processes.
         """
         if stage in (None, "fit"):
             shards = self._train_shards = self._codes_of(self.train, self.horizontal_flip)
@@ -97,6 +98,9 @@ class ShardDataModule(EncodingDataModule):
             self._fingerprint = from_first(hashlib.sha256(versions).hexdigest(), self.device)
         if (val := self.val or validation_part(self.train)) is not None:
             self._val_shards = self._codes_of(val, False)
+        opened = [shards for shards in (self._train_shards, self._val_shards) if shards]
+        classes = common_classes({shards.name: shards.classes for shards in opened})
+        self.class_names = None if classes is None else [*classes]
 
     def train_dataloader(self) -> EpochLoader:
         """Shuffled full batches; (seed, epoch) decides their order."""

@@ -19,11 +19,13 @@ class EncodingDataModule(lightning.LightningDataModule):
     the training's noise.
 
     A batch of images, uint8 (B, 3, H, W), is encoded on the model's device with the model's own
-    codec and keeps its `"images"`.
+    codec and keeps its `"images"`. Labelled data has `"label"`, int64 (B,), and after `setup` the
+    classes' `class_names`.
     """
 
     batch_size: int
     seed: int
+    class_names: list[str] | None = None
 
     @property
     def codec(self) -> Codec | None:

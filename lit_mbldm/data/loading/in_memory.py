@@ -23,10 +23,11 @@ from lit_mbldm.parallel.ranks import is_first
 
 @dataclass(frozen=True)
 class StoredCodes:
-    """Codes (N, V, S, h, w) uint8, and the samples' numbers in the set, (N,) int64."""
+    """Codes (N, V, S, h, w) uint8, the samples' numbers in the set and labels, (N,) int64."""
 
     codes: Tensor
     index: Tensor
+    label: Tensor | None = None
 
 
 def load_codes(
@@ -38,6 +39,7 @@ def load_codes(
     too many samples are unreadable or in shards that differ from their manifest.
     """
     index: list[int] = []
+    labels: list[int | None] = []
     found: Array = np.empty((0, 0), np.uint8)
     skips = SkipLog()
     with tqdm(total=shards.count, desc="codes", unit="image", disable=not is_first()) as progress:
@@ -55,12 +57,14 @@ def load_codes(
                 found = np.empty((shards.count, *codes.shape), np.uint8)
             found[len(index)] = codes[: found.shape[1]]
             index.append(sample.index)
+            labels.append(sample.label)
     skips.close(len(index), f"samples of {shards.name}", max_skipped, "Nothing was changed.")
-    return StoredCodes(torch.from_numpy(found[: len(index)]), torch.tensor(index))
+    label = torch.tensor(labels) if shards.classes is not None else None
+    return StoredCodes(torch.from_numpy(found[: len(index)]), torch.tensor(index), label)
 
 
 class MemoryStream(IndexedStream):
-    """Full batches, shuffled: `{"codes": uint8 (B, S, h, w), "index": int64 (B,)}`."""
+    """Full batches, shuffled: `{"codes": uint8 (B, S, h, w), "index" and "label": int64 (B,)}`."""
 
     def __init__(self, stored: StoredCodes, name: str, share: Share) -> None:
         super().__init__(name, len(stored.index), share)
@@ -76,8 +80,9 @@ class MemoryStream(IndexedStream):
     def batch(self, places: range) -> Batch:
         """The batch of these places in the order of the epoch."""
         picked = self._order[places.start : places.stop]
-        codes = self.stored.codes[picked, self._variants[picked]]
-        return {"codes": codes, "index": self.stored.index[picked]}
+        codes, label = self.stored.codes[picked, self._variants[picked]], self.stored.label
+        batch = {"codes": codes, "index": self.stored.index[picked]}
+        return batch if label is None else {**batch, "label": label[picked]}
 
 
 def _check_memory(needed: int, copies: int, name: str) -> None:

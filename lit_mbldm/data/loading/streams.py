@@ -114,7 +114,8 @@ class ShardStream(BatchStream):
     """Every sample once, in order; the last batch may be smaller.
 
     Yields `{"images" or "codes": uint8 (B, …), "index": int64 (B,), "skipped": [(name, reason,
-    count)]}`, the samples' numbers in the set and what was lost since this worker's last batch.
+    count)]}`, the samples' numbers in the set and what was lost since this worker's last batch, of
+    labelled shards with `"label"`, int64 (B,).
 
     `variants` makes a sample's arrays of its bytes, the mirror image's last.
     """
@@ -123,6 +124,7 @@ class ShardStream(BatchStream):
         super().__init__(shards.name, shards.count, share)
         self.shards = shards.shards
         self.kind = shards.kind
+        self.labelled = shards.classes is not None
         self.variants = variants
         self._skipped: list[tuple[str, str, int]] = []
         self._repeating = False  # what is lost again counts once
@@ -142,20 +144,20 @@ class ShardStream(BatchStream):
         except InputError as error:
             yield error
 
-    def _samples(self, first: int, last: int) -> Iterator[tuple[int, Array]]:
-        """Numbers and arrays of the samples of batches `first` to `last` - 1 of this rank."""
+    def _samples(self, first: int, last: int) -> Iterator[tuple[Sample, Array]]:
+        """Samples of batches `first` to `last` - 1 of this rank, with their arrays."""
         begin, end = (min(self.start + b * self.share.batch_size, self.stop) for b in (first, last))
         return self._arrays(self._read(spans(self.shards, begin, end)))
 
     def _read(self, parts: list[Span]) -> Iterator[Sample]:
         return (sample for part in parts for sample in read_span(part, self._skip))
 
-    def _arrays(self, samples: Iterator[Sample]) -> Iterator[tuple[int, Array]]:
+    def _arrays(self, samples: Iterator[Sample]) -> Iterator[tuple[Sample, Array]]:
         for sample in samples:
             rng = random.Random(f"{self.share.seed}/{self.epoch}/{sample.index}")
             flipped = self.share.horizontal_flip and rng.random() < 0.5
             try:
-                yield sample.index, self.variants(sample.data)[-1 if flipped else 0]
+                yield sample, self.variants(sample.data)[-1 if flipped else 0]
             except ImageError as error:
                 self._skip(sample.name, error)
 
@@ -163,8 +165,8 @@ class ShardStream(BatchStream):
         if not self._repeating:
             self._skipped.append((name, str(error), count))
 
-    def _batch(self, samples: list[tuple[int, Array]]) -> Batch:
-        numbers, arrays = zip(*samples, strict=True)
+    def _batch(self, found: list[tuple[Sample, Array]]) -> Batch:
+        samples, arrays = zip(*found, strict=True)
         shapes = sorted({array.shape for array in arrays})
         if len(shapes) > 1:
             sizes = " and ".join("×".join(map(str, shape[1:])) for shape in shapes[:2])
@@ -172,7 +174,11 @@ class ShardStream(BatchStream):
                 f"Expected images of one size in {self.name}, got {sizes}. Write the shards with"
                 " `lit-mbldm shards --size`, or set image_size."
             )
-        return {self.kind: torch.from_numpy(np.stack(arrays)), "index": torch.tensor(numbers)}
+        index = torch.tensor([sample.index for sample in samples])
+        batch = {self.kind: torch.from_numpy(np.stack(arrays)), "index": index}
+        if self.labelled:
+            batch["label"] = torch.tensor([sample.label for sample in samples])
+        return batch
 
 
 class ShuffledStream(ShardStream):
@@ -192,7 +198,7 @@ class ShuffledStream(ShardStream):
             "num_workers": max(num_workers, 1),
         }
 
-    def _samples(self, first: int, last: int) -> Iterator[tuple[int, Array]]:
+    def _samples(self, first: int, last: int) -> Iterator[tuple[Sample, Array]]:
         N, share = self.samples, self.share
         count = (last - first) * share.batch_size
         rng = random.Random(f"{share.seed}/{self.epoch}")
@@ -201,7 +207,7 @@ class ShuffledStream(ShardStream):
         parts = spans(shards, begin % N, begin % N + count)
         return islice(self._repeat(parts, f"{share.seed}/{self.epoch}/{share.rank}/{first}"), count)
 
-    def _repeat(self, parts: list[Span], seed: str) -> Iterator[tuple[int, Array]]:
+    def _repeat(self, parts: list[Span], seed: str) -> Iterator[tuple[Sample, Array]]:
         rng = random.Random(seed)
         while True:
             shuffle = webdataset.shuffle(SHUFFLE_BUFFER, initial=SHUFFLE_BUFFER, rng=rng)

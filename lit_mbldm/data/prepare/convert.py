@@ -33,14 +33,15 @@ class Jpeg(NamedTuple):
 
 
 class Converted(NamedTuple):
-    """What became of a raw image: its position in the source, its name, the JPEG or the reason."""
+    """What became of a raw image: position in the source, name, label, the JPEG or the reason."""
 
     position: int
     name: str
+    label: int | None
     result: Jpeg | ImageError
 
 
-Chunk = list[tuple[int, str, bytes | ImageError]]  # position, name, undecoded image
+Chunk = list[tuple[int, str, int | None, bytes | ImageError]]  # the last the undecoded image
 
 
 def to_jpeg(data: bytes, size: int, quality: int) -> Jpeg:
@@ -114,12 +115,12 @@ def _end_with_parent() -> None:
 
 def _convert(chunk: Chunk, size: int, quality: int) -> list[Converted]:
     converted = []
-    for position, name, data in chunk:
+    for position, name, label, data in chunk:
         try:
             result = data if isinstance(data, ImageError) else to_jpeg(data, size, quality)
         except ImageError as error:
             result = error
-        converted.append(Converted(position, name, result))
+        converted.append(Converted(position, name, label, result))
     return converted
 
 
@@ -133,7 +134,7 @@ def _chunks(images: Iterable[tuple[int, RawImage]]) -> Iterator[Chunk]:
             data = error
         except OSError as error:
             data = ImageError(f"cannot be read ({error.strerror})")
-        chunk.append((position, image.name, data))
+        chunk.append((position, image.name, image.label, data))
         if len(chunk) == CHUNK_IMAGES or _size(chunk) >= CHUNK_BYTES:
             yield chunk
             chunk = []
@@ -142,4 +143,4 @@ def _chunks(images: Iterable[tuple[int, RawImage]]) -> Iterator[Chunk]:
 
 
 def _size(chunk: Chunk) -> int:
-    return sum(len(data) for _, _, data in chunk if isinstance(data, bytes))
+    return sum(len(data) for *_, data in chunk if isinstance(data, bytes))

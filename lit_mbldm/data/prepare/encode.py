@@ -3,6 +3,7 @@
 import hashlib
 import json
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from lit_mbldm.codecs.base import full_float32
+from lit_mbldm.data.prepare.clusters import Clusters
 from lit_mbldm.data.prepare.shard_codes import Codec, EncodeSettings, check_size, encode_shard
 from lit_mbldm.data.prepare.shard_folder import Part, ShardFolder
 from lit_mbldm.data.shards.locate import Patterns, ShardSet, open_shards
@@ -37,13 +39,14 @@ def encode_shards(
     rank: int = 0,
     world_size: int = 1,
     max_skipped: float = 0.01,
+    clusters: int | None = None,
 ) -> Manifest:
     """Encode image shards: one `codes-000000.tar` an input shard, and `manifest.json`.
 
     The validation part in a folder of shards is encoded before, into `out/val`, without flips.
 
-    A sample is `<key>.npy`, uint8 (V, S, h, w). The first member of each shard, `__codec__`,
-    holds the codec's fingerprint and the shape.
+    A sample is `<key>.npy`, uint8 (V, S, h, w), and its label, if any, `<key>.cls`. The first
+    member of each shard, `__codec__`, holds the codec's fingerprint and the shape.
 
     Any number of processes and nodes may do it together, each with its own `rank`: each begins with
     its share of the shards, goes on with those that no other has finished, and returns when all are
@@ -66,14 +69,16 @@ def encode_shards(
         rank: of this process; the first alone prints what was skipped.
         world_size: number of processes.
         max_skipped: largest tolerated fraction of images that cannot be used.
+        clusters: label the images of shards without labels by so many clusters of their own.
 
     Returns:
         The manifest of `out`, without what is in `out/val`.
 
     Raises:
         InputError: no image shards, images of a size the codec cannot encode or of several
-            sizes, other shards in `out`; once the others are written, shards out of reach or that
-            differ from their manifest; once all are, more skipped than tolerated.
+            sizes, other shards in `out`, clusters of labelled shards or of too few images; once
+            the others are written, shards out of reach or that differ from their manifest; once
+            all are, more skipped than tolerated.
         OSError: `out` cannot be written, as on a full disk.
 
     Example:
@@ -95,19 +100,24 @@ def encode_shards(
     device = torch.device(device)
     workers = workers or (own_cores() if device.type == "cpu" else 1)
 
+    train = shards if isinstance(shards, ShardSet) else open_shards(shards)
+    found: Clusters | None = None
+    if clusters is not None:
+        settings = EncodeSettings(codec, 1, batch_size, device, own_cores())
+        found = Clusters(train, settings, clusters)
+
     def encode(images: ShardSet, folder: Path, flip: bool) -> Manifest:
         threads = max(own_cores() // min(workers, len(images.shards)), 1)
         settings = EncodeSettings(codec, 2 if flip else 1, batch_size, device, threads)
-        manifest = _Encoding(images, folder, settings).run(rank, world_size, workers)
+        manifest = _Encoding(images, folder, settings, found).run(rank, world_size, workers)
         skips, kept = SkipLog(manifest.skipped), f"What is written stays in {folder}."
         skips.close(manifest.count, "images", max_skipped, kept, images.count, told=rank == 0)
         return manifest
 
-    if isinstance(shards, ShardSet):
-        return encode(shards, Path(out), flip)
-    if (val := validation_part(shards)) is not None:
+    val = None if isinstance(shards, ShardSet) else validation_part(shards)
+    if val is not None:
         encode(open_shards(val), Path(out) / VAL, False)
-    return encode(open_shards(shards), Path(out), flip)
+    return encode(train, Path(out), flip)
 
 
 def cached_codes(
@@ -125,7 +135,7 @@ def cached_codes(
     share the work. Of a complete cache nothing is written. Raises InputError as `encode_shards`,
     in every process, or where codes are missing and the cache cannot be written.
     """
-    text = json.dumps([images.versions(), flip])
+    text = json.dumps([images.versions(), flip, *([images.classes] if images.classes else [])])
     fingerprint = hashlib.sha256(text.encode()).hexdigest()
     folder = cache / f"{codec.fingerprint[:16]}-{fingerprint[:16]}"
     options: Any = {"flip": flip, "device": device, "rank": rank, "world_size": world_size}
@@ -143,21 +153,28 @@ def cached_codes(
 class _Encoding:
     """The shards of one folder, encoded in threads, since codec and Pillow free Python's lock."""
 
-    def __init__(self, images: ShardSet, out: Path, settings: EncodeSettings) -> None:
+    def __init__(
+        self, images: ShardSet, out: Path, settings: EncodeSettings, clusters: Clusters | None
+    ) -> None:
         if images.kind != "images":
             raise InputError(f"Expected image shards, got {images.kind} in {images.name}.")
         if images.size is not None:
             settings.codec.latent_shape(images.size, images.size)
-        recipe = {
+        recipe: dict[str, Any] = {
             "format": FORMAT,
             "codec": settings.codec.fingerprint,
             "flip": settings.variants == 2,
             "image shards": images.versions(),
         }
+        classes = images.classes if clusters is None else clusters.names
+        if classes is not None:
+            recipe["classes"] = [*classes]
         self._names = [f"codes-{number:06d}.tar" for number in range(len(images.shards))]
         self._images = images
         self._folder = ShardFolder(out, self._names, recipe)
-        self._settings = settings
+        self._settings = settings if clusters is None else replace(settings, labels=clusters.assign)
+        self._clusters = clusters
+        self._classes = classes
         self._lost: dict[str, str] = {}  # why, by name of the code shard
         self._progress = tqdm(disable=True)
 
@@ -167,6 +184,8 @@ class _Encoding:
             return manifest
         if isinstance(codec := self._settings.codec, nn.Module):
             codec.to(self._settings.device)
+        if self._clusters is not None:
+            self._clusters.fit()
         todo = [n for n, name in enumerate(self._names) if not self._folder.has(name)]
         left = sum(self._images.shards[number].count for number in todo)
         Random().shuffle(todo)  # so that processes seldom encode the same shard at once
@@ -217,4 +236,5 @@ class _Encoding:
             check_size(sizes[0][0], size, name)
         codec, variants = self._settings.codec, self._settings.variants
         shape = list(codec.latent_shape(*sizes[0][0])) if sizes else None
-        return {"fingerprint": codec.fingerprint, "shape": shape, "variants": variants}
+        facts = {"fingerprint": codec.fingerprint, "shape": shape, "variants": variants}
+        return facts | {"classes": self._classes}

@@ -48,20 +48,29 @@ class Codec(Protocol):
 
 @dataclass(frozen=True)
 class EncodeSettings:
-    """How shards are encoded: V variants an image; so many threads read the images of one shard."""
+    """How shards are encoded: V variants an image; so many threads read the images of one shard.
+
+    `labels` gives the labels of images (B, 3, H, W) uint8 that have none.
+    """
 
     codec: Codec
     variants: int
     batch_size: int
     device: torch.device
     threads: int
+    labels: Callable[[Tensor], list[int]] | None = None
 
-    def codes(self, images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Codes (B, V, S, h, w) uint8 of B images (3, H, W) uint8."""
-        batch = torch.from_numpy(np.stack(images)).to(self.device)
+    def members(self, samples: list[Sample], images: Tensor) -> Iterator[tuple[str, bytes]]:
+        """`<key>.npy` and, where there are labels, `<key>.cls` of images (B, 3, H, W) uint8."""
+        batch = images.to(self.device)
         with torch.no_grad():
-            codes = [self.codec.encode(x) for x in [batch, batch.flip(-1)][: self.variants]]
-        return torch.stack(codes, dim=1).cpu().numpy()
+            variants = [self.codec.encode(x) for x in [batch, batch.flip(-1)][: self.variants]]
+            labels = self.labels(batch) if self.labels else [s.label for s in samples]
+        codes = torch.stack(variants, dim=1).cpu().numpy()  # (B, V, S, h, w)
+        for sample, code, label in zip(samples, codes, labels, strict=True):
+            yield f"{sample.key}.npy", dump_codes(code)
+            if label is not None:
+                yield f"{sample.key}.cls", str(label).encode()
 
     def tag(self, size: Sequence[int]) -> bytes:
         """What `__codec__` holds in a shard of images of this (height, width)."""
@@ -77,36 +86,44 @@ def encode_shard(
     skips: SkipLog,
     facts: dict[str, Any],
 ) -> Iterator[tuple[str, bytes]]:
-    """Give `__codec__`, then `<key>.npy` of each image; nothing where no image can be used.
+    """Give `__codec__`, then the members of each image; nothing where no image can be used.
 
     `on_batch` is told how many images are done, `skips` what cannot be read, and `facts` get the
     images' `"size"`, (height, width) in pixels. Raises LostShardError where the shard cannot be
     reached or differs from its manifest's sha256, InputError for images of several sizes.
     """
+    for samples, images in image_batches(shard, settings, on_batch, skips):
+        if "size" not in facts:
+            facts["size"] = images.shape[2:]
+            yield CODEC_MEMBER, settings.tag(facts["size"])
+        yield from settings.members(samples, images)
+
+
+def image_batches(
+    shard: Shard, settings: EncodeSettings, on_batch: Callable[[int], object], skips: SkipLog
+) -> Iterator[tuple[list[Sample], Tensor]]:
+    """The samples of a shard of images and their images (B, 3, H, W) uint8, as `encode_shard`."""
 
     def skip(name: str, error: Exception, count: int) -> None:
         if isinstance(error, LostShardError):
             raise error
         skips.add(name, error, count)
 
-    samples = read_span(whole(shard), skip)
+    samples, size = read_span(whole(shard), skip), None
     with ThreadPoolExecutor(settings.threads) as pool:
         while batch := list(islice(samples, settings.batch_size)):
-            keys, images = [], []
+            good, images = [], []
             for sample, pixels in zip(batch, pool.map(_decode, batch), strict=True):
                 if isinstance(pixels, ImageError):
                     skips.add(sample.name, pixels)
                     continue
-                if "size" not in facts:
-                    facts["size"] = pixels.shape[1:]
-                    yield CODEC_MEMBER, settings.tag(facts["size"])
-                check_size(facts["size"], pixels.shape[1:], sample.name)
-                keys.append(sample.key)
+                size = size or pixels.shape[1:]
+                check_size(size, pixels.shape[1:], sample.name)
+                good.append(sample)
                 images.append(pixels)
             on_batch(len(batch))
             if images:
-                for key, codes in zip(keys, settings.codes(images), strict=True):
-                    yield f"{key}.npy", dump_codes(codes)
+                yield good, torch.from_numpy(np.stack(images))
 
 
 def check_size(expected: Sequence[int], size: Sequence[int], name: str) -> None:

@@ -140,7 +140,8 @@ class ShardFolder:
             if self.manifest() is None:
                 raise
             return
-        if differ := [key for key in recipe if begun.get(key) != recipe[key]]:
+        keys = begun.keys() | recipe.keys()
+        if differ := [key for key in keys if begun.get(key) != recipe.get(key)]:
             raise InputError(
                 f"{self.folder} holds unfinished shards that were begun with another"
                 f" {' and '.join(sorted(differ))}. Give what they were begun with, with the same"

@@ -34,14 +34,15 @@ def write_shards(
     quality: int = 95,
     workers: int | None = None,
     max_skipped: float = 0.01,
+    labels: bool = True,
 ) -> Manifest:
     """Crop, resize and pack images: `images-000000.tar`, … and `manifest.json`.
 
     A shard holds the images at `shard_size` consecutive positions of the source, by their positions
-    (`00000042.jpg`), less those that cannot be used. The same images give byte-identical shards
-    with any number of workers. Called again after it was killed, it goes on with the shards that
-    are missing; with all there, it only checks their sizes. Memory holds the names of all images,
-    and a bounded number of images.
+    (`00000042.jpg`, their labels in `00000042.cls`), less those that cannot be used. The same
+    images give byte-identical shards with any number of workers. Called again after it was killed,
+    it goes on with the shards that are missing; with all there, it only checks their sizes. Memory
+    holds the names of all images, and a bounded number of images.
 
     Args:
         source: images as for `open_source`, or an opened source.
@@ -54,6 +55,7 @@ def write_shards(
         workers: processes that convert; None takes one a core, 1 converts in this process. With
             several, a script must call this under `if __name__ == "__main__":`.
         max_skipped: largest tolerated fraction of images that cannot be used.
+        labels: label images by class folders or what lies beside them, as `open_source`.
 
     Returns:
         The manifest of `out`, without what is in `out/val`.
@@ -78,12 +80,15 @@ def write_shards(
         )
     out = Path(out)
     if isinstance(source, str | Path | Sequence):
-        source = open_source(source, scratch=out / UNFINISHED)
+        source = open_source(source, scratch=out / UNFINISHED, labels=labels)
     source.tell_ignored()
     parts: dict[Path, ImageSource] = {out: source}
     if val:
         parts = dict(zip((out, out / VAL), source.split(val), strict=True))
-    recipe = {"size": size, "shard_size": shard_size, "quality": quality, "format": FORMAT}
+    recipe: dict[str, Any] = {"size": size, "shard_size": shard_size, "quality": quality}
+    recipe["format"] = FORMAT
+    if source.classes is not None:
+        recipe["classes"] = [*source.classes]
     todo = []
     for folder, images in parts.items():
         names = [f"images-{n:06d}.tar" for n in range(-(-len(images) // shard_size))]
@@ -122,6 +127,7 @@ def _write(
     def describe(parts: list[Part]) -> dict[str, Any]:
         sides = [part.facts["shortest_side"] for part in parts if part.entry is not None]
         return {
+            "classes": images.classes,
             "size": size,
             "upsampled": sum(part.facts["upsampled"] for part in parts),
             "shortest_side": min(sides, default=None),
@@ -135,7 +141,7 @@ def _members(
 ) -> Iterator[tuple[str, bytes]]:
     """The members of one shard; notes what is skipped, and facts of the rest."""
     lost = Counter[tuple[str, str]]()
-    for position, name, result in converted:
+    for position, name, label, result in converted:
         progress.update()
         if isinstance(result, ImageError):
             lost[name, str(result)] += 1
@@ -144,5 +150,7 @@ def _members(
         facts["upsampled"] += side < size
         facts["shortest_side"] = min(side, facts["shortest_side"] or side)
         yield f"{position:08d}.jpg", result.data
+        if label is not None:
+            yield f"{position:08d}.cls", str(label).encode()
     for (name, reason), count in lost.items():
         skips.add(name, reason, count)

@@ -7,11 +7,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lit_mbldm.data.shards.labels import Classes, class_names, common_classes, read_label
 from lit_mbldm.data.shards.manifest import Kind
 from lit_mbldm.data.shards.patterns import Manifests, Patterns, as_list, find_shards
 from lit_mbldm.data.shards.reading import Shard
 from lit_mbldm.data.shards.skips import SkipLog
-from lit_mbldm.data.shards.tar import CodecTag, describe, read_tag, sample_members, tar_members
+from lit_mbldm.data.shards.tar import (
+    CodecTag,
+    describe,
+    is_label,
+    read_tag,
+    sample_members,
+    tar_members,
+)
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.urls import folder_of, is_url, open_binary, public, version
 
@@ -33,6 +41,11 @@ class ShardSet:
     def kind(self) -> Kind:
         """What a sample is."""
         return "images" if self.tag is None else "codes"
+
+    @property
+    def classes(self) -> Classes:
+        """Names of the samples' labels, None where they have none."""
+        return self.shards[0].classes
 
     @property
     def tag(self) -> CodecTag | None:
@@ -81,6 +94,8 @@ def open_shards(patterns: Patterns) -> ShardSet:
                 f"Expected shards of one kind and codec, but {public(shards[0].url)} holds"
                 f" {describe(shards[0].tag)} and {public(shard.url)} {describe(shard.tag)}."
             )
+    classes = common_classes({public(shard.url): shard.classes for shard in shards})
+    shards = [replace(shard, classes=classes) for shard in shards]
     beside = [manifests[folder_of(url)] for url in urls]
     sizes = {manifest.size if manifest else None for manifest in beside}
     name = ", ".join(map(public, as_list(patterns)))
@@ -90,31 +105,46 @@ def open_shards(patterns: Patterns) -> ShardSet:
 def _open(url: str, start: int, manifests: Manifests) -> Shard:
     if told := manifests.of_shard(url):
         manifest, entry = told
-        return Shard(url, entry.count, manifest.tag, start, entry)
+        classes = tuple(manifest.classes) if manifest.classes is not None else None
+        return Shard(url, entry.count, manifest.tag, start, entry, classes)
     with open_binary(url) as stream:
         tag = read_tag(stream, next(tar_members(stream), None))
-    return Shard(url, _count(url, tag is not None), tag, start)
+    count, classes = _count(url, tag is not None)
+    return Shard(url, count, tag, start, classes=classes)
 
 
-def _count(url: str, of_codes: bool) -> int:
-    """Count a shard's samples by its members' headers; warn of what is cut off or left out."""
+def _count(url: str, of_codes: bool) -> tuple[int, Classes]:
+    """Count a shard's samples by its members' headers, and see which classes it has.
+
+    Warns of what is cut off or left out. Raises InputError where only some have labels.
+    """
     count, last, more = 0, None, []
+    labels = dict[str, int]()
     try:
         with open_binary(url) as stream:
-            for key, member in sample_members(tar_members(stream), of_codes):
-                if key == last:
+            for key, member in sample_members(tar_members(stream), of_codes, labels=True):
+                if is_label(member.name):
+                    if (label := read_label(stream, member)) is not None:
+                        labels[key] = label
+                elif key == last:
                     more.append(member.name)
                 else:
                     count, last = count + 1, key
     except (tarfile.TarError, OSError) as error:
         warnings.warn(f"{public(url)}: {error}; its samples up to there are used.", stacklevel=2)
+        count -= bool(labels) and last not in labels  # it is behind the end
     if more:
         warnings.warn(
             f"{public(url)}: {len(more)} members are left out, such as {more[0]}: one image is used"
             " of those whose names are equal up to the first dot. `lit-mbldm shards` uses all.",
             stacklevel=2,
         )
-    return count
+    if 0 < len(labels) < count:
+        raise InputError(
+            f"Only {len(labels)} of {count} samples in {public(url)} have a label (.cls or .json)."
+            " Give each of them one, or none."
+        )
+    return count, class_names(url, max(labels.values())) if labels else None
 
 
 def _version(shard: Shard) -> tuple[str, int | None]:

@@ -33,6 +33,7 @@ class Manifest:
         source: where they came from.
         shards: the files, in order.
         skipped: `{"name", "reason"}` of each image left out.
+        classes: names of the samples' labels 0, 1, …, where they are labelled.
         size: side of the images in pixels (images).
         upsampled: how many of them were enlarged to it (images).
         shortest_side: of the images before that, in pixels (images).
@@ -47,6 +48,7 @@ class Manifest:
     source: str
     shards: list[ShardEntry]
     skipped: list[dict[str, Any]] = field(default_factory=list)
+    classes: list[str] | None = None
     size: int | None = None
     upsampled: int | None = None
     shortest_side: int | None = None

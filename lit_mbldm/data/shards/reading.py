@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain, groupby, islice
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
@@ -22,12 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lit_mbldm.data.images import ImageError, fit_square, load_rgb, to_array
+from lit_mbldm.data.shards.labels import Classes, checked_label, read_label
 from lit_mbldm.data.shards.tar import (
     CodecTag,
     Member,
     ShardEntry,
     describe,
     file_sha256,
+    is_label,
     read_member,
     read_tag,
     sample_members,
@@ -47,7 +49,8 @@ class Shard:
     """One shard of `count` samples, of which the first is number `start` of the set.
 
     `url` is a local path or a URL, with its secrets, so not for messages; `tag` the codec's, None
-    for images; `entry` what the manifest beside it tells of the whole file, if there is one.
+    for images; `entry` what the manifest beside it tells of the whole file, if there is one;
+    `classes` the names of its labels.
     """
 
     url: str
@@ -55,6 +58,7 @@ class Shard:
     tag: CodecTag | None
     start: int
     entry: ShardEntry | None = None
+    classes: Classes = None
 
     @property
     def name(self) -> str:
@@ -64,11 +68,12 @@ class Shard:
 
 @dataclass(frozen=True)
 class Sample:
-    """One undecoded sample: its name `shard/key`, its number in the set, its image or codes."""
+    """One undecoded sample: its name `shard/key`, number in the set, image or codes, and label."""
 
     name: str
     index: int
     data: bytes
+    label: int | None = None
 
     @property
     def key(self) -> str:
@@ -114,19 +119,21 @@ def read_span(span: Span, on_skip: OnSkip) -> Iterator[Sample]:
 
     `on_skip` is told a name, the error and the number of samples lost by it: of each that is too
     large; once of a shard that is damaged or, with a LostShardError, that cannot be reached or
-    differs from its sha256. Raises InputError where the shard holds codes of another codec.
+    differs from its sha256. Raises InputError where the shard holds codes of another codec, or a
+    sample of labelled ones has none of its labels.
     """
     shard, number = span.shard, span.start
     lost: Exception | None = None
     try:
         with _open(span) as stream:
-            for key, member in islice(_samples(shard, stream), span.start, span.stop):
-                try:
-                    data = read_member(stream, member)
-                except ImageError as error:
-                    on_skip(f"{shard.name}/{key}", error, 1)
+            for key, data, label in _samples(span, stream):
+                name = f"{shard.name}/{key}"
+                if isinstance(data, ImageError):
+                    on_skip(name, data, 1)
                 else:
-                    yield Sample(f"{shard.name}/{key}", shard.start + number, data)
+                    if shard.classes is not None:
+                        checked_label(label, shard.classes, name)
+                    yield Sample(name, shard.start + number, data, label)
                 number += 1
     except (OSError, tarfile.TarError, LostShardError) as error:
         lost = error
@@ -198,8 +205,8 @@ def _sha256(path: str, size: int, changed: int) -> str:
     return file_sha256(Path(path))
 
 
-def _samples(shard: Shard, stream: BinaryIO) -> Iterator[tuple[str, Member]]:
-    """The shard's samples, where its tag is the right codec's."""
+def _members(shard: Shard, stream: BinaryIO) -> Iterator[tuple[str, Member]]:
+    """The members of the shard's samples, where its tag is the right codec's."""
     members = tar_members(stream)
     first = next(members, None)
     tag = read_tag(stream, first)
@@ -208,6 +215,32 @@ def _samples(shard: Shard, stream: BinaryIO) -> Iterator[tuple[str, Member]]:
             f"Expected {describe(shard.tag)}, in {public(shard.url)}, as its manifest says, but it"
             f" holds {describe(tag)}. Encode the images again with `lit-mbldm encode`."
         )
-    found = sample_members(chain([first] if first else [], members), tag is not None)
-    for _, group in groupby(found, itemgetter(0)):
-        yield next(group)
+    members = chain([first] if first else [], members)
+    return sample_members(members, tag is not None, shard.classes is not None)
+
+
+def _samples(span: Span, stream: BinaryIO) -> Iterator[tuple[str, bytes | ImageError, int | None]]:
+    """Key, contents and label of the span's samples, each as soon as both are read."""
+    shard, number = span.shard, 0
+    for key, group in groupby(_members(shard, stream), itemgetter(0)):
+        data, label, wanted = None, None, number >= span.start
+        for _, member in group:
+            if is_label(member.name):
+                label = read_label(stream, member) if wanted and label is None else label
+            elif data is None:
+                data = _contents(stream, member) if wanted else b""
+            if data is not None and (label is not None or shard.classes is None):
+                break
+        if data is not None:
+            number += 1
+            if wanted:
+                yield key, data, label
+            if number == span.stop:
+                return
+
+
+def _contents(stream: BinaryIO, member: Member) -> bytes | ImageError:
+    try:
+        return read_member(stream, member)
+    except ImageError as error:
+        return error

@@ -19,6 +19,7 @@ from lit_mbldm.data.images import IMAGE_SUFFIXES, MAX_BYTES, ImageError
 from lit_mbldm.storage.atomic import replacing
 
 CODEC_MEMBER = "__codec__"
+LABEL_SUFFIXES = {".cls", ".json"}
 BLOCK = tarfile.BLOCKSIZE
 MAX_SKIPPED_BYTES = 1 << 40  # of a file that is passed over
 MAX_HEADER_BYTES = 1 << 20  # of an extended header
@@ -96,16 +97,26 @@ def tar_members(stream: BinaryIO) -> Iterator[Member]:
             raise _damaged(start, "it ends here, but more follows")
 
 
-def sample_members(members: Iterable[Member], of_codes: bool) -> Iterator[tuple[str, Member]]:
-    """The images or, of codes, the .npy files, with the keys of their samples.
-
-    By WebDataset's rule the key is the name up to the first dot of its last part.
-    """
-    suffixes = {".npy"} if of_codes else IMAGE_SUFFIXES
+def sample_members(
+    members: Iterable[Member], of_codes: bool, labels: bool
+) -> Iterator[tuple[str, Member]]:
+    """The images or, of codes, the .npy files, with `labels` if wanted, and their samples' keys."""
+    suffixes = ({".npy"} if of_codes else IMAGE_SUFFIXES) | (LABEL_SUFFIXES if labels else set())
     for member in members:
-        folder, slash, name = member.name.rpartition("/")
+        name = member.name.rpartition("/")[2]
         if Path(name).suffix.lower() in suffixes and not name.startswith((".", "__")):
-            yield folder + slash + name.partition(".")[0], member
+            yield sample_key(member.name), member
+
+
+def sample_key(name: str) -> str:
+    """By WebDataset's rule, a member's name up to the first dot of its last part."""
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + last.partition(".")[0]
+
+
+def is_label(name: str) -> bool:
+    """Whether a member of this name may hold a label, by its suffix."""
+    return Path(name).suffix.lower() in LABEL_SUFFIXES
 
 
 def read_member(stream: BinaryIO, member: Member) -> bytes:
@@ -154,7 +165,7 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> ShardEntry:
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
-                count += name != CODEC_MEMBER
+                count += name != CODEC_MEMBER and not is_label(name)
         return ShardEntry(path.name, count, temporary.stat().st_size, file_sha256(temporary))
 
 

@@ -13,13 +13,14 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from lit_mbldm.data.images import HEIF_SUFFIXES, IMAGE_SUFFIXES
+from lit_mbldm.data.shards.labels import Classes
 from lit_mbldm.errors import InputError
 
 SHOWN_ENDINGS = 8
 
 
 class RawImage(NamedTuple):
-    """An undecoded image: its name, and a function that reads its bytes.
+    """An undecoded image: its name, a function that reads its bytes, and its label if it has one.
 
     `read` raises ImageError or OSError where the bytes cannot be had. It holds until the next image
     is asked for.
@@ -27,6 +28,7 @@ class RawImage(NamedTuple):
 
     name: str
     read: Callable[[], bytes]
+    label: int | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class ImageSource:
         start: gives the images from the first on, the same each time; those whose `read` is not
             called cost little.
         ignored: number of files of each ending that are passed over, because they are no images.
+        classes: names of the images' labels, None where they have none.
     """
 
     name: str
@@ -47,6 +50,7 @@ class ImageSource:
     fingerprint: str
     start: Callable[[], Iterator[RawImage]]
     ignored: Counter[str] = field(default_factory=Counter)
+    classes: Classes = None
 
     def __len__(self) -> int:
         return self.count
@@ -75,7 +79,7 @@ class ImageSource:
 
             number = count if up_to else len(shares) - count
             fingerprint = f"{self.fingerprint} {'up to' if up_to else 'above'} {limit}"
-            return ImageSource(self.name, number, fingerprint, start, self.ignored)
+            return ImageSource(self.name, number, fingerprint, start, self.ignored, self.classes)
 
         return part(False), part(True)
 
@@ -96,13 +100,25 @@ class ImageSource:
 
 
 def listed(
-    name: str, images: list[RawImage], others: Iterable[str], facts: Iterable[str]
+    name: str,
+    images: list[RawImage],
+    others: Iterable[str],
+    facts: Iterable[str],
+    classes: Classes,
 ) -> ImageSource:
     """A source of images listed already, of names passed over, and of facts that tell a change."""
     fingerprint = hashlib.sha256("".join(f"{fact}\n" for fact in facts).encode()).hexdigest()
-    return ImageSource(
-        name, len(images), fingerprint, partial(iter, images), Counter(map(_ending, others))
-    )
+    ignored = Counter(map(_ending, others))
+    return ImageSource(name, len(images), fingerprint, partial(iter, images), ignored, classes)
+
+
+def file_facts(name: str, path: Path) -> str:
+    """What tells a file from another one."""
+    try:
+        status = path.stat()
+    except OSError:  # reading it gives the reason
+        return f"{name!r} unreadable"
+    return f"{name!r} {status.st_size} {status.st_mtime_ns}"
 
 
 def is_image(name: str) -> bool:
