@@ -24,7 +24,7 @@ def add_shards(verbs: Verbs) -> None:
         arg("--download", f"{_FETCH}, leaving SOURCE out", metavar="CATEGORY"),
         arg(
             "--no-labels",
-            "take class subfolders and .cls members for no labels",
+            "ignore class folders and .cls members",
             action="store_true",
         ),
         arg("--split", "split of LSUN (default: train)", choices=("train", "val")),

@@ -289,3 +289,11 @@ def test_a_cut_shard_loses_the_sample_whose_label_is_cut_off(tmp_path, form) -> 
     source = open_source(path, labels=True)
     assert [image.label for image in source] == [0, 1, 2, 0, 1, None]
     write_shards(path, tmp_path / "out", SIZE, workers=1, max_skipped=0.2)
+
+
+@pytest.mark.filterwarnings("ignore:.*up to there")
+def test_a_shard_that_is_cut_behind_its_first_label_holds_no_sample(tmp_path) -> None:
+    path = write_tar(tmp_path / "cut" / "a.tar", cls_first(0))
+    path.write_bytes(path.read_bytes()[:1024])
+    assert open_shards(path).count == 0
+    assert [image.label for image in open_source(path, labels=True)] == [None]

@@ -132,7 +132,8 @@ def _count(url: str, of_codes: bool) -> tuple[int, Classes]:
                     count, last = count + 1, key
     except (tarfile.TarError, OSError) as error:
         warnings.warn(f"{public(url)}: {error}; its samples up to there are used.", stacklevel=2)
-        count -= bool(labels) and last not in labels  # it is behind the end
+        if labels and count and last not in labels:
+            count -= 1  # its label is behind the end
     if more:
         warnings.warn(
             f"{public(url)}: {len(more)} members are left out, such as {more[0]}: one image is used"

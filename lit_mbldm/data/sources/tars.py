@@ -77,7 +77,7 @@ def _open(path: Path, manifests: Manifests, labels: bool) -> _Tar:
                     tar.others.append(member.name)
     except (tarfile.TarError, OSError) as error:
         lost, reason = 1, str(error)
-        if tar.labels and sample_key(tar.images[-1].name) not in tar.labels:
+        if tar.labels and tar.images and sample_key(tar.images[-1].name) not in tar.labels:
             tar.images.pop()  # its label is behind the end
     lost = max(lost, count - len(tar.images))
     tar.lost = [RawImage(path.name, partial(_lost, reason))] * lost
