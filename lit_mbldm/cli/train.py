@@ -7,7 +7,7 @@ from pathlib import Path
 from lit_mbldm.cli.arguments import IMAGES, Verbs, add_verb, arg, positive
 from lit_mbldm.cli.config_files import own_configs
 
-_BATCH = 32  # of most configs
+_BATCH = 64  # of the configs
 
 
 def add_train(verbs: Verbs) -> None:
@@ -28,7 +28,6 @@ def train(options: argparse.Namespace) -> None:
     import torch
 
     from lit_mbldm.data.shards.manifest import Manifest
-    from lit_mbldm.entries.entry_config import CONFIG
 
     def run(*command: str) -> None:
         print(f"\n$ lit-mbldm {shlex.join(command)}", flush=True)
@@ -36,14 +35,11 @@ def train(options: argparse.Namespace) -> None:
 
     size = options.size or (128 if torch.cuda.is_available() else 64)
     name = options.name or f"{Path(options.images).resolve().name.removesuffix('.zip')}_{size}"
-    shards, codec, codes = (f"data/{name}{kind}" for kind in ("", "_codec", "_codes"))
+    shards = f"data/{name}"
     run("shards", options.images, shards, "--size", str(size), "--val", "0.05")
-    if not Path(codec, CONFIG).exists():
-        run("codec", "fit", "JPQ-48", shards, codec)
-    run("encode", shards, codes, "--codec", codec)
-    fit = ["fit", "--config", own_configs()[size], "--data.train", codes, "--model.codec", codec]
-    fit += ["--score.reference", f"{shards}/val", "--trainer.logger.init_args.name", name]
-    if (count := Manifest.read(Path(codes)).count) < 2 * _BATCH:
+    fit = ["fit", "--config", own_configs()[size], "--data.train", shards]
+    fit += ["--trainer.logger.init_args.name", name]
+    if (count := Manifest.read(Path(shards)).count) < 2 * _BATCH:
         fit += ["--data.batch_size", str(min(count, _BATCH))]
     if options.steps:
         fit += ["--trainer.max_steps", str(options.steps)]

@@ -12,9 +12,8 @@ CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 TINY = {
     "trainer.accelerator": "cpu",
     "trainer.max_steps": 1,
-    "data.crop_size": 16,
+    "data.image_size": 16,
     "data.batch_size": 1,
-    "data.crops_per_epoch": 2,
     "model.image_size": 16,
     "model.denoiser.base_channels": 8,
     "trainer.callbacks": "[]",
@@ -33,7 +32,7 @@ def test_a_card_tells_the_config_of_the_training_and_no_secret(
     main(["export", str(checkpoint), str(tmp_path / "entry"), "--steps", "1"])
     assert not any(b"sesame" in path.read_bytes() for path in (tmp_path / "entry").iterdir())
     config = load_pretrained(tmp_path / "entry").about.config
-    given = yaml.safe_load(CONFIG.read_text())
+    given = yaml.safe_load((CONFIG.parent / "parts" / "recipe.yaml").read_text())
     assert config["seed_everything"] == given["seed_everything"]
     assert config["trainer"]["max_steps"] == TINY["trainer.max_steps"]
     assert config["data"]["class_path"] == given["data"]["class_path"]

@@ -27,7 +27,8 @@ class ShardDataModule(EncodingDataModule):
     `"images": uint8 (B, 3, H, W)` beside it, for labelled shards with `"label": int64 (B,)`.
 
     Args:
-        train: folder of shards, tar, glob or brace pattern, local or a URL, or a list of them.
+        train: folder of shards, tar, glob or brace pattern, local or a URL, or a list of them; or
+            `fruits`, a small set that ships.
         val: the same for validation; read in order and completely. None takes the folder `val` in
             the folder `train`, where `lit-mbldm shards --val` made one.
         batch_size: samples a batch and process.

@@ -13,6 +13,7 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.storage.urls import base_name, folder_of, in_folder, is_http, is_url, listing, public
 
 VAL = "val"  # folder of the validation part, in that of the training part
+_SHIPPED = {"fruits": Path(__file__).parents[1] / "fruits"}
 Patterns = str | Path | list[str] | list[Path]
 
 
@@ -33,13 +34,14 @@ class Manifests(dict[str, Manifest | None]):
 def find_shards(patterns: Patterns, manifests: Manifests | None = None) -> list[str]:
     """Paths and URLs of shards, in order; the manifests that are read go to `manifests`.
 
-    Patterns are folders of shards, tars, globs or brace patterns, local or URLs, or a list of them.
+    Patterns are folders of shards, tars, globs or brace patterns, local or URLs, a set that ships
+    (`fruits`, where there is no such path), or a list of them.
     Raises InputError for one that matches nothing or cannot be read, a local folder that is still
     being written, a web server's folder without a manifest, or a command (`pipe:`).
     """
     manifests = Manifests() if manifests is None else manifests
     found: list[str] = []
-    for pattern in filter(None, as_list(patterns)):
+    for pattern in filter(None, map(_shipped, as_list(patterns))):
         if re.match(r"\s*pipe:", pattern, re.IGNORECASE):
             raise InputError("Expected a path or URL of shards, got pipe:…. Commands are not run.")
         try:
@@ -62,7 +64,7 @@ def validation_part(train: Patterns) -> str | None:
     """The folder `val` in a folder of shards, local or a URL, where it holds any, else None."""
     if isinstance(train, list) or base_name(str(train)).lower().endswith(".tar"):
         return None
-    folder = in_folder(str(train), VAL)
+    folder = in_folder(_shipped(str(train)), VAL)
     if is_url(folder):
         manifest = Manifest.find(folder)
         return folder if manifest and manifest.count else None
@@ -73,6 +75,10 @@ def validation_part(train: Patterns) -> str | None:
 def as_list(patterns: Patterns) -> list[str]:
     """Several patterns or one as a list."""
     return [str(p) for p in (patterns if isinstance(patterns, list) else [patterns])]
+
+
+def _shipped(pattern: str) -> str:
+    return pattern if os.path.exists(pattern) else str(_SHIPPED.get(pattern, pattern))
 
 
 def _local(name: str, manifests: Manifests) -> list[str]:
