@@ -21,6 +21,7 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.hub.card import address_card, write_card
 from lit_mbldm.pictures import grid, table, to_pil, to_tensor
 from lit_mbldm.training import Refiner, SampleOptions
+from lit_mbldm.training.callbacks.pictures import class_columns
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.refiner import load_refiner
 
@@ -76,7 +77,9 @@ def whole_entry(
 def _make_picture(module: Any) -> Image.Image:
     """Samples of a diffusion model, or what a codec or refiner makes of four photographs."""
     if isinstance(module, DiffusionModule):
-        return to_pil(grid(module.sample(_SAMPLES, progress=True)))
+        columns = class_columns(module, module.sampling)  # a column a class
+        samples = module.sample(4 * columns if columns else _SAMPLES, progress=True)
+        return to_pil(grid(samples, columns))
     codec = module.codec if isinstance(module, Refiner) else module
     side = max(_SIDE // codec.patch_size, 1) * codec.patch_size
     with resources.as_file(resources.files("lit_mbldm.data") / "photos") as folder:
