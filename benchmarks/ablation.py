@@ -196,9 +196,9 @@ def main() -> None:
             record.add(name, seed, {"steps": steps, **judge.score(made, name)})
     for facts, made in peers(options.work):
         name, seed = f"{facts['name']}, {facts['steps']} steps", facts["seed"]
-        if facts["minutes"] == options.minutes and not record.has(name, seed):
-            steps, made = facts["training_steps"], made[: options.samples]
-            record.add(name, seed, {"steps": steps, **judge.score(made, name)})
+        fits = facts["minutes"] == options.minutes and len(made) == options.samples
+        if fits and not record.has(name, seed):
+            record.add(name, seed, {"steps": facts["training_steps"], **judge.score(made, name)})
     print(record.table(ROWS))
 
 

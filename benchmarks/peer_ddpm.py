@@ -4,9 +4,9 @@
     peer/bin/python benchmarks/peer_ddpm.py WORK --minutes 30
 
 WORK is the folder of `learning.py` or `ablation.py`, whose image shards it reads, and where it
-leaves its samples for `learning.py methods` or for `ablation.py`, which scores those trained for as
-many minutes as its own. It too trains on one thread and runs in its own environment: it imports
-nothing of lit_mbldm.
+leaves its samples for `learning.py methods` or for `ablation.py`, which scores them where
+`--minutes` and `--samples` are its own. It too trains on one thread and runs in its own
+environment: it imports nothing of lit_mbldm.
 """
 
 import argparse
