@@ -19,6 +19,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -83,18 +84,33 @@ MODELS = {make.__name__: make for make in (continuous, categorical, categorical_
 
 
 class ProcessorTime(L.Callback):
-    """Stops training after minutes of processor time."""
+    """Stops training after minutes of processor time, over which the learning rate may decay.
 
-    def __init__(self, minutes: float) -> None:
-        self.minutes = minutes
+    The decay is linear, to zero, from what the model's own schedule sets.
+    """
+
+    def __init__(self, minutes: float, decay: bool = False) -> None:
+        self.minutes, self.decay = minutes, decay
+
+    @property
+    def left(self) -> float:
+        """Share of the minutes that is left."""
+        return max(0.0, 1 - (time.process_time() - self.start) / (60 * self.minutes))
 
     def on_train_start(  # noqa: D102
         self, trainer: L.Trainer, pl_module: L.LightningModule
     ) -> None:
         self.start = time.process_time()
 
+    def on_train_batch_start(self, trainer: L.Trainer, *args: object) -> None:  # noqa: D102
+        if self.decay:
+            (schedule,) = (config.scheduler for config in trainer.lr_scheduler_configs)
+            rates = schedule.get_last_lr()
+            for group, rate in zip(trainer.optimizers[0].param_groups, rates, strict=True):
+                group["lr"] = rate * self.left
+
     def on_train_batch_end(self, trainer: L.Trainer, *args: object) -> None:  # noqa: D102
-        trainer.should_stop = time.process_time() - self.start > 60 * self.minutes
+        trainer.should_stop = self.left == 0
 
 
 def train(options: argparse.Namespace) -> None:
@@ -212,18 +228,17 @@ def methods(options: argparse.Namespace) -> None:
             refine = load_pretrained(work / "refiner.ckpt").refine
             made = torch.cat([refine(part) for part in made.split(50)])
             scorer.row(f"{label}, + refiner", made, caption="+ refiner")
-    for name, made, seconds in peers(work):
-        scorer.row(name, made[: options.samples], seconds, "peer, in pixels")
+    for facts, made in peers(work):
+        name = f"{facts['name']}, {facts['training_steps']} training steps, {facts['steps']} steps"
+        scorer.row(name, made[: options.samples], facts["seconds"], "peer, in pixels")
     rows = torch.stack(list(scorer.shown.values()))
     table(rows, list(scorer.shown)).save(work / "methods.png")
 
 
-def peers(work: Path) -> Iterator[tuple[str, Tensor, float]]:
-    """Samples that `peer_ddpm.py` left."""
+def peers(work: Path) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    """What `peer_ddpm.py` left: facts, and samples (N, 3, H, W) uint8."""
     for path in sorted(work.glob("peer-*.json")):
-        facts = json.loads(path.read_text())
-        name = f"{facts['name']}, {facts['training_steps']} training steps, {facts['steps']} steps"
-        yield name, torch.from_numpy(np.load(path.with_suffix(".npy"))), facts["seconds"]
+        yield json.loads(path.read_text()), torch.from_numpy(np.load(path.with_suffix(".npy")))
 
 
 def samplers(options: argparse.Namespace) -> None:

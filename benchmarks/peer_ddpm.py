@@ -1,11 +1,12 @@
-"""A pixel-space DDPM of denoising-diffusion-pytorch, trained for the rows of learning.py.
+"""A pixel-space DDPM of denoising-diffusion-pytorch, for the rows of learning.py and ablation.py.
 
     python -m venv peer && peer/bin/pip install denoising-diffusion-pytorch==2.3.4 pillow
     peer/bin/python benchmarks/peer_ddpm.py WORK --minutes 30
 
-WORK is the folder of `learning.py`, whose image shards it reads, and where it leaves its samples
-for `learning.py methods`. It too trains on one thread and runs in its
-own environment: it imports nothing of lit_mbldm.
+WORK is the folder of `learning.py` or `ablation.py`, whose image shards it reads, and where it
+leaves its samples for `learning.py methods` or for `ablation.py`, which scores them where
+`--minutes` and `--samples` are its own. It too trains on one thread and runs in its own
+environment: it imports nothing of lit_mbldm.
 """
 
 import argparse
@@ -28,7 +29,7 @@ def read_images(folder: Path) -> torch.Tensor:
     for path in sorted(folder.glob("*.tar")):
         with tarfile.open(path) as tar:
             for member in tar:
-                if member.isfile():
+                if member.name.endswith(".jpg"):
                     data = tar.extractfile(member).read()
                     images.append(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
@@ -61,10 +62,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("--minutes", type=float, default=30, help="processor time of training")
+    parser.add_argument("--seed", type=int, default=0, help="of training and samples")
     parser.add_argument("--samples", type=int, default=250)
     parser.add_argument("--steps", type=int, nargs="+", default=[50, 16])
     options = parser.parse_args()
-    torch.manual_seed(0)
+    torch.manual_seed(options.seed)
     torch.set_num_threads(1)
     images = read_images(options.work / "images")
     network = Unet(dim=32, dim_mults=(1, 2, 4)).to(memory_format=torch.channels_last)
@@ -78,11 +80,13 @@ def main() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             made = torch.cat([model.sample(min(50, options.samples - i))
                               for i in range(0, options.samples, 50)])  # fmt: skip
-        name = f"peer-{sampling_steps}"
+        name = f"peer-{sampling_steps}-{options.seed}"
         pixels = (made.float().clamp(0, 1) * 255).round().byte()
         np.save(options.work / f"{name}.npy", pixels.numpy())
         facts = {
             "name": f"pixel DDPM of denoising-diffusion-pytorch, {parameters / 1e6:.1f} M, DDIM",
+            "seed": options.seed,
+            "minutes": options.minutes,
             "training_steps": steps,
             "steps": sampling_steps,
             "seconds": (time.process_time() - start) / options.samples,

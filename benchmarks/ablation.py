@@ -1,0 +1,206 @@
+"""What each choice in training gives: small models after equal processor minutes, three seeds each.
+
+    python benchmarks/ablation.py EUROSAT WORK --record docs/ablation.json
+
+EUROSAT is a folder of labelled images or of tars of them, brought to 64×64; an eighth is held out.
+The base row is what the others change in one thing: the first 12 coefficients of a codec fitted on
+the training images, each scaled by the root of its deviation, a U-Net of two levels, v-prediction,
+Muon, a learning rate that falls to zero, PowerEMA, labels and guidance. Every model trains for
+minutes of processor time on one thread; to fit its codec and scale its latent comes before. Each
+row and seed is written to the record when it is scored, and the same command goes on with what is
+missing, also in several processes with other `--seeds`. Rows that differ in sampling alone share
+the model, which is kept in WORK. There `peer_ddpm.py` leaves samples, which get rows too. Needs the
+extra `eval`.
+"""
+
+import argparse
+import hashlib
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+import lightning as L
+import torch
+from ablation_record import Record
+from ablation_rows import CLUSTERS, ROWS, Recipe
+from kid_floor import describe, find_codec
+from learning import ProcessorTime, peers
+from torch import Tensor
+
+from lit_mbldm.codecs import ImageCodec
+from lit_mbldm.data import ShardDataModule, encode_shards, write_shards
+from lit_mbldm.data.loading.encoding import ReferenceSet
+from lit_mbldm.denoisers import UNet
+from lit_mbldm.metrics.fidelity import FeatureSet, compare
+from lit_mbldm.metrics.inception import InceptionFeatures, features_fingerprint
+from lit_mbldm.pictures import grid, save
+from lit_mbldm.processes import CategoricalProcess
+from lit_mbldm.storage.tensor_file import read_tensors, write_tensors
+from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, DiffusionModule
+from lit_mbldm.training.callbacks.reference_features import default_cache
+
+SIZE, HELD_OUT, FITTED = 64, 0.125, 1000
+SAMPLER, STEPS = "dpm++", 25
+
+
+def tiles(images: ReferenceSet) -> Tensor:
+    """All images of a set, (N, 3, H, W) uint8."""
+    return torch.cat([batch["images"] for batch in images.batches])
+
+
+class Models:
+    """Models by row and seed, trained for minutes or read from WORK."""
+
+    def __init__(self, source: Path, work: Path, minutes: float) -> None:
+        self.source, self.work, self.minutes = source, work, minutes
+        write_shards(source, work / "images", SIZE, val=HELD_OUT)
+        self.images = ShardDataModule(str(work / "images"))
+        self.codec = cache(self._codec)
+
+    def _codec(self, name: str) -> ImageCodec:
+        return find_codec(name, tiles(self.images.training_set(FITTED)))
+
+    def data(self, recipe: Recipe, seed: int) -> ShardDataModule:
+        """The training data of a row, set up."""
+        folder = self.work / "images"
+        if recipe.labels == "clusters":
+            images, folder = self.work / "unlabelled", self.work / "clusters"
+            write_shards(self.source, images, SIZE, val=HELD_OUT, labels=False)
+            encode_shards(str(images), folder, self.codec(recipe.codec), clusters=CLUSTERS)
+        data = ShardDataModule(str(folder), batch_size=recipe.batch_size, seed=seed)
+        data.setup()
+        return data
+
+    def get(self, name: str, data: ShardDataModule, seed: int) -> tuple[DiffusionModule, int]:
+        """A row's model and its training steps."""
+        recipe = ROWS[name]
+        folder = self.work / f"{self.minutes:g}-minutes"
+        path = folder / f"{recipe.model_of or name}-{seed}.safetensors"
+        L.seed_everything(seed, verbose=False)
+        model = build(recipe, self.codec(recipe.codec), data.class_names)
+        found = read_tensors(path)
+        if found is None:
+            steps = train(recipe, model, data, self.minutes)
+            found = {**model.state_dict(), "steps": torch.tensor(steps)}
+            write_tensors(found, path)
+        steps = int(found.pop("steps"))
+        model.load_state_dict(found)
+        return model, steps
+
+
+def build(recipe: Recipe, codec: ImageCodec, class_names: list[str] | None) -> DiffusionModule:
+    """An untrained model."""
+    process = recipe.process()
+    categories = isinstance(process, CategoricalProcess)
+    return (CategoricalDiffusion if categories else ContinuousDiffusion)(
+        codec,
+        UNet(base_channels=64, channel_multipliers=(1, 2)),
+        process,
+        SIZE,
+        recipe.learning_rate,
+        warmup_steps=100,
+        latent=recipe.latent(),
+        optimizer=recipe.optimizer,
+        class_names=class_names if recipe.labels else [],
+    )
+
+
+def train(recipe: Recipe, model: DiffusionModule, data: ShardDataModule, minutes: float) -> int:
+    """Train, and return the number of steps."""
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=-1,
+        precision="bf16-mixed",
+        gradient_clip_val=1.0,
+        limit_val_batches=0,
+        callbacks=[recipe.average(), ProcessorTime(minutes, recipe.decay)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, data)
+    return trainer.global_step
+
+
+def draw(model: DiffusionModule, recipe: Recipe, labels: Tensor, count: int, seed: int) -> Tensor:
+    """So many samples (N, 3, H, W) uint8, whose labels are as frequent as in training."""
+    label = labels.tolist() if recipe.labels else None
+    with torch.autocast("cpu", torch.bfloat16):
+        return model.sample(
+            count, STEPS, seed, 50, True, sampler=SAMPLER, label=label, **recipe.sampling
+        )
+
+
+def draw_labels(data: ShardDataModule, count: int) -> Tensor:
+    """Labels (count,) int64 of the first images of an epoch."""
+    batches = iter(data.train_dataloader())
+    return torch.cat([next(batches)["label"] for _ in range(0, count, data.batch_size)])[:count]
+
+
+class Judge:
+    """Compares samples with held-out images, whose features are kept in ~/.cache."""
+
+    def __init__(self, held_out: Tensor) -> None:
+        self.network = InceptionFeatures()
+        self.features = features_fingerprint(self.network)
+        pixels = hashlib.sha256(held_out.numpy().tobytes()).hexdigest()
+        self.images = pixels[:16]
+        path = default_cache() / f"features-{self.features[:16]}-{self.images}.safetensors"
+        found = read_tensors(path)
+        if found is None:
+            found = {"kept": describe(held_out, self.network, "held-out").kept}
+            write_tensors(found, path)
+        self.real = FeatureSet.of(found["kept"])
+
+    def score(self, made: Tensor, name: str) -> dict[str, float]:
+        """Scores of images (N, 3, H, W) uint8."""
+        return asdict(compare(self.real, describe(made, self.network, name)))
+
+
+def main() -> None:
+    """Train, score and record what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("images", type=Path, help="folder of images or of tars of images")
+    parser.add_argument("work", type=Path, help="folder of shards, models and pictures")
+    parser.add_argument("--record", type=Path, required=True, help="JSON file of all scores")
+    parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS), metavar="ROW")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--minutes", type=float, default=15, help="processor time of training")
+    parser.add_argument("--samples", type=int, default=500)
+    parser.add_argument("--held-out", type=int, default=1000, help="images to compare with")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    models = Models(options.images, options.work, options.minutes)
+    judge = Judge(tiles(models.images.reference(options.held_out)))
+    record = Record(
+        options.record,
+        {
+            "minutes": options.minutes,
+            "samples": options.samples,
+            "sampler": f"{SAMPLER}, {STEPS} steps",
+            "held-out images": options.held_out,
+            "sha256 of their pixels": judge.images,
+            "features": judge.features,
+            "torch": torch.__version__,
+        },
+    )
+    for seed in options.seeds:
+        for name in options.rows:
+            if record.has(name, seed):
+                continue
+            data = models.data(ROWS[name], seed)
+            model, steps = models.get(name, data, seed)
+            labels = draw_labels(data, options.samples)
+            made = draw(model, ROWS[name], labels, options.samples, seed)
+            save(grid(made[:64]), options.work / "pictures" / f"{name}-{seed}.png")
+            record.add(name, seed, {"steps": steps, **judge.score(made, name)})
+    for facts, made in peers(options.work):
+        name, seed = f"{facts['name']}, {facts['steps']} steps", facts["seed"]
+        fits = facts["minutes"] == options.minutes and len(made) == options.samples
+        if fits and not record.has(name, seed):
+            record.add(name, seed, {"steps": facts["training_steps"], **judge.score(made, name)})
+    print(record.table(ROWS))
+
+
+if __name__ == "__main__":
+    main()
