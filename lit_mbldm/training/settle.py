@@ -65,8 +65,8 @@ class SettlingModule(CodecModule):
         self.test_options = options = _load(options)
         if self.class_names is None:
             options = replace(
-                options, label=None, guidance=None, guidance_interval=None, guide=None
-            )
+                options, label=None, guidance=1.0, guidance_interval=None, guide=None
+            )  # not None, which is the model's own
         self.settle(options)
 
     def settle(self, options: SampleOptions) -> SampleOptions:

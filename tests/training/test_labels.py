@@ -127,7 +127,8 @@ def test_a_fresh_model_takes_the_classes_of_the_checkpoint_it_is_tested_with(
 
     def predict(label: str) -> None:
         draw = WriteSamples(2, options=SampleOptions(label=label), out=str(tmp_path / label))
-        trainer = L.Trainer(callbacks=[draw], **quiet)
+        guided = SampleImages(options=SampleOptions(guidance=1.5))  # as the config has it
+        trainer = L.Trainer(callbacks=[guided, draw], **quiet)
         fresh = make("continuous", None)
         trainer.predict(fresh, draw.numbers(), ckpt_path=path, return_predictions=False)
 
