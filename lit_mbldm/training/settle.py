@@ -54,6 +54,8 @@ class SettlingModule(CodecModule):
 
     @sampling.setter
     def sampling(self, options: SampleOptions) -> None:
+        if options.guide is not None:  # which is not kept
+            options = replace(options, guidance=None, guidance_interval=None)
         vars(self)["about"] = replace(about_module(self), sampling=options.given())
 
     def set_test_options(self, options: SampleOptions) -> None:

@@ -44,7 +44,10 @@ def test_guidance_and_guides_change_samples_and_scale_1_does_not(kind: str, tmp_
 
 def test_a_model_without_labels_is_guided_by_an_earlier_one() -> None:
     model, guide = make(class_names=None), make(class_names=[], seed=1)
-    assert not torch.equal(model.sample(2, 3, guidance=2.0, guide=guide), model.sample(2, 3))
+    images = model.sample(2, 3)
+    assert not torch.equal(model.sample(2, 3, guidance=2.0, guide=guide), images)
+    model.sampling = SampleOptions(3, guidance=2.0, guidance_interval=(0, 0.5), guide=guide)
+    assert torch.equal(model.sample(2), images), "the guide does not stay with the model"
 
 
 def test_names_and_numbers_of_labels() -> None:
