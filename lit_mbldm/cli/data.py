@@ -6,7 +6,7 @@ from pathlib import Path
 from lit_mbldm.cli.arguments import DEVICE, OUT, Verbs, add_verb, arg, fraction, positive
 from lit_mbldm.errors import InputError
 
-_PATCH = 8  # pixels, of every codec that `codec fit` makes
+_PATCH = 4  # pixels, the smallest of the codecs that ship
 _SKIPPED = "fail where more of the images than this share cannot be used"
 _FETCH = "fetch LSUN's zip of a category, such as church_outdoor, to the folder of OUT"
 MAX_SKIPPED = arg("--max-skipped", _SKIPPED, type=fraction, default=0.01)
@@ -18,7 +18,7 @@ def add_shards(verbs: Verbs) -> None:
         verbs,
         shards,
         arg("source", "folder, zip or tar shards, LSUN's LMDB or its zip", metavar="SOURCE"),
-        arg("--size", "height and width, a multiple of 8 pixels", type=side, required=True),
+        arg("--size", "height and width, a multiple of 4 pixels", type=side, required=True),
         arg("--val", "share of the images to keep apart in OUT/val", type=fraction, default=0.0),
         MAX_SKIPPED,
         arg("--download", f"{_FETCH}, leaving SOURCE out", metavar="CATEGORY"),

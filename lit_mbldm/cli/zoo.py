@@ -26,6 +26,8 @@ def add_zoo(verbs: Verbs) -> None:
         arg("--steps", "reverse steps that suit the model", type=positive),
         arg("--sampler", "sampler that suits it"),
         arg("--temperature", "temperature that suits it"),
+        arg("--guidance", "scale of guidance that suits it", type=float),
+        arg("--guidance-interval", "its t/T", type=float, nargs=2, metavar=("LOW", "HIGH")),
     )
     add_verb(
         verbs,
@@ -57,7 +59,8 @@ def export(options: argparse.Namespace) -> None:
     facts = _given(options, "license", "data", "terms", "command")
     if options.figures is not None:
         facts["figures"] = read_figures_file(options.figures)
-    if sampling := _given(options, "steps", "sampler", "temperature"):
+    kept = ("steps", "sampler", "temperature", "guidance", "guidance_interval")
+    if sampling := _given(options, *kept):
         facts["sampling"] = sampling
     export(options.model, options.out, facts, options.refiner, options.name)
     print(f"{options.out}: look at its README.md and samples.png, then `lit-mbldm push`.")

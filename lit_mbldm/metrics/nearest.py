@@ -68,9 +68,15 @@ def copy_threshold(held_out: Tensor) -> float:
     return float(held_out.nanquantile(_HELD_OUT_COPIES, interpolation="lower"))
 
 
+def average(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Average images (N, 3, H, W) uint8 down to a size (h, w): (N, 3, h, w) float32."""
+    source = images.cpu() if images.device.type == "mps" else images  # it pools equal parts alone
+    return F.adaptive_avg_pool2d(source.float(), size).to(images.device)
+
+
 def _describe(images: Tensor) -> Tensor:
     """(N, 3, H, W) uint8 as (N, 768) float32."""
-    small = F.adaptive_avg_pool2d(images.float(), _SIDE)  # (N, 3, 16, 16)
+    small = average(images, (_SIDE, _SIDE))
     return (small - small.mean((2, 3), keepdim=True)).flatten(1)
 
 

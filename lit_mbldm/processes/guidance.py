@@ -21,7 +21,7 @@ def guided(
     interval: tuple[float, float] = (0.0, 1.0),
     guide: Denoiser | None = None,
 ) -> Denoiser:
-    """Guide a denoiser's prediction, be it ε, z_0, v or logits.
+    """Guide what a denoiser returns, be it ε, z_0, v or what a categorical process makes logits of.
 
     Without a guide it is classifier-free guidance (Ho & Salimans 2022), uncond + scale·(cond -
     uncond); with one autoguidance (Karras et al. 2024, arXiv 2406.02507, equation 3), guide(cond)

@@ -111,11 +111,13 @@ class DiffusionModule(SamplingModule):
         """
         trainer = self._trainer
         data = getattr(trainer, "datamodule", None)
-        self._use_classes(getattr(data, "class_names", None), "the data")
-        if trainer is None or trainer.state.fn != "fit" or trainer.ckpt_path:
-            return
-        if not self.latent.fitted:
-            fit_latent(self.latent, trainer)
+        # model and batches are still there, while Lightning has the trainer's as the default
+        with torch.device("cpu"):
+            self._use_classes(getattr(data, "class_names", None), "the data")
+            if trainer is None or trainer.state.fn != "fit" or trainer.ckpt_path:
+                return
+            if not self.latent.fitted:
+                fit_latent(self.latent, trainer)
 
     def _use_classes(self, class_names: list[str] | None, where: str) -> None:
         """Take classes, or see that they are the model's; an empty list of its own means none."""

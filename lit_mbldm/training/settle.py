@@ -54,6 +54,8 @@ class SettlingModule(CodecModule):
 
     @sampling.setter
     def sampling(self, options: SampleOptions) -> None:
+        if options.guide is not None:  # which is not kept
+            options = replace(options, guidance=None, guidance_interval=None)
         vars(self)["about"] = replace(about_module(self), sampling=options.given())
 
     def set_test_options(self, options: SampleOptions) -> None:
@@ -65,8 +67,8 @@ class SettlingModule(CodecModule):
         self.test_options = options = _load(options)
         if self.class_names is None:
             options = replace(
-                options, label=None, guidance=None, guidance_interval=None, guide=None
-            )
+                options, label=None, guidance=1.0, guidance_interval=None, guide=None
+            )  # not None, which is the model's own
         self.settle(options)
 
     def settle(self, options: SampleOptions) -> SampleOptions:

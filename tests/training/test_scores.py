@@ -163,6 +163,16 @@ def test_the_scores_are_those_of_the_averaged_model_s_samples(
         assert picture.size == (4 * 18 + 2, 3 * 18 + 2)
 
 
+def test_the_guide_is_told(run: Run, tmp_path: Path) -> None:
+    guide = str(run.checkpoint)
+    options = ["--score.options.guidance=1.5", f"--score.options.guide={guide}"]
+    told = run.test(tmp_path, *options)["options"]
+    assert told == {
+        "steps": 3, "sampler": "ddpm", "guidance": 1.5, "seed": 0,
+        "refiner": None, "label": None, "guide": guide,
+    }  # fmt: skip
+
+
 def test_code_shards_are_decoded_unless_image_shards_are_named(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,9 +44,11 @@ def test_export_states_what_it_is_told(
     about = export(
         made, tmp_path / "out", "--license", "cc0-1.0", "--data", "org/shirts", "--terms", "CC0",
         "--figures", str(tmp_path / "scores.json"), "--temperature", "0.5",
+        "--guidance", "1", "--guidance-interval", "0.2", "0.8",
     )  # fmt: skip
     assert "out" in capsys.readouterr().out
-    assert about["sampling"] == {"steps": 3, "temperature": 0.5}
+    guided = {"guidance": 1.0, "guidance_interval": [0.2, 0.8]}
+    assert about["sampling"] == {"steps": 3, "temperature": 0.5, **guided}
     assert [figure["metric"] for figure in about["figures"]] == [
         "FID", "KID × 1000", "Precision", "Recall"
     ]  # fmt: skip

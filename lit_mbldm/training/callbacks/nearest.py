@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from lit_mbldm.codecs import ImageCodec
@@ -20,6 +19,7 @@ from lit_mbldm.metrics.nearest import (
     FIXED_RATIO,
     NEIGHBOURS,
     NearestImages,
+    average,
     copy_threshold,
 )
 from lit_mbldm.parallel.ranks import gather_rows, is_first
@@ -135,7 +135,7 @@ def shrink(images: Tensor) -> Tensor:
     if longest <= _SIDE:
         return images
     size = images.shape[2] * _SIDE // longest, images.shape[3] * _SIDE // longest
-    return F.adaptive_avg_pool2d(images.float(), size).round().byte()
+    return average(images, size).round().byte()
 
 
 def _kept(like: Tensor, data: ReferenceSet, codec: ImageCodec, device: torch.device) -> Tensor:

@@ -122,8 +122,9 @@ class SampleImages(_FitPictures):
         """Check model and options before hours are spent."""
         super().setup(trainer, pl_module, stage)
         model = diffusion_model(pl_module)
-        model.configure_model()  # classes come with the data, which are set up first
-        self._settled = model.settle(self.options)
+        if stage in ("fit", "validate"):  # the others draw nothing here
+            model.configure_model()  # classes come with the data, which are set up first
+            self._settled = model.settle(self.options)
         model.sampling = self.options.over(model.sampling)
 
     @rank_zero_only

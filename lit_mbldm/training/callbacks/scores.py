@@ -22,7 +22,6 @@ from lit_mbldm.training.callbacks.nearest import CHECKED, CopyCheck, check_copie
 from lit_mbldm.training.callbacks.reference_features import default_cache, measure_reference
 from lit_mbldm.training.callbacks.samples import DrawSamples
 from lit_mbldm.training.options import SampleOptions
-from lit_mbldm.training.refiner import Refiner
 
 _SHOWN = 64
 _PAIRS = 32
@@ -150,13 +149,15 @@ class ScoreSamples(DrawSamples):
     def _report(
         self, trainer: L.Trainer, model: Any, scores: dict[str, float | None], count: int
     ) -> None:
-        refiner = self.options.refiner
-        name = type(refiner).__name__ if isinstance(refiner, Refiner) else refiner
+        named = {}
+        for name in ("refiner", "label", "guide"):
+            value = getattr(self.options, name)
+            named[name] = type(value).__name__ if isinstance(value, nn.Module) else value
         drawn = model.settle(model.test_options).given()
         record = {
             **scores,
             "num_images": self.num_images,
-            "options": {**drawn, "seed": self.options.seed, "refiner": name},
+            "options": {**drawn, "seed": self.options.seed, **named},
             "reference": self._data.reference.name,
             "reference_images": count,
             "features": describe_features(self.features),
