@@ -136,7 +136,7 @@ def test_folders_become_labels_that_every_way_of_loading_gives(
             batches = [batch for _ in range(3) for batch in data.train_dataloader()]
             assert checked(batches, flips=True) == 3 * (manifest.count // 4 * 4)
             assert checked(data.val_dataloader()) == COUNT - manifest.count
-    assert checked(module(codes).reference().batches) == manifest.count
+    assert checked(module(codes).training_set().batches) == manifest.count
 
 
 def test_an_interrupted_run_is_continued_with_the_same_labels_only(

@@ -24,8 +24,9 @@ from lit_mbldm.training.refiner import Refiner
 from lit_mbldm.training.sampling import frame_steps
 
 _FEW = 4
+_KEPT = 4  # labelled real images a sample
 _TEMPERATURES = (0.0, 0.1, 1.0, 2.0)
-_CLASSES, _CLASS_COLUMNS = 10, 16  # shown at most
+_CLASSES, _CLASS_COLUMNS = 12, 16  # shown at most
 
 
 def class_columns(model: DiffusionModule, options: SampleOptions) -> int | None:
@@ -61,12 +62,15 @@ def path_grid(
 
 
 class _FitPictures(L.Callback):
-    """Keeps the folder of the run and its first real images, to write a picture at its end."""
+    """Keeps the folder of the run and its first real images, to write a picture at its end.
 
-    _real: Tensor | None = None
+    Of labelled images it keeps more, so that there are some of each class.
+    """
 
     def __init__(self, num_images: int) -> None:
         self.num_images = num_images
+        self._real = torch.empty(0)  # (N, 3, H, W) uint8
+        self._labels = torch.empty(0, dtype=torch.int64)  # (N,), where there are any
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Agree on a folder; every rank must ask, since it is broadcast."""
@@ -76,15 +80,20 @@ class _FitPictures(L.Callback):
         self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the first real images, decoded ones where the data has codes only."""
-        if self._real is None:
+        labels, kept = batch.get("label"), len(self._real)
+        missing = self.num_images * (1 if labels is None else _KEPT) - kept
+        if missing > 0 and (labels is not None or not kept):
             found = batch.get("images")
             images = pl_module.codec.decode(batch["codes"]) if found is None else found
-            self._real = images[: self.num_images].cpu()
+            images = images[:missing].cpu()
+            self._real = torch.cat([self._real, images]) if kept else images
+            if labels is not None:
+                self._labels = torch.cat([self._labels, labels[:missing].cpu()])
 
     @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Write the picture, and print the command that uses the model."""
-        if self._real is not None:  # else resumed where nothing was left to do
+        if len(self._real):  # else resumed where nothing was left to do
             self.write(trainer, pl_module, self._real)
 
     def write(self, trainer: L.Trainer, model: Any, real: Tensor) -> None:
@@ -98,7 +107,7 @@ class SampleImages(_FitPictures):
     Into `<log_dir>/pictures/` and to TensorBoard go a grid, four samples on their way from noise
     (figure 7 of Scribano et al. 2023) and, of a categorical model, four samples at each of four
     temperatures (figure 9); the last grid is `<log_dir>/samples.png`. A grid of a model with
-    classes has a row for each of the first ten.
+    classes has a row for each of the first twelve.
 
     Args:
         num_images: samples in a grid, at most.
@@ -165,12 +174,16 @@ class SampleImages(_FitPictures):
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_image(name, to_tensor(picture), trainer.global_step)
 
+    def _rows(self, model: DiffusionModule) -> int:
+        """Classes that have a row in the grid; 0 where it has none."""
+        rows = min(len(model.class_names or ()), _CLASSES, self.num_images)
+        return rows if self._settled.label is None and rows > 1 else 0
+
     def _sample(self, model: DiffusionModule, progress: bool = False) -> tuple[Tensor, int]:
         """Samples (N, 3, H, W), and how many make a row of the grid."""
         options, count = self._settled, self.num_images
         columns = math.ceil(math.sqrt(count))
-        rows = min(len(model.class_names or ()), _CLASSES, count)
-        if options.label is None and rows > 1:
+        if rows := self._rows(model):
             columns = count // rows
             count = rows * columns
             options = replace(options, label=[n // columns for n in range(count)])
@@ -180,7 +193,11 @@ class SampleImages(_FitPictures):
         """Write samples beside the real images."""
         samples, columns = self._sample(model, progress=True)
         blank = torch.full_like(samples, 255)
-        blank[: len(real)] = real[: len(samples)]
+        for row in range(self._rows(model)):
+            of_class = real[self._labels == row][:columns]
+            blank[row * columns :][: len(of_class)] = of_class
+        if not self._rows(model):
+            blank[: len(real)] = real[: len(samples)]
         path = self.folder / "samples.png"
         save(beside(grid(samples, columns), grid(blank, columns)), path)
         print(f"\nSamples (left) beside real images (right): {path}")
