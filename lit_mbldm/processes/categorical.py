@@ -128,7 +128,7 @@ class CategoricalProcess(CategoricalReverse):
         """
         terms = {}
         if self.latent_weight or self.image_weight:
-            values = self.levels[:, None]
+            values = self.values
             if self.image_weight:
                 values = torch.cat([values, self._codec[0].codebooks()[code]], dim=1)  # (K, 1+d)
             noise = streams.branch(code, rows)

@@ -5,13 +5,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs import ImageCodec, IndexLatent
+from lit_mbldm.codecs import BitLatent, ImageCodec, IndexLatent
 from lit_mbldm.codecs.latents import Latent
 from lit_mbldm.entries.checkpoint import CHECKPOINT_KEY
+from lit_mbldm.entries.tree import Tree, describe
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import gather_rows
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.processes.base import Condition, Process
+from lit_mbldm.processes.bernoulli import BernoulliForward
 from lit_mbldm.processes.guidance import NO_LABEL
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training.fit_latent import fit_latent
@@ -34,7 +36,7 @@ class DiffusionModule(SamplingModule):
         betas: of Adam.
         warmup_steps: over which the learning rate rises linearly from zero.
         allow_residual: accept an RQ codec, whose codes are ambiguous as a latent.
-        latent: codes as numbers; by default their indices.
+        latent: codes as numbers; by default their indices, of a Bernoulli process their bits.
         optimizer: adam or muon.
         decay: of the learning rate, linear or cosine, to zero at the run's end; None keeps it.
         class_names: of the labels that it learns; None takes the data's, if any, an empty list
@@ -47,6 +49,7 @@ class DiffusionModule(SamplingModule):
 
     process_class: ClassVar[type[Process]] = Process
     latent_class: ClassVar[type[Latent]] = Latent
+    default_latent: ClassVar[type[Latent]] = IndexLatent
 
     def __init__(
         self,
@@ -69,7 +72,7 @@ class DiffusionModule(SamplingModule):
         self.process = process
         self.image_size = image_size
         self.allow_residual = allow_residual
-        self.latent = IndexLatent() if latent is None else latent
+        self.latent = self.default_latent() if latent is None else latent
         self._check_parts()
         self.process.use(self.codec)
         self.latent.use(self.codec)
@@ -198,11 +201,14 @@ class DiffusionModule(SamplingModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them over, options that the config sets excepted, and the classes.
 
-        With another number of processes the first takes all sums.
+        With another number of processes the first takes all sums. Raises InputError for a
+        checkpoint of another latent or other classes.
         """
         super().on_load_checkpoint(checkpoint)
         kept = checkpoint[CHECKPOINT_KEY]
-        self._use_classes(kept["model"]["init_args"].get("class_names"), "the checkpoint")
+        trained = kept["model"]["init_args"]
+        self._check_latent(trained.get("latent"))
+        self._use_classes(trained.get("class_names"), "the checkpoint")
         self.sampling = self.sampling.over(SampleOptions.read(kept.get("sampling", {})))
         sums = kept.get("loss_by_time", torch.zeros(0, 10, 2)).float()
         world_size = self._trainer.world_size if self._trainer is not None else 1
@@ -211,6 +217,20 @@ class DiffusionModule(SamplingModule):
         elif self.global_rank == 0:
             self.train_by_time.sums = sums.sum(0)
         self.settle(self.test_options)  # of which labels and guidance could not be checked before
+
+    def _check_latent(self, trained: Tree | None) -> None:
+        """See that a checkpoint's latent has the meaning of the model's."""
+        own, keys = describe(self.latent), self.latent.meaning
+        told = [
+            (tree["class_path"], *(f"{key}: {tree['init_args'].get(key)}" for key in keys))
+            for tree in (trained or own, own)
+        ]
+        if told[0] != told[1]:
+            found, expected = (" ".join(one) for one in told)
+            raise InputError(
+                f"The checkpoint was trained on another latent: {found}, not {expected}."
+                " Set model.latent to the checkpoint's."
+            )
 
     def test_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Generate the images, (B, 3, H, W) uint8, of sample numbers (B,) int64."""
@@ -236,3 +256,13 @@ class CategoricalDiffusion(DiffusionModule):
 
     process_class = CategoricalProcess
     latent_class = IndexLatent
+
+
+class BernoulliDiffusion(DiffusionModule):
+    """Diffusion on the bits of codes (Wang et al. 2023, arXiv 2304.04820).
+
+    Args as for `DiffusionModule`.
+    """
+
+    process_class = BernoulliForward
+    latent_class = default_latent = BitLatent

@@ -18,7 +18,7 @@ from torch import Tensor
 from lit_mbldm.errors import InputError
 from lit_mbldm.pictures import beside, grid, save, table, to_pil, to_tensor
 from lit_mbldm.training.callbacks.samples import diffusion_model
-from lit_mbldm.training.diffusion import CategoricalDiffusion, DiffusionModule
+from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner
 from lit_mbldm.training.sampling import frame_steps
@@ -156,7 +156,7 @@ class SampleImages(_FitPictures):
             "samples": to_pil(grid(*self._sample(model))),
             "path": path_grid(model, _FEW, self._settled),
         }
-        if isinstance(model, CategoricalDiffusion):
+        if model.process.has_temperature:
             pictures["temperatures"] = temperature_grid(model, _FEW, _TEMPERATURES, self._settled)
         for name, picture in pictures.items():
             save(picture, self.folder / "pictures" / f"{name}-{trainer.global_step:07d}.png")
