@@ -76,6 +76,15 @@ class BernoulliForward(Process):
         """Draw z_t ~ q(z_t | z_0)."""
         return draw_signs(self.evidence(z0, t), streams)
 
+    def add_more_noise(self, z_s: Tensor, s: Tensor, t: Tensor, streams: SampleStreams) -> Tensor:
+        """Draw z_t ~ q(z_t | z_s), s < t, both (B,)."""
+        kept = 2 * (self.survival[t.cpu()] / self.survival[s.cpu()]).atanh().float()
+        return draw_signs(kept.to(z_s.device).view(-1, 1, 1, 1) * z_s, streams)
+
+    def prior_nats(self, z0: Tensor) -> Tensor:
+        """What z_T tells of z_0: nothing, (B,)."""
+        return z0.new_zeros(len(z0))
+
     def evidence(self, z_t: Tensor, t: Time) -> Tensor:
         """Log-odds l_t z_t that z_0 = 1, by the bit z_t alone."""
         return self.log_odds[t].view(-1, 1, 1, 1) * z_t
@@ -168,6 +177,20 @@ class BernoulliProcess(BernoulliForward):
         share = flips.flatten(1).float().mean(1).view(-1, 1, 1, 1)
         weight = torch.where(flips, 1 - share, share)
         return (weight * F.softplus(-z0 * c)).flatten(1).mean(1)
+
+    def nats_by(
+        self,
+        denoiser: Denoiser,
+        z0: Tensor,
+        z_t: Tensor,
+        t: Tensor,
+        condition: Condition,
+        seen: list[tuple[Tensor, Tensor]],
+    ) -> list[Tensor]:
+        """As of `lit_mbldm.processes.bound.DiscreteProcess`."""
+        c = self._cavity(denoiser, z_t, t, None, condition)
+        log_odds = (c + self.evidence(*one) for one in seen)
+        return [F.softplus(-z0 * L).flatten(1).sum(1) for L in log_odds]
 
     def step(
         self,

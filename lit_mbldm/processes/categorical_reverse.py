@@ -72,19 +72,35 @@ class CategoricalReverse(CodewordProcess, GaussianForward):
         logits = output[:, : self.num_codewords]
         if not (self.gaussian_head or self.likelihood):
             return logits
-        z_t, t = z_t[rows, code].flatten(1), t[rows]  # (b, hw), (b,)
-        natural = torch.zeros(z_t.numel(), 2, device=z_t.device)
+        natural = torch.zeros(len(output), 2, device=z_t.device)
         with full_float32(z_t.device):
             if self.gaussian_head:
                 mean, rho = output[:, self.num_codewords :].clone().unbind(1)
                 weight = rho.clamp(max=_MAX_LOG_INVERSE_VARIANCE).exp()
                 natural = natural + torch.stack([weight * mean, weight], dim=1)
             if self.likelihood:
-                weight = self.snr(t).flatten(1).expand_as(z_t)
-                mean = z_t / self.alpha_sigma(t)[0].flatten(1)
-                natural = natural + torch.stack([weight * mean, weight], dim=2).flatten(0, 1)
-            basis = torch.stack([self.levels, -self.levels.square() / 2])  # (2, K)
-            return torch.addmm(logits, natural, basis)
+                natural = natural + self._likelihood(rows, code, z_t, t)
+            return torch.addmm(logits, natural, self._basis)
+
+    @property
+    def _basis(self) -> Tensor:
+        return torch.stack([self.levels, -self.levels.square() / 2])  # (2, K)
+
+    def _likelihood(self, rows: slice, code: int, z_t: Tensor, t: Tensor) -> Tensor:
+        """Natural parameters of q(z_t | z_0) in z_0, (b·hw, 2)."""
+        z_t, t = z_t[rows, code].flatten(1), t[rows]  # (b, hw), (b,)
+        weight = self.snr(t).flatten(1).expand_as(z_t)
+        mean = z_t / self.alpha_sigma(t)[0].flatten(1)
+        return torch.stack([weight * mean, weight], dim=2).flatten(0, 1)
+
+    def evidence_logits(self, rows: slice, code: int, z_t: Tensor, t: Tensor) -> Tensor:
+        """Log-likelihoods of z_t for each codeword, but for a constant, (b·hw, K)."""
+        with full_float32(z_t.device):
+            return self._likelihood(rows, code, z_t, t) @ self._basis
+
+    def code_numbers(self, z0: Tensor) -> Tensor:
+        """The codewords' numbers (B, S, h, w) int64 of z_0."""
+        return self.index.to_codes(z0).long()
 
     def expected(self, prediction: Prediction, temperature: float = 1.0) -> Tensor:
         """The mean (B, S, h, w) of softmax(logits/temperature), which `finish` draws z̃_0 around.

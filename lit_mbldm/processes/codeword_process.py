@@ -11,7 +11,12 @@ from torch import Tensor
 
 from lit_mbldm.codecs.base import full_float32
 from lit_mbldm.processes.base import Condition, Denoiser, Prediction, Process, Time
-from lit_mbldm.processes.categorical_head import ChunkedHead, HeadedDenoiser, expectation
+from lit_mbldm.processes.categorical_head import (
+    ChunkedHead,
+    HeadedDenoiser,
+    codeword_nats,
+    expectation,
+)
 
 
 class CodewordProcess(Process):
@@ -21,6 +26,14 @@ class CodewordProcess(Process):
 
     def logits(self, head: ChunkedHead, rows: slice, code: int, z_t: Tensor, t: Tensor) -> Tensor:
         """Logits (b·hw, K) of one code channel of some samples, for z_t (B, S·n, h, w), t (B,)."""
+        raise NotImplementedError
+
+    def evidence_logits(self, rows: slice, code: int, z_t: Tensor, t: Tensor) -> Tensor:
+        """Log-likelihoods of z_t for each codeword, but for a constant; as `logits`."""
+        raise NotImplementedError
+
+    def code_numbers(self, z0: Tensor) -> Tensor:
+        """The codewords' numbers (B, S, h, w) int64 of z_0 (B, S·n, h, w)."""
         raise NotImplementedError
 
     def predict(
@@ -55,6 +68,28 @@ class CodewordProcess(Process):
         return ChunkedHead(
             features.contiguous(), num_codes, denoiser.head if headed else None
         )  # features (B, hw, F)
+
+    def nats_by(
+        self,
+        denoiser: Denoiser,
+        z0: Tensor,
+        z_t: Tensor,
+        t: Tensor,
+        condition: Condition,
+        seen: list[tuple[Tensor, Tensor]],
+    ) -> list[Tensor]:
+        """As of `lit_mbldm.processes.bound.DiscreteProcess`."""
+        head = self.run(denoiser, z_t, t, None, condition)
+        numbers = self.code_numbers(z0)
+        sums = [z0.new_zeros(len(z0)) for _ in seen]
+        for rows in head.chunks():
+            for code in range(head.num_codes):
+                cavity = self.logits(head, rows, code, z_t, t)
+                cavity = cavity - self.evidence_logits(rows, code, z_t, t)
+                for total, one in zip(sums, seen, strict=True):
+                    logits = cavity + self.evidence_logits(rows, code, *one)
+                    total[rows] += codeword_nats(logits, numbers[rows, code]).sum(1)
+        return sums
 
     def _expect(
         self, head: ChunkedHead, z_t: Tensor, t: Time, kept: Tensor | None = None

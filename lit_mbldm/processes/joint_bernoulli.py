@@ -5,14 +5,13 @@ B samples, S code channels, K codewords of n bits, h×w positions, b samples of 
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.codecs.base import bits_a_code, full_float32
 from lit_mbldm.codecs.bits import from_signs, to_signs
 from lit_mbldm.processes.base import Condition, Denoiser, Prediction
 from lit_mbldm.processes.bernoulli import BernoulliForward, draw_signs, reverse_log_odds
-from lit_mbldm.processes.categorical_head import ChunkedHead, draw_categories
+from lit_mbldm.processes.categorical_head import ChunkedHead, codeword_nats, draw_categories
 from lit_mbldm.processes.codeword_process import CodewordProcess
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.schedules import Schedule
@@ -56,11 +55,17 @@ class JointBernoulliProcess(CodewordProcess, BernoulliForward):
 
     def logits(self, head: ChunkedHead, rows: slice, code: int, z_t: Tensor, t: Tensor) -> Tensor:
         """Logits (b·hw, K) of one code channel, with the evidence of its noisy bits."""
+        return head.channel(rows, code) + self.evidence_logits(rows, code, z_t, t)
+
+    def evidence_logits(self, rows: slice, code: int, z_t: Tensor, t: Tensor) -> Tensor:
+        """Σ ½ l_t z_t b over the bits b of each codeword, (b·hw, K)."""
         noisy = self._by_code(self.evidence(z_t[rows], t[rows]))[:, code]  # (b, h, w, n)
         with full_float32(z_t.device):
-            return torch.addmm(
-                head.channel(rows, code), noisy.flatten(0, 2), self.values.mT, alpha=0.5
-            )
+            return noisy.flatten(0, 2) / 2 @ self.values.mT
+
+    def code_numbers(self, z0: Tensor) -> Tensor:
+        """The codewords' numbers (B, S, h, w) int64 of z_0 (B, S·n, h, w)."""
+        return from_signs(self._by_code(z0))
 
     def _by_code(self, z: Tensor) -> Tensor:
         """(B, S·n, h, w) as (B, S, h, w, n)."""
@@ -79,13 +84,12 @@ class JointBernoulliProcess(CodewordProcess, BernoulliForward):
         z_t = self.add_noise(z0, t, streams)
         estimate = self.first_estimate(denoiser, z_t, t, streams, condition)
         head = self.run(denoiser, z_t, t, estimate, condition)
-        numbers = from_signs(self._by_code(z0))  # (B, S, h, w)
+        numbers = self.code_numbers(z0)  # (B, S, h, w)
         losses = torch.zeros(head.num_codes, len(z0), device=z0.device)
         for code in range(head.num_codes):
             for rows in head.chunks():
                 logits = self.logits(head, rows, code, z_t, t)
-                nats = F.cross_entropy(logits, numbers[rows, code].flatten(), reduction="none")
-                losses[code, rows] = nats.view(len(numbers[rows]), -1).mean(1)
+                losses[code, rows] = codeword_nats(logits, numbers[rows, code]).mean(1)
         return losses.mean(0) / self.values.shape[1]
 
     def step(

@@ -96,7 +96,7 @@ class SampleImages(_FitPictures):
     """Draw samples while training and, beside real images, at the end of fit.
 
     Into `<log_dir>/pictures/` and to TensorBoard go a grid, four samples on their way from noise
-    (figure 7 of Scribano et al. 2023) and, of a categorical model, four samples at each of four
+    (figure 7 of Scribano et al. 2023) and, of codes or bits, four samples at each of four
     temperatures (figure 9); the last grid is `<log_dir>/samples.png`. A grid of a model with
     classes has a row for each of the first ten.
 
