@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from lit_mbldm.codecs import BitLatent, ImageCodec, IndexLatent
 from lit_mbldm.codecs.latents import Latent
 from lit_mbldm.entries.checkpoint import CHECKPOINT_KEY
-from lit_mbldm.entries.tree import Tree, describe
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import gather_rows
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
@@ -16,7 +15,7 @@ from lit_mbldm.processes.base import Condition, Process
 from lit_mbldm.processes.bernoulli import BernoulliForward
 from lit_mbldm.processes.guidance import NO_LABEL
 from lit_mbldm.processes.randomness import SampleStreams
-from lit_mbldm.training.fit_latent import fit_latent
+from lit_mbldm.training.fit_latent import check_latent, fit_latent
 from lit_mbldm.training.labels import check_classes
 from lit_mbldm.training.loss_by_time import LossByTime
 from lit_mbldm.training.module import Decay, OptimizerName
@@ -207,7 +206,7 @@ class DiffusionModule(SamplingModule):
         super().on_load_checkpoint(checkpoint)
         kept = checkpoint[CHECKPOINT_KEY]
         trained = kept["model"]["init_args"]
-        self._check_latent(trained.get("latent"))
+        check_latent(self.latent, trained.get("latent"))
         self._use_classes(trained.get("class_names"), "the checkpoint")
         self.sampling = self.sampling.over(SampleOptions.read(kept.get("sampling", {})))
         sums = kept.get("loss_by_time", torch.zeros(0, 10, 2)).float()
@@ -218,20 +217,6 @@ class DiffusionModule(SamplingModule):
             self.train_by_time.sums = sums.sum(0)
         self.settle(self.test_options)  # of which labels and guidance could not be checked before
 
-    def _check_latent(self, trained: Tree | None) -> None:
-        """See that a checkpoint's latent has the meaning of the model's."""
-        own, keys = describe(self.latent), self.latent.meaning
-        told = [
-            (tree["class_path"], *(f"{key}: {tree['init_args'].get(key)}" for key in keys))
-            for tree in (trained or own, own)
-        ]
-        if told[0] != told[1]:
-            found, expected = (" ".join(one) for one in told)
-            raise InputError(
-                f"The checkpoint was trained on another latent: {found}, not {expected}."
-                " Set model.latent to the checkpoint's."
-            )
-
     def test_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Generate the images, (B, 3, H, W) uint8, of sample numbers (B,) int64."""
         return self.generate(batch.tolist(), self.test_options)
@@ -240,10 +225,7 @@ class DiffusionModule(SamplingModule):
 
 
 class ContinuousDiffusion(DiffusionModule):
-    """DDPM on codes read as numbers (Scribano et al. 2023, section 4.2.2).
-
-    Args as for `DiffusionModule`.
-    """
+    """DDPM on codes read as numbers (Scribano et al. 2023, section 4.2.2); args as its base's."""
 
     process_class = GaussianProcess
 
@@ -259,10 +241,7 @@ class CategoricalDiffusion(DiffusionModule):
 
 
 class BernoulliDiffusion(DiffusionModule):
-    """Diffusion on the bits of codes (Wang et al. 2023, arXiv 2304.04820).
-
-    Args as for `DiffusionModule`.
-    """
+    """Diffusion on the bits of codes (Wang et al. 2023, arXiv 2304.04820); args as its base's."""
 
     process_class = BernoulliForward
     latent_class = default_latent = BitLatent
