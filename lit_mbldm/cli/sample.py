@@ -13,7 +13,7 @@ def add_sample(verbs: Verbs) -> None:
     """`sample`: generated images."""
     count = "number of images (default: 16; 6 a temperature of several; 4 with --path)"
     sampler = "ddpm (the paper's), ddim or dpm++ (default: the model's own, or ddpm)"
-    rows = "of a categorical model, from 0, or argmax; several make rows (default: its own, or 1)"
+    rows = "of codes or bits, from 0, or argmax; several make rows (default: its own, or 1)"
     label = "class by name or number; several take turns (default: all in turn)"
     interval = "t/T between which there is guidance (default: 0 1)"
     path = "show each image's way from noise, a row of frames (default: up to 11)"

@@ -3,7 +3,7 @@
 B samples, S code channels, h×w positions, K codewords, D numbers a patch of which a latent has C.
 """
 
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ class Latent(nn.Module):
     """What a codec's codes are as numbers z_0 of about unit scale; the base of all latents."""
 
     limit: float | None = 1.0  # of |z_0|, where there is one
+    # the arguments without which a trained model's numbers mean something else
+    meaning: ClassVar[tuple[str, ...]] = ()
     codec: ImageCodec
 
     def use(self, codec: ImageCodec) -> None:

@@ -34,7 +34,8 @@ class Prediction:
 
     Attributes:
         z0: (B, C, h, w) estimate of z_0; the next step's self-conditioning.
-        logits: (B, S, h, w, K) over codewords, where the process is categorical.
+        logits: (B, S, h, w, K) over codewords, where the process has such; of independent bits
+            their cavity log-odds (B, C, h, w).
     """
 
     z0: Tensor

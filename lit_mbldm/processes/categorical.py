@@ -7,12 +7,11 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lit_mbldm.codecs.base import full_float32
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.base import Condition, Denoiser
-from lit_mbldm.processes.categorical_head import expectation, gumbel_scores
+from lit_mbldm.processes.categorical_head import codeword_nats, expectation, gumbel_scores
 from lit_mbldm.processes.categorical_reverse import CategoricalReverse
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.schedules import Schedule
@@ -106,7 +105,7 @@ class CategoricalProcess(CategoricalReverse):
         z_t = self.add_noise(z0, t, streams)
         estimate = self.first_estimate(denoiser, z_t, t, streams, condition)
         head = self.run(denoiser, z_t, t, estimate, condition)
-        codes = self.index.to_codes(z0).long()
+        codes = self.code_numbers(z0)
         terms: dict[str, list[Tensor]] = {"soft": [], "nats": []}
         for code in range(head.num_codes):
             parts = []
@@ -128,15 +127,14 @@ class CategoricalProcess(CategoricalReverse):
         """
         terms = {}
         if self.latent_weight or self.image_weight:
-            values = self.levels[:, None]
+            values = self.values
             if self.image_weight:
                 values = torch.cat([values, self._codec[0].codebooks()[code]], dim=1)  # (K, 1+d)
             noise = streams.branch(code, rows)
             scores = gumbel_scores(logits, self.gumbel_temperature, noise)
             terms["soft"] = expectation(scores, values)
         if self.cross_entropy_weight:
-            nats = F.cross_entropy(logits, codes[rows, code].flatten(), reduction="none")
-            terms["nats"] = nats.view(len(codes[rows]), -1).mean(1)
+            terms["nats"] = codeword_nats(logits, codes[rows, code]).mean(1)
         return terms
 
     def _weigh(

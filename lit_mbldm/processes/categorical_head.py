@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lit_mbldm.processes.randomness import SampleStreams
 
@@ -58,6 +59,12 @@ class ChunkedHead:
         if self.head.bias is None:
             return (features @ weight).float()
         return torch.addmm(self.head.bias.chunk(self.num_codes)[code], features, weight).float()
+
+
+def codeword_nats(logits: Tensor, numbers: Tensor) -> Tensor:
+    """-log P of codewords (b, h, w) int64 under softmax(logits), logits (b·hw, K): (b, hw)."""
+    nats = F.cross_entropy(logits, numbers.flatten(), reduction="none")
+    return nats.view(len(numbers), -1)
 
 
 def gumbel_scores(logits: Tensor, temperature: float, streams: SampleStreams) -> Tensor:

@@ -3,8 +3,6 @@
 B samples, S code channels, K codewords, h×w positions, b samples of a chunk.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -13,13 +11,9 @@ from lit_mbldm.codecs.base import full_float32
 from lit_mbldm.codecs.latents import IndexLatent
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError
-from lit_mbldm.processes.base import Condition, Denoiser, Prediction, Time
-from lit_mbldm.processes.categorical_head import (
-    ChunkedHead,
-    HeadedDenoiser,
-    draw_categories,
-    expectation,
-)
+from lit_mbldm.processes.base import Prediction
+from lit_mbldm.processes.categorical_head import ChunkedHead, draw_categories, expectation
+from lit_mbldm.processes.codeword_process import CodewordProcess
 from lit_mbldm.processes.gaussian import GaussianForward
 from lit_mbldm.processes.randomness import SampleStreams
 
@@ -27,7 +21,7 @@ from lit_mbldm.processes.randomness import SampleStreams
 _MAX_LOG_INVERSE_VARIANCE = 10.0
 
 
-class CategoricalReverse(GaussianForward):
+class CategoricalReverse(CodewordProcess, GaussianForward):
     """Gaussian noise forward, categories backward (Scribano et al. 2023, section 3.2.2).
 
     `CategoricalProcess` adds the loss and the constructor.
@@ -36,7 +30,6 @@ class CategoricalReverse(GaussianForward):
     has_temperature = True
     likelihood: bool
     gaussian_head: bool
-    levels: Tensor  # (K,): z_0 of each index
     _codec: tuple[VectorQuantizedCodec, ...] = ()  # no submodule: not saved with it
 
     def set_levels(self, codebook_size: int) -> None:
@@ -44,7 +37,12 @@ class CategoricalReverse(GaussianForward):
         self.num_codewords = codebook_size
         self.index = IndexLatent(codebook_size)
         levels = self.index.to_latent(torch.arange(codebook_size))
-        self.register_buffer("levels", levels, persistent=False)
+        self.register_buffer("values", levels[:, None], persistent=False)
+
+    @property
+    def levels(self) -> Tensor:
+        """z_0 of each index, (K,)."""
+        return self.values[:, 0]
 
     def use(self, codec: ImageCodec) -> None:
         """Take the codec's codewords, which the loss decodes softly.
@@ -65,52 +63,6 @@ class CategoricalReverse(GaussianForward):
         """Channels that the network must return for S code channels: S·K, or S·(K+2)."""
         return num_channels * (self.num_codewords + 2 * self.gaussian_head)
 
-    def predict(
-        self,
-        denoiser: Denoiser,
-        z_t: Tensor,
-        t: Time,
-        self_condition: Tensor | None = None,
-        condition: Condition = None,
-    ) -> Prediction:
-        """Ask the network for logits (B, S, h, w, K) and the expected z_0."""
-        logits = torch.empty(*z_t.shape, self.num_codewords, device=z_t.device)
-        head = self.run(denoiser, z_t, t, self_condition, condition)
-        return Prediction(self._expect(head, z_t, t, logits), logits)
-
-    def estimate(
-        self, denoiser: Denoiser, z_t: Tensor, t: Time, condition: Condition = None
-    ) -> Tensor:
-        """Ask the network for the expected z_0 alone: its logits are not kept."""
-        return self._expect(self.run(denoiser, z_t, t, None, condition), z_t, t)
-
-    def run(
-        self, denoiser: Any, z_t: Tensor, t: Time, self_condition: Tensor | None, c: Condition
-    ) -> ChunkedHead:
-        """Run the network, up to its head where it has one."""
-        headed = isinstance(denoiser, HeadedDenoiser)
-        network = denoiser.features if headed else denoiser
-        features = self.call(network, z_t, t, self_condition, c).flatten(2).transpose(1, 2)
-        return ChunkedHead(
-            features.contiguous(), z_t.shape[1], denoiser.head if headed else None
-        )  # features (B, hw, F)
-
-    def _expect(
-        self, head: ChunkedHead, z_t: Tensor, t: Time, kept: Tensor | None = None
-    ) -> Tensor:
-        """The expected z_0; all logits go to `kept`, (B, S, h, w, K)."""
-        t = torch.as_tensor(t, device=z_t.device).expand(len(z_t))
-        z0 = torch.empty_like(z_t)
-        for rows in head.chunks():
-            for code in range(head.num_codes):
-                logits = self.logits(head, rows, code, z_t, t)
-                if kept is not None:
-                    kept[rows, code] = logits.view_as(kept[rows, code])
-                with full_float32(z_t.device):
-                    levels = expectation(logits, self.levels[:, None])
-                z0[rows, code] = levels.view_as(z0[rows, code])
-        return z0
-
     def logits(self, head: ChunkedHead, rows: slice, code: int, z_t: Tensor, t: Tensor) -> Tensor:
         """Logits (b·hw, K) of one code channel, with both options' Gaussians.
 
@@ -120,19 +72,35 @@ class CategoricalReverse(GaussianForward):
         logits = output[:, : self.num_codewords]
         if not (self.gaussian_head or self.likelihood):
             return logits
-        z_t, t = z_t[rows, code].flatten(1), t[rows]  # (b, hw), (b,)
-        natural = torch.zeros(z_t.numel(), 2, device=z_t.device)
+        natural = torch.zeros(len(output), 2, device=z_t.device)
         with full_float32(z_t.device):
             if self.gaussian_head:
                 mean, rho = output[:, self.num_codewords :].clone().unbind(1)
                 weight = rho.clamp(max=_MAX_LOG_INVERSE_VARIANCE).exp()
                 natural = natural + torch.stack([weight * mean, weight], dim=1)
             if self.likelihood:
-                weight = self.snr(t).flatten(1).expand_as(z_t)
-                mean = z_t / self.alpha_sigma(t)[0].flatten(1)
-                natural = natural + torch.stack([weight * mean, weight], dim=2).flatten(0, 1)
-            basis = torch.stack([self.levels, -self.levels.square() / 2])  # (2, K)
-            return torch.addmm(logits, natural, basis)
+                natural = natural + self._likelihood(rows, code, z_t, t)
+            return torch.addmm(logits, natural, self._basis)
+
+    @property
+    def _basis(self) -> Tensor:
+        return torch.stack([self.levels, -self.levels.square() / 2])  # (2, K)
+
+    def _likelihood(self, rows: slice, code: int, z_t: Tensor, t: Tensor) -> Tensor:
+        """Natural parameters of q(z_t | z_0) in z_0, (b·hw, 2)."""
+        z_t, t = z_t[rows, code].flatten(1), t[rows]  # (b, hw), (b,)
+        weight = self.snr(t).flatten(1).expand_as(z_t)
+        mean = z_t / self.alpha_sigma(t)[0].flatten(1)
+        return torch.stack([weight * mean, weight], dim=2).flatten(0, 1)
+
+    def evidence_logits(self, rows: slice, code: int, z_t: Tensor, t: Tensor) -> Tensor:
+        """Log-likelihoods of z_t for each codeword, but for a constant, (b·hw, K)."""
+        with full_float32(z_t.device):
+            return self._likelihood(rows, code, z_t, t) @ self._basis
+
+    def code_numbers(self, z0: Tensor) -> Tensor:
+        """The codewords' numbers (B, S, h, w) int64 of z_0."""
+        return self.index.to_codes(z0).long()
 
     def expected(self, prediction: Prediction, temperature: float = 1.0) -> Tensor:
         """The mean (B, S, h, w) of softmax(logits/temperature), which `finish` draws z̃_0 around.
@@ -148,7 +116,7 @@ class CategoricalReverse(GaussianForward):
         for row, logits in zip(z0, prediction.logits, strict=True):
             scores = logits.flatten(0, 2) / temperature  # (S·h·w, K)
             with full_float32(z0.device):
-                row.copy_(expectation(scores, self.levels[:, None]).view_as(row))
+                row.copy_(expectation(scores, self.values).view_as(row))
         return z0
 
     def finish(

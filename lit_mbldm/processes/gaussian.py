@@ -70,6 +70,18 @@ class GaussianForward(Process):
         """Draw z_t ~ q(z_t | z_0)."""
         return self.mix(z0, streams.normal(z0.shape[1:]), t)
 
+    def add_more_noise(self, z_s: Tensor, s: Tensor, t: Tensor, streams: SampleStreams) -> Tensor:
+        """Draw z_t ~ q(z_t | z_s), s < t, both (B,)."""
+        log_a = self._log_alpha_bar_at(t) - self._log_alpha_bar_at(s)
+        noise = (-log_a.expm1()).sqrt() * streams.normal(z_s.shape[1:])
+        return (log_a / 2).exp() * z_s + noise
+
+    def prior_nats(self, z0: Tensor) -> Tensor:
+        """What z_T tells of z_0, KL(q(z_T | z_0) ‖ N(0, 1)), (B,)."""
+        log_a = self._log_alpha_bar_at(self.num_timesteps)
+        nats = (log_a.exp() * (z0.square() - 1) - (-log_a.exp()).log1p()) / 2
+        return nats.flatten(1).sum(1)
+
     def mix(self, z0: Tensor, eps: Tensor, t: Time) -> Tensor:
         """√ᾱ_t z_0 + √(1-ᾱ_t) ε."""
         alpha, sigma = self.alpha_sigma(t)

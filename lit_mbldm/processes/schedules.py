@@ -1,6 +1,7 @@
-"""Noise schedules: ᾱ_t for t = 0 (clean) to T, pure functions of T.
+"""Noise schedules: what is left at t = 0 (clean) to T of a number or a bit, pure functions of T.
 
-Sources: linear, Ho et al. 2020; cosine, Nichol & Dhariwal 2021; sigmoid, Jabri et al. 2022.
+Sources of ᾱ: linear, Ho et al. 2020; cosine, Nichol & Dhariwal 2021; sigmoid, Jabri et al. 2022.
+Of k: Wang et al. 2023, arXiv 2304.04820; the sigmoid is ᾱ's.
 """
 
 import math
@@ -27,8 +28,7 @@ def alpha_bar(schedule: Schedule, num_timesteps: int) -> Tensor:
     Raises:
         InputError: an unknown schedule.
     """
-    if schedule not in get_args(Schedule):
-        raise InputError(f"Expected a schedule of {get_args(Schedule)}, got {schedule!r}.")
+    _check(schedule)
     T = num_timesteps
     if schedule == "linear":
         scale = 1000 / T
@@ -39,6 +39,31 @@ def alpha_bar(schedule: Schedule, num_timesteps: int) -> Tensor:
         betas = 1 - curve[1:] / curve[:-1]
     alphas = 1 - betas.clamp(max=0.999)
     return torch.cat([torch.ones(1, dtype=torch.float64), alphas.cumprod(0)])
+
+
+def survival(schedule: Schedule, num_timesteps: int) -> Tensor:
+    """The correlation k_t of a bit with its clean value at each time.
+
+    Args:
+        schedule: `linear` is 1 - t/T, `cosine` (1 + cos(πt/T))/2.
+        num_timesteps: T.
+
+    Returns:
+        (T+1,) float64, decreasing from k_0 = 1 to k_T = 0.
+
+    Raises:
+        InputError: an unknown schedule.
+    """
+    _check(schedule)
+    u = torch.linspace(0, 1, num_timesteps + 1, dtype=torch.float64)
+    if schedule == "linear":
+        return 1 - u
+    return (1 + torch.cos(math.pi * u)) / 2 if schedule == "cosine" else _sigmoid(u)
+
+
+def _check(schedule: Schedule) -> None:
+    if schedule not in get_args(Schedule):
+        raise InputError(f"Expected a schedule of {get_args(Schedule)}, got {schedule!r}.")
 
 
 def _cosine(u: Tensor, offset: float = 0.008) -> Tensor:

@@ -6,6 +6,7 @@ from lit_mbldm.training.callbacks.pictures import RefineImages, SampleImages
 from lit_mbldm.training.callbacks.predict import WriteSamples
 from lit_mbldm.training.callbacks.scores import ScoreSamples
 from lit_mbldm.training.diffusion import (
+    BernoulliDiffusion,
     CategoricalDiffusion,
     ContinuousDiffusion,
     DiffusionModule,
@@ -15,6 +16,7 @@ from lit_mbldm.training.refiner import Refiner
 
 __all__ = [
     "AnnealGumbelTemperature",
+    "BernoulliDiffusion",
     "CategoricalDiffusion",
     "ContinuousDiffusion",
     "DiffusionModule",

@@ -5,16 +5,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs import ImageCodec, IndexLatent
+from lit_mbldm.codecs import BitLatent, ImageCodec, IndexLatent
 from lit_mbldm.codecs.latents import Latent
 from lit_mbldm.entries.checkpoint import CHECKPOINT_KEY
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import gather_rows
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.processes.base import Condition, Process
+from lit_mbldm.processes.bernoulli import BernoulliForward
 from lit_mbldm.processes.guidance import NO_LABEL
 from lit_mbldm.processes.randomness import SampleStreams
-from lit_mbldm.training.fit_latent import fit_latent
+from lit_mbldm.training.fit_latent import check_latent, fit_latent
 from lit_mbldm.training.labels import check_classes
 from lit_mbldm.training.loss_by_time import LossByTime
 from lit_mbldm.training.module import Decay, OptimizerName
@@ -34,7 +35,7 @@ class DiffusionModule(SamplingModule):
         betas: of Adam.
         warmup_steps: over which the learning rate rises linearly from zero.
         allow_residual: accept an RQ codec, whose codes are ambiguous as a latent.
-        latent: codes as numbers; by default their indices.
+        latent: codes as numbers; by default their indices, of a Bernoulli process their bits.
         optimizer: adam or muon.
         decay: of the learning rate, linear or cosine, to zero at the run's end; None keeps it.
         class_names: of the labels that it learns; None takes the data's, if any, an empty list
@@ -47,6 +48,7 @@ class DiffusionModule(SamplingModule):
 
     process_class: ClassVar[type[Process]] = Process
     latent_class: ClassVar[type[Latent]] = Latent
+    default_latent: ClassVar[type[Latent]] = IndexLatent
 
     def __init__(
         self,
@@ -69,7 +71,7 @@ class DiffusionModule(SamplingModule):
         self.process = process
         self.image_size = image_size
         self.allow_residual = allow_residual
-        self.latent = IndexLatent() if latent is None else latent
+        self.latent = self.default_latent() if latent is None else latent
         self._check_parts()
         self.process.use(self.codec)
         self.latent.use(self.codec)
@@ -200,11 +202,14 @@ class DiffusionModule(SamplingModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them over, options that the config sets excepted, and the classes.
 
-        With another number of processes the first takes all sums.
+        With another number of processes the first takes all sums. Raises InputError for a
+        checkpoint of another latent or other classes.
         """
         super().on_load_checkpoint(checkpoint)
         kept = checkpoint[CHECKPOINT_KEY]
-        self._use_classes(kept["model"]["init_args"].get("class_names"), "the checkpoint")
+        trained = kept["model"]["init_args"]
+        check_latent(self.latent, trained.get("latent"))
+        self._use_classes(trained.get("class_names"), "the checkpoint")
         self.sampling = self.sampling.over(SampleOptions.read(kept.get("sampling", {})))
         sums = kept.get("loss_by_time", torch.zeros(0, 10, 2)).float()
         world_size = self._trainer.world_size if self._trainer is not None else 1
@@ -222,10 +227,7 @@ class DiffusionModule(SamplingModule):
 
 
 class ContinuousDiffusion(DiffusionModule):
-    """DDPM on codes read as numbers (Scribano et al. 2023, section 4.2.2).
-
-    Args as for `DiffusionModule`.
-    """
+    """DDPM on codes read as numbers (Scribano et al. 2023, section 4.2.2); args as its base's."""
 
     process_class = GaussianProcess
 
@@ -238,3 +240,10 @@ class CategoricalDiffusion(DiffusionModule):
 
     process_class = CategoricalProcess
     latent_class = IndexLatent
+
+
+class BernoulliDiffusion(DiffusionModule):
+    """Diffusion on the bits of codes (Wang et al. 2023, arXiv 2304.04820); args as its base's."""
+
+    process_class = BernoulliForward
+    latent_class = default_latent = BitLatent

@@ -1,4 +1,4 @@
-"""A pass over training data that scales a latent to it."""
+"""What a run does about its latent: a new one scales it to its data, a resumed one compares it."""
 
 from itertools import islice
 from typing import Any
@@ -7,6 +7,7 @@ import lightning as L
 from tqdm import tqdm
 
 from lit_mbldm.codecs.latents import Latent
+from lit_mbldm.entries.tree import Tree, describe
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import is_first, sum_ranks
 
@@ -32,3 +33,23 @@ def fit_latent(latent: Latent, trainer: L.Trainer) -> None:
         batch = data.on_after_batch_transfer(batch, 0)
         moments = moments + latent.moments(batch["codes"], batch.get("images"))
     latent.fit(sum_ranks(moments, trainer.strategy.root_device))
+
+
+def check_latent(latent: Latent, trained: Tree | None) -> None:
+    """See that numbers mean what they meant to a checkpoint, whose latent was `trained`.
+
+    Raises:
+        InputError: another class, or another argument that matters.
+    """
+    own = describe(latent)
+    expected, found = (
+        " ".join(
+            [tree["class_path"], *(f"{a}: {tree['init_args'].get(a)}" for a in latent.meaning)]
+        )
+        for tree in (own, trained or own)
+    )
+    if found != expected:
+        raise InputError(
+            f"The checkpoint was trained on another latent: {found}, not {expected}. Set"
+            " model.latent to the checkpoint's."
+        )

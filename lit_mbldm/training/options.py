@@ -26,7 +26,7 @@ class SampleOptions:
         seed: of the noise, any integer; sample i depends on (seed, i) alone.
         sampler: ddpm (the paper's), ddim or dpm++.
         eta: of ddim, from 0 (no noise) to 1.
-        temperature: of a categorical model; 0 or argmax takes the most probable codeword.
+        temperature: of a model of codes or bits; 0 or argmax takes the most probable ones.
         refiner: a refiner, its name or its path, to pass the images through; `none` leaves out
             the one that came with the model.
         label: a class by name or number, or several that the samples take in turn; by default all

@@ -58,8 +58,8 @@ class SamplingModule(SettlingModule):
             eta: of ddim, from 0 (no noise, the default) to 1.
             refiner: to pass the decoded images through; True is the one that came with the model,
                 if any, False none.
-            temperature: of a categorical model's softmax at every step, by default 1; 0 or
-                "argmax" takes the most probable codeword.
+            temperature: of the probabilities of a model of codes or bits at every step, by default
+                1; 0 or "argmax" takes the most probable ones.
             label: a class of `class_names`, by name or number, or several that the images take in
                 turn; by default all classes in turn.
             guidance: scale of guidance towards the label, by default 1, which is none.

@@ -18,7 +18,7 @@ from lit_mbldm.training.refiner import Refiner, load_refiner
 
 _STEPS = 50  # where nothing else is said
 # what tells how a process reads its network, where it has it
-_READING = ("schedule", "objective", "likelihood", "gaussian_head", "self_conditioning")
+_READING = ("schedule", "objective", "target", "likelihood", "gaussian_head", "self_conditioning")
 
 
 class SettlingModule(CodecModule):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbldm.denoisers import UNet
-from lit_mbldm.processes import CategoricalProcess, GaussianProcess
+from lit_mbldm.processes import BernoulliProcess, CategoricalProcess, GaussianProcess
 from lit_mbldm.processes.base import Process
 from lit_mbldm.processes.guidance import guided
 from lit_mbldm.processes.randomness import SampleStreams
@@ -93,14 +93,16 @@ def test_a_chunked_head_gives_the_guided_logits(guide: int | None) -> None:
     assert not torch.allclose(logits(net), whole, atol=0.1)
 
 
-@pytest.mark.parametrize("process", [GaussianProcess(10), CategoricalProcess(10, codebook_size=5)])
+@pytest.mark.parametrize(
+    "process", [GaussianProcess(10), CategoricalProcess(10, codebook_size=5), BernoulliProcess(10)]
+)
 def test_every_process_samples_under_guidance_with_self_conditioning(process: Process) -> None:
     net = network(process.output_channels(2))
 
     def sample(scale: float) -> Tensor:
         led = guided(net, scale)
         streams = SampleStreams([(0, i) for i in range(3)])
-        return draw(process, led, (2, 4, 4), 4, streams, "ddim", condition=LABELS)
+        return draw(process, led, (2, 4, 4), 4, streams, process.samplers[0], condition=LABELS)
 
     assert sample(1.5).isfinite().all()
     assert not torch.equal(sample(1.5), sample(1.0))

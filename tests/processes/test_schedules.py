@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lit_mbldm.processes.schedules import alpha_bar
+from lit_mbldm.processes.schedules import alpha_bar, survival
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid"])
@@ -12,6 +12,16 @@ def test_alpha_bar_falls_from_one_and_stays_positive(schedule: str, T: int) -> N
     assert curve[0] == 1
     assert (curve.diff() < 0).all()
     assert 0 < curve[-1] < 0.01
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid"])
+@pytest.mark.parametrize("T", [1, 64, 1000])
+def test_survival_falls_from_one_to_zero(schedule: str, T: int) -> None:
+    curve = survival(schedule, T)
+    assert (curve[0], curve[-1]) == (1, 0)
+    assert (curve.diff() < 0).all()
+    if T % 2 == 0:
+        assert curve[T // 2] == pytest.approx(0.5)
 
 
 def test_linear_schedule_is_ddpm_s() -> None:

@@ -25,8 +25,9 @@ from lit_mbldm.data.prepare.encode import encode_shards
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.denoisers import UNet
 from lit_mbldm.entries.load import load_codec
-from lit_mbldm.processes import CategoricalProcess, GaussianProcess
-from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion
+from lit_mbldm.processes import BernoulliProcess, CategoricalProcess, GaussianProcess
+from lit_mbldm.training import BernoulliDiffusion, CategoricalDiffusion, ContinuousDiffusion
+from lit_mbldm.training.diffusion import DiffusionModule
 
 PYTHON = [sys.executable, "-m", "lit_mbldm"]
 sys.path.append(str(Path(__file__).parent))
@@ -281,11 +282,13 @@ def unbroken_pair(whole: Callable[..., Fit]) -> Fit:
 def small() -> Callable[..., Any]:
     """Makes a small model of 32×32 images; an awake one's samples follow every option."""
 
-    def make(kind: str, awake: bool = False) -> ContinuousDiffusion | CategoricalDiffusion:
+    def make(kind: str, awake: bool = False) -> DiffusionModule:
         torch.manual_seed(0)
         parts: Any = "opq-32-8-8", UNet(None, None, 16, (1, 2), 1)
         if kind == "continuous":
             made: Any = ContinuousDiffusion(*parts, GaussianProcess(), 32, warmup_steps=2)
+        elif kind == "bits":
+            made = BernoulliDiffusion(*parts, BernoulliProcess(), 32)
         else:
             made = CategoricalDiffusion(*parts, CategoricalProcess(cross_entropy_weight=0.1), 32)
         for parameter in made.denoiser.parameters() if awake else ():

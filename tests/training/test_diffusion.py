@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from PIL import Image
 from torch import Tensor
 
-from lit_mbldm.codecs import CoefficientLatent, DecoderCodec, PatchCodec
+from lit_mbldm.codecs import BitLatent, CoefficientLatent, DecoderCodec, PatchCodec
 from lit_mbldm.data import CropDataModule
 from lit_mbldm.denoisers import RefinerUNet, UNet
 from lit_mbldm.entries.entry import save_entry
@@ -32,7 +32,8 @@ from lit_mbldm.training.loss_by_time import LossByTime
 from lit_mbldm.zoo import load_pretrained
 
 Small = Callable[[str], Any]
-EVERY_KIND = pytest.mark.parametrize("kind", ["continuous", "categorical"])
+KINDS = {"continuous": 6, "categorical": 1536, "bits": 48}  # the networks' outputs
+EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 
 
 def fit(
@@ -68,7 +69,7 @@ def test_processes_with_different_codecs_are_told(
 
 
 @pytest.mark.parametrize(
-    ("kind", "killed_after"), [("continuous", 4), ("categorical", 2)], ids=["epoch", "mid-epoch"]
+    ("kind", "killed_after"), [("continuous", 4), ("categorical", 2), ("bits", 2)]
 )
 def test_a_resumed_run_repeats_one_that_was_not_killed(
     small: Small, kind: str, killed_after: int, tmp_path: Path
@@ -104,7 +105,7 @@ def test_fit_ends_with_a_checkpoint_of_averaged_weights_samples_and_the_command(
     with Image.open(tmp_path / "samples.png") as picture:
         assert picture.width > 2 * picture.height
     drawn = sorted(path.name for path in (tmp_path / "pictures").iterdir())
-    kinds = ["path", "samples", *(["temperatures"] if kind == "categorical" else [])]
+    kinds = ["path", "samples", *(["temperatures"] if kind != "continuous" else [])]
     steps = sorted({name.rpartition("-")[2] for name in drawn})
     assert len(steps) == 2
     assert drawn == [f"{name}-{step}" for name in kinds for step in steps]
@@ -169,6 +170,23 @@ def test_a_checkpoint_or_refiner_of_another_codec_is_refused(small: Small, tmp_p
         model.on_load_checkpoint(checkpoint)
     with pytest.raises(InputError, match="another codec"):
         model.settle(SampleOptions(refiner=str(tmp_path / "refiner")))
+
+
+def test_a_checkpoint_of_another_latent_is_refused() -> None:
+    """Of bits in another order, or of no bits; the order is told."""
+
+    def model(latent: Any) -> Any:
+        return ContinuousDiffusion(
+            "opq-32-8-8", UNet(None, None, 8, (1,), 1), GaussianProcess(), 32, latent=latent
+        )
+
+    checkpoint: dict[str, Any] = {}
+    model(BitLatent("gray")).on_save_checkpoint(checkpoint)
+    model(BitLatent("gray")).on_load_checkpoint(checkpoint)
+    with pytest.raises(InputError, match=r"BitLatent order: gray, not .*BitLatent order: natural"):
+        model(BitLatent()).on_load_checkpoint(checkpoint)
+    with pytest.raises(InputError, match=r"another latent: .*BitLatent.*not .*IndexLatent"):
+        model(None).on_load_checkpoint(checkpoint)
 
 
 def test_a_coefficient_latent_is_what_is_noised_and_what_is_decoded() -> None:
@@ -243,15 +261,18 @@ def test_a_refiner_belongs_behind_the_decoder_whose_images_it_learned(tmp_path: 
 
 @EVERY_KIND
 def test_channels_follow_from_codec_latent_and_process(small: Small, kind: str) -> None:
-    model, outputs = small(kind), 1536 if kind == "categorical" else 6
+    model = small(kind)
     torch.manual_seed(0)
-    typed = UNet(6, outputs, 16, (1, 2), 1)
+    typed = UNet(model.latent_shape[0], KINDS[kind], 16, (1, 2), 1)
     for name, weight in typed.state_dict().items():
         assert torch.equal(model.denoiser.state_dict()[name], weight)
     assert model.codes_shape == (6, 4, 4)
     four = PatchCodec("PQ-4-2-2", patch_size=2, codebook_size=4)
     narrow = type(model)(four, UNet(None, None, 16, (1,), 1), type(model.process)(), 8)
-    assert narrow.denoiser.head.out_channels == (16 if kind == "categorical" else 4)
+    outputs = {"continuous": 4, "categorical": 16, "bits": 8}
+    assert narrow.denoiser.head.out_channels == outputs[kind]
+    if kind == "bits":
+        return
     process = type(model.process)(codebook_size=256)
     with pytest.raises(InputError, match="codebook_size 256, the codec 4: leave"):
         type(model)(four, UNet(None, None, 16, (1,), 1), process, 8)

@@ -19,10 +19,18 @@ from torch import Tensor
 
 from lit_mbldm.cli import main
 from lit_mbldm.data import ShardDataModule
+from lit_mbldm.denoisers import UNet
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.fidelity import FeatureSet, fid, fidelity
 from lit_mbldm.pictures import save
-from lit_mbldm.training import SampleOptions, ScoreSamples
+from lit_mbldm.processes import BernoulliProcess, CategoricalProcess
+from lit_mbldm.training import (
+    BernoulliDiffusion,
+    CategoricalDiffusion,
+    SampleOptions,
+    ScoreSamples,
+)
+from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.zoo import load_pretrained
 
 EXTRACTOR = """
@@ -380,3 +388,26 @@ def test_in_python_the_numbers_carry_the_training_data(
     assert found["test/fid"] == pytest.approx(expected.fid, abs=1e-6)
     with pytest.raises(InputError, match="numbers"):
         trainer.test(model, scores.numbers(), verbose=False)
+
+
+@pytest.mark.parametrize("kind", ["bits", "categories"])
+def test_a_model_of_codes_tells_how_many_bits_a_patch_it_needs(
+    kind: str, run: Run, quiet: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All 48 where the network has learned nothing yet."""
+    from blocks_for_tests import Blocks
+
+    parts: Any = "opq-32-8-8", UNet(None, None, 8, (1,), 1)
+    model: DiffusionModule = (
+        BernoulliDiffusion(*parts, BernoulliProcess(8), 16)
+        if kind == "bits"
+        else CategoricalDiffusion(*parts, CategoricalProcess(8, "cosine", likelihood=True), 16)
+    )
+    scores = ScoreSamples(5, 2, SampleOptions(steps=2), Blocks(), cache=str(tmp_path / "cache"))
+    trainer = lightning.pytorch.Trainer(default_root_dir=tmp_path, callbacks=[scores], **quiet)
+    data = ShardDataModule(str(run.folder / "shards"), batch_size=4)
+    (found,) = trainer.test(model, scores.numbers(data), verbose=False)
+    assert 0 < found["test/bits_std"] < 5
+    assert abs(found["test/bits"] - 48) < 4 * found["test/bits_std"]
+    printed = f"variational bound: {found['test/bits']:.2f} ± {found['test/bits_std']:.2f}"
+    assert printed in capsys.readouterr().out

@@ -9,10 +9,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from lit_mbldm.codecs import CoefficientLatent, DecoderCodec, PatchCodec
+from lit_mbldm.codecs import BitLatent, CoefficientLatent, DecoderCodec, PatchCodec
 from lit_mbldm.denoisers import RefinerUNet, UNet
-from lit_mbldm.processes import CategoricalProcess, GaussianProcess
-from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, Refiner
+from lit_mbldm.processes import (
+    BernoulliProcess,
+    CategoricalProcess,
+    GaussianProcess,
+    JointBernoulliProcess,
+)
+from lit_mbldm.training import (
+    BernoulliDiffusion,
+    CategoricalDiffusion,
+    ContinuousDiffusion,
+    Refiner,
+)
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -70,6 +80,16 @@ def coefficients() -> ContinuousDiffusion:
     return made
 
 
+def bits() -> BernoulliDiffusion:
+    unet, latent = UNet(None, None, 4, (1,), 1), BitLatent("gray")
+    return _finished(BernoulliDiffusion(codec(), unet, BernoulliProcess(10), 8, latent=latent))
+
+
+def joint_bits() -> BernoulliDiffusion:
+    unet, process = UNet(None, None, 4, (1,), 1), JointBernoulliProcess(10, "cosine")
+    return _finished(BernoulliDiffusion(codec(), unet, process, 8))
+
+
 def refined() -> ContinuousDiffusion:
     """A continuous model that brings a refiner."""
     made = continuous()
@@ -77,10 +97,9 @@ def refined() -> ContinuousDiffusion:
     return made
 
 
-MAKERS: dict[str, Callable[[], Any]] = {
-    made.__name__: made
-    for made in (codec, decoder, continuous, coefficients, categorical, refiner, refined)
-}
+CODECS = codec, decoder
+MODELS = continuous, coefficients, categorical, bits, joint_bits, refined
+MAKERS: dict[str, Callable[[], Any]] = {made.__name__: made for made in (*CODECS, *MODELS, refiner)}
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from lit_mbldm.errors import InputError
 from lit_mbldm.pictures import beside, grid, save, table, to_pil, to_tensor
 from lit_mbldm.training.callbacks.samples import diffusion_model
-from lit_mbldm.training.diffusion import CategoricalDiffusion, DiffusionModule
+from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner
 from lit_mbldm.training.sampling import frame_steps
@@ -105,7 +105,7 @@ class SampleImages(_FitPictures):
     """Draw samples while training and, beside real images, at the end of fit.
 
     Into `<log_dir>/pictures/` and to TensorBoard go a grid, four samples on their way from noise
-    (figure 7 of Scribano et al. 2023) and, of a categorical model, four samples at each of four
+    (figure 7 of Scribano et al. 2023) and, of codes or bits, four samples at each of four
     temperatures (figure 9); the last grid is `<log_dir>/samples.png`. A grid of a model with
     classes has a row for each of the first twelve.
 
@@ -166,7 +166,7 @@ class SampleImages(_FitPictures):
             "samples": to_pil(grid(*self._sample(model))),
             "path": path_grid(model, _FEW, self._settled),
         }
-        if isinstance(model, CategoricalDiffusion):
+        if model.process.has_temperature:
             pictures["temperatures"] = temperature_grid(model, _FEW, _TEMPERATURES, self._settled)
         for name, picture in pictures.items():
             save(picture, self.folder / "pictures" / f"{name}-{trainer.global_step:07d}.png")

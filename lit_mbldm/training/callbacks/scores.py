@@ -18,6 +18,7 @@ from lit_mbldm.metrics.inception import InceptionFeatures, describe_features
 from lit_mbldm.parallel.ranks import from_first, gather_rows
 from lit_mbldm.pictures import grid, save
 from lit_mbldm.storage.atomic import replacing
+from lit_mbldm.training.callbacks.bits import bits_a_patch
 from lit_mbldm.training.callbacks.nearest import CHECKED, CopyCheck, check_copies, shrink
 from lit_mbldm.training.callbacks.reference_features import default_cache, measure_reference
 from lit_mbldm.training.callbacks.samples import DrawSamples
@@ -47,6 +48,9 @@ class ScoreSamples(DrawSamples):
 
     Copies are the samples that lie nearer to a training image than 99 % of the held-out images do,
     measured on up to 2,000 of each; `nearest.png` shows the 32 most suspicious.
+
+    Of a model of codes it also tells, on as many held-out images and without labels, the bits a
+    patch that it needs at most, the variational bound: test/bits and test/bits_std.
 
     Args:
         num_images: samples to draw, of all processes together.
@@ -87,6 +91,8 @@ class ScoreSamples(DrawSamples):
         self._batches: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self.features.to(pl_module.device)
         self._data = self._find_data(trainer, pl_module)
+        held_out = self._data.held_out
+        self._bits = bits_a_patch(pl_module, held_out) if held_out else {}
         self._reference = measure_reference(
             self._data.reference, pl_module.codec, self.features, self.cache, pl_module.device
         )
@@ -110,6 +116,7 @@ class ScoreSamples(DrawSamples):
             scores = asdict(compare(real, FeatureSet.of(features[numbers.argsort()])))
             scores["rfid"] = fid(real, reconstructed) if reconstructed is not None else None
             scores |= copies.shares() if copies else {"copies": None}
+        scores |= self._bits
         for name, value in from_first(scores, pl_module.device).items():
             if value is not None:
                 pl_module.log(f"test/{name}", value, sync_dist=True)
@@ -186,6 +193,10 @@ def _table(record: dict[str, Any]) -> str:
         f"| {record['fid']:.3f} | {1000 * record['kid']:.1f} ± {1000 * record['kid_std']:.1f}"
         f" | {record['precision']:.3f} | {record['recall']:.3f} | {rfid} | {copies} |",
     ]
+    if "bits" in record:
+        lines.append(
+            f"\nBits a patch, variational bound: {record['bits']:.2f} ± {record['bits_std']:.2f}"
+        )
     if record["rfid"] is None:
         lines.append(
             "Code shards keep no originals: FID is to the decoded codes, and there is no rFID. Name"
