@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lit_mbldm.codecs import CoefficientLatent, DecoderCodec, PatchCodec
-from lit_mbldm.denoisers import RefinerUNet, UNet
+from lit_mbldm.denoisers import RefinerUNet, TokenTransformer, UNet
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, Refiner
 
@@ -70,6 +70,13 @@ def coefficients() -> ContinuousDiffusion:
     return made
 
 
+def tokens() -> CategoricalDiffusion:
+    """A transformer of two classes, which takes channels and grid from its model."""
+    network = TokenTransformer(width=8, depth=1, num_heads=2)
+    process = CategoricalProcess(10, codebook_size=4)
+    return _finished(CategoricalDiffusion(codec(), network, process, 8, class_names=["a", "b"]))
+
+
 def refined() -> ContinuousDiffusion:
     """A continuous model that brings a refiner."""
     made = continuous()
@@ -79,7 +86,7 @@ def refined() -> ContinuousDiffusion:
 
 MAKERS: dict[str, Callable[[], Any]] = {
     made.__name__: made
-    for made in (codec, decoder, continuous, coefficients, categorical, refiner, refined)
+    for made in (codec, decoder, continuous, coefficients, categorical, tokens, refiner, refined)
 }
 
 
