@@ -1,6 +1,7 @@
 """Networks: denoisers from (z_t, t/T, self-conditioning) to a prediction, and the refiner's."""
 
 from lit_mbldm.denoisers.refiner_unet import RefinerUNet
+from lit_mbldm.denoisers.token_transformer import TokenTransformer
 from lit_mbldm.denoisers.unet import UNet
 
-__all__ = ["RefinerUNet", "UNet"]
+__all__ = ["RefinerUNet", "TokenTransformer", "UNet"]

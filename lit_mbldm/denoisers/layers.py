@@ -1,10 +1,13 @@
-"""Building blocks of the U-Net: time embedding, residual block, attention, resampling."""
+"""Building blocks: time embedding; the U-Net's residual block, attention, resampling."""
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -13,8 +16,8 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels)
 
 
-def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
-    """Start a convolution at zero, so that its branch begins as nothing."""
+def zero_init(layer: Layer) -> Layer:
+    """Start a layer at zero, so that its branch begins as nothing."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

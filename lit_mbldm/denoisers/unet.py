@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_mbldm.denoisers.base import HeadedNetwork
 from lit_mbldm.denoisers.layers import (
     Attention,
     Downsample,
@@ -14,9 +15,7 @@ from lit_mbldm.denoisers.layers import (
     TimeEmbedding,
     Upsample,
     group_norm,
-    zero_init,
 )
-from lit_mbldm.errors import InputError
 
 
 class Backbone(nn.Module):
@@ -90,15 +89,14 @@ class Backbone(nn.Module):
         return F.silu(self.head_norm(x))
 
 
-class UNet(Backbone):
+class UNet(Backbone, HeadedNetwork):
     """A U-Net of residual blocks with attention at the bottleneck only.
 
     The paper's is `base_channels=80, channel_multipliers=(1, 2, 4, 8)`, about 52 M parameters
     (Scribano et al. 2023, section 4.2.1).
 
-    Its last layer, `head`, is a 1×1 convolution: the prediction at a position depends on the
-    `features` at that position alone. After `set_classes` it takes labels, whose embeddings are
-    added to the time's (Dhariwal & Nichol 2021, section 3).
+    After `set_classes` it takes labels, whose embeddings are added to the time's (Dhariwal & Nichol
+    2021, section 3).
 
     Args:
         in_channels: channels of the latent; as many again take the self-conditioning. None waits
@@ -129,51 +127,7 @@ class UNet(Backbone):
             time_width=base_channels,
             attention=True,
         )
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.labels: nn.Embedding | None = None
-        if in_channels is not None and out_channels is not None:
-            self.set_channels(in_channels, out_channels)
-
-    def set_channels(self, in_channels: int, out_channels: int) -> None:
-        """Make the layers for a latent and a prediction of so many channels, unless they are made.
-
-        Raises:
-            InputError: other channels than the constructor was told.
-        """
-        for name, needed in (("in_channels", in_channels), ("out_channels", out_channels)):
-            told = getattr(self, name)
-            if told not in (None, needed):
-                raise InputError(
-                    f"The model needs a denoiser with {name}: {needed}, got {told}. Leave {name}"
-                    " out: it follows from latent and process."
-                )
-        if not hasattr(self, "head"):
-            self.build(2 * in_channels)
-            self.head = zero_init(nn.Conv2d(self.base_channels, out_channels, 1))
-
-    def set_classes(self, num_classes: int) -> None:
-        """Embed so many labels, and none in the last row, unless that is done."""
-        if self.labels is None:
-            self.labels = nn.Embedding(num_classes + 1, self.base_channels)
-
-    def forward(
-        self,
-        z_t: Tensor,
-        time: Tensor,
-        self_condition: Tensor,
-        condition: Tensor | None = None,
-    ) -> Tensor:
-        """Predict (B, out_channels, h, w): `head(features(...))`.
-
-        Args:
-            z_t: (B, in_channels, h, w) float.
-            time: (B,) t/T in [0, 1].
-            self_condition: (B, in_channels, h, w), an earlier estimate of z_0 or zeros.
-            condition: labels (B,) int64, -1 for none; None is -1 for all, and all that a network
-                without classes takes.
-        """
-        return self.head(self.features(z_t, time, self_condition, condition))
+        self.start(in_channels, out_channels, base_channels)
 
     def features(
         self,
@@ -183,9 +137,5 @@ class UNet(Backbone):
         condition: Tensor | None = None,
     ) -> Tensor:
         """Everything before `head`, (B, base_channels, h, w); arguments as `forward`."""
-        label = None
-        if self.labels is not None:
-            rows = self.labels.num_embeddings
-            given = time.new_full(time.shape, -1).long() if condition is None else condition
-            label = self.labels(given % rows)  # -1 is the last row
+        label = self.embed_labels(condition, time)
         return self.body(torch.cat([z_t, self_condition], dim=1), time, label)

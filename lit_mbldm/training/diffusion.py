@@ -82,6 +82,9 @@ class DiffusionModule(SamplingModule):
         set_channels = getattr(denoiser, "set_channels", None)
         if set_channels is not None:
             set_channels(channels, self.process.output_channels(channels))
+        set_grid = getattr(denoiser, "set_grid", None)
+        if set_grid is not None:
+            set_grid(*self.codes_shape[1:])
         if not 0 <= label_dropout <= 1:
             raise InputError(f"Expected a label_dropout from 0 to 1, got {label_dropout}.")
         self.label_dropout = label_dropout

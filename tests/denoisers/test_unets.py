@@ -1,20 +1,13 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from lit_mbldm.denoisers import RefinerUNet, UNet
 from lit_mbldm.denoisers.layers import pad_to_even
 
-
-def awake(network: Any) -> Any:
-    """The network with every branch that starts at zero switched on."""
-    torch.manual_seed(0)
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d) and not layer.weight.any():
-            nn.init.normal_(layer.weight, std=0.05)
-    return network
+Awake = Callable[[Any], Any]
 
 
 @pytest.mark.parametrize(
@@ -30,7 +23,7 @@ def test_the_paper_s_sizes(make: Any, millions: float, within: float) -> None:
     assert abs(count / millions / 1e6 - 1) < within
 
 
-def test_shapes_time_and_self_conditioning_reach_the_output() -> None:
+def test_shapes_time_and_self_conditioning_reach_the_output(awake: Awake) -> None:
     unet = awake(UNet(6, 12, base_channels=16, channel_multipliers=(1, 2)))
     z, time = torch.randn(2, 6, 4, 6), torch.tensor([0.1, 0.9])
     out = unet(z, time, torch.zeros_like(z))
@@ -50,7 +43,9 @@ def test_checkpoints_of_version_0_1_fit() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 6), (13, 38)])
-def test_any_size_of_latent_fits_and_even_ones_are_not_padded(height: int, width: int) -> None:
+def test_any_size_of_latent_fits_and_even_ones_are_not_padded(
+    height: int, width: int, awake: Awake
+) -> None:
     unet, z = UNet(6, 6, 16, (1, 2, 2), 1), torch.randn(2, 6, height, width)
     assert (unet(z, torch.rand(2), z) == 0).all()  # as it starts
     out = awake(unet)(z, torch.rand(2), z)
@@ -66,7 +61,7 @@ def test_an_untrained_refiner_is_the_identity_on_any_size(height: int, width: in
     assert torch.equal(RefinerUNet()(images), images)
 
 
-def test_a_refiner_s_correction_keeps_to_its_place() -> None:
+def test_a_refiner_s_correction_keeps_to_its_place(awake: Awake) -> None:
     """What is unshuffled is shuffled back: a changed corner changes its own surroundings most."""
     network = awake(RefinerUNet(16, (1, 2), 1))
     images = torch.rand(1, 3, 64, 64)
@@ -78,7 +73,7 @@ def test_a_refiner_s_correction_keeps_to_its_place() -> None:
     assert energy[0, 7] > 10 * energy[4:].max()
 
 
-def test_every_parameter_of_a_refiner_learns_and_the_dtype_stays() -> None:
+def test_every_parameter_of_a_refiner_learns_and_the_dtype_stays(awake: Awake) -> None:
     network = awake(RefinerUNet(16, (1, 2, 2), 1))
     images = torch.rand(1, 3, 32, 32)
     network(images).square().mean().backward()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lit_mbldm.codecs import BitLatent, CoefficientLatent, DecoderCodec, PatchCodec
-from lit_mbldm.denoisers import RefinerUNet, UNet
+from lit_mbldm.denoisers import RefinerUNet, TokenTransformer, UNet
 from lit_mbldm.processes import (
     BernoulliProcess,
     CategoricalProcess,
@@ -90,6 +90,13 @@ def joint_bits() -> BernoulliDiffusion:
     return _finished(BernoulliDiffusion(codec(), unet, process, 8))
 
 
+def tokens() -> CategoricalDiffusion:
+    """A transformer of two classes, which takes channels and grid from its model."""
+    network = TokenTransformer(width=8, depth=1, num_heads=2)
+    process = CategoricalProcess(10, codebook_size=4)
+    return _finished(CategoricalDiffusion(codec(), network, process, 8, class_names=["a", "b"]))
+
+
 def refined() -> ContinuousDiffusion:
     """A continuous model that brings a refiner."""
     made = continuous()
@@ -98,7 +105,7 @@ def refined() -> ContinuousDiffusion:
 
 
 CODECS = codec, decoder
-MODELS = continuous, coefficients, categorical, bits, joint_bits, refined
+MODELS = continuous, coefficients, categorical, tokens, bits, joint_bits, refined
 MAKERS: dict[str, Callable[[], Any]] = {made.__name__: made for made in (*CODECS, *MODELS, refiner)}
 
 

@@ -1,0 +1,89 @@
+"""What the denoisers share: what a model tells them, labels, and a 1×1 head."""
+
+from torch import Tensor, nn
+
+from lit_mbldm.denoisers.layers import zero_init
+from lit_mbldm.errors import InputError
+
+
+class HeadedNetwork(nn.Module):
+    """A denoiser whose last layer, `head`, is a 1×1 convolution that starts at zero.
+
+    The prediction at a position depends on the `features` at that position alone. A subclass
+    calls `start`, and has `build`, which makes its layers, and `features`.
+    """
+
+    head: nn.Conv2d
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.labels: nn.Embedding | None = None
+
+    def start(self, in_channels: int | None, out_channels: int | None, width: int) -> None:
+        """Note the channels, of which None waits for `set_channels`, and those of the features."""
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.feature_channels = width
+        if in_channels is not None and out_channels is not None:
+            self.set_channels(in_channels, out_channels)
+
+    def build(self, stem_channels: int) -> None:
+        """Make the layers before the head, for an input of so many channels."""
+        raise NotImplementedError
+
+    def set_channels(self, in_channels: int, out_channels: int) -> None:
+        """Make the layers for a latent and a prediction of so many channels, unless they are made.
+
+        Raises:
+            InputError: other channels than the constructor was told.
+        """
+        for name, needed in (("in_channels", in_channels), ("out_channels", out_channels)):
+            told = getattr(self, name)
+            if told not in (None, needed):
+                raise InputError(
+                    f"The model needs a denoiser with {name}: {needed}, got {told}. Leave {name}"
+                    " out: it follows from latent and process."
+                )
+        if not hasattr(self, "head"):
+            self.build(2 * in_channels)
+            self.head = zero_init(nn.Conv2d(self.feature_channels, out_channels, 1))
+
+    def set_classes(self, num_classes: int) -> None:
+        """Embed so many labels, and none in the last row, unless that is done."""
+        if self.labels is None:
+            self.labels = nn.Embedding(num_classes + 1, self.feature_channels)
+
+    def embed_labels(self, condition: Tensor | None, time: Tensor) -> Tensor | None:
+        """Embed the labels of B samples as (B, feature_channels), if the network has classes."""
+        if self.labels is None:
+            return None
+        given = time.new_full(time.shape, -1).long() if condition is None else condition
+        return self.labels(given % self.labels.num_embeddings)  # -1 is the last row
+
+    def forward(
+        self,
+        z_t: Tensor,
+        time: Tensor,
+        self_condition: Tensor,
+        condition: Tensor | None = None,
+    ) -> Tensor:
+        """Predict (B, out_channels, h, w): `head(features(...))`.
+
+        Args:
+            z_t: (B, in_channels, h, w) float.
+            time: (B,) t/T in [0, 1].
+            self_condition: (B, in_channels, h, w), an earlier estimate of z_0 or zeros.
+            condition: labels (B,) int64, -1 for none; None is -1 for all, and all that a network
+                without classes takes.
+        """
+        return self.head(self.features(z_t, time, self_condition, condition))
+
+    def features(
+        self,
+        z_t: Tensor,
+        time: Tensor,
+        self_condition: Tensor,
+        condition: Tensor | None = None,
+    ) -> Tensor:
+        """Everything before `head`, (B, feature_channels, h, w); arguments as `forward`."""
+        raise NotImplementedError
