@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
 from safetensors.torch import load, save
 from torch import nn
 
@@ -38,6 +39,9 @@ def entry_files(
     """The contents of an entry's files, by path; InputError where it could not be loaded again."""
     tree = describe(module)
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    trained = {name: tensors[name] for name, _ in module.named_parameters() if name in tensors}
+    if trained and all(torch.equal(v.half().float(), v) for v in trained.values()):
+        tensors |= {name: v.half() for name, v in trained.items()}  # half the size, nothing lost
     try:
         assemble(tree, tensors, about)
         fingerprint = _fingerprint(module)

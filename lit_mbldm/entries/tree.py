@@ -41,9 +41,16 @@ def describe(module: nn.Module) -> Tree:
 
 
 def assemble(tree: Tree, weights: Mapping[str, Tensor], about: About) -> nn.Module:
-    """Build a module of exactly these tensors, in eval mode, and attach `about`."""
+    """Build a module of exactly these tensors, in eval mode, and attach `about`.
+
+    Parameters may be in float16, in which entries keep them where that loses nothing.
+    """
     module = build(tree)
-    state = module.state_dict()
+    state, trained = module.state_dict(), {name for name, _ in module.named_parameters()}
+    weights = {
+        name: v.float() if v.dtype == torch.float16 and name in trained else v
+        for name, v in weights.items()
+    }
     for name in sorted(state.keys() | weights.keys(), key=str):
         expected, found = (
             (tensors[name].dtype, tuple(tensors[name].shape)) if name in tensors else "none"

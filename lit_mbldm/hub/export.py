@@ -35,14 +35,18 @@ def export(
     facts: dict[str, Any],
     refiner: str | Path | None = None,
     name: str | None = None,
+    half: bool = False,
 ) -> None:
     """Write a whole entry into the folder `out`, of whatever `load_pretrained` takes.
 
     `facts` are attributes of `About`, stated over what is known of the model. Its samples pass
-    through `refiner`, and its card loads it by `name`; pushing fills that in otherwise.
+    through `refiner`, and its card loads it by `name`; pushing fills that in otherwise. `half`
+    rounds its parameters to float16, in which the entry then keeps them.
     """
     check_new_entry(out)
     module = load_pretrained(model)
+    for parameter in module.parameters() if half else ():
+        parameter.data = parameter.data.half().float()
     if refiner is not None:
         use_refiner(module, load_refiner(refiner))
     about = replace(about_module(module), **facts)

@@ -108,6 +108,23 @@ def test_a_card_and_a_picture_made_by_hand_are_pushed_as_they_are(
         push_pretrained(folder, REPO)
 
 
+def test_half_rounds_the_weights_and_halves_their_file(tmp_path: Path) -> None:
+    save_entry(tiny.continuous(), tmp_path / "whole")
+    export(tmp_path / "whole", tmp_path / "half", {}, half=True)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.75 * sizes[0]
+    whole, half = (load_pretrained(tmp_path / name) for name in ("whole", "half"))
+    rounded = {name: p.half().float() for name, p in whole.named_parameters()}
+    found = dict(half.named_parameters())
+    assert all(torch.equal(found[name], value) for name, value in rounded.items())
+    assert half.codec.fingerprint == whole.codec.fingerprint
+    assert whole_entry(half, tmp_path / "half").keys() == whole_entry(half).keys()
+    assert (
+        whole_entry(half)["model.safetensors"]
+        == (tmp_path / "half" / "model.safetensors").read_bytes()
+    )
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_module_makes_the_same_files(modules: dict[str, nn.Module], kind: str) -> None:
     """So that pushing it again is no commit."""
