@@ -89,12 +89,12 @@ def test_a_module_that_could_not_be_loaded_is_not_written(tmp_path: Path) -> Non
     own = ContinuousDiffusion(tiny.codec(), Elsewhere(), process, 8)
     clamp = GaussianProcess(10, codebook_size=4, min_snr_gamma=float("inf"))
     infinite = ContinuousDiffusion(tiny.codec(), UNet(4, 4, 4, (1,), 1), clamp, 8)
-    half = tiny.continuous()
-    half.denoiser.half()
+    rough = tiny.continuous()
+    rough.denoiser.bfloat16()
     for module, reason in (
         (own, "Only classes inside lit_mbldm are loaded.*Elsewhere"),
         (infinite, "Out of range float"),
-        (half, "cannot be published.*float32.*float16"),
+        (rough, "cannot be published.*float32.*bfloat16"),
         (UNet(4, 4, 4, (1,), 1), "UNet is neither a codec nor a model"),
     ):
         with pytest.raises(ValueError, match=reason):
