@@ -40,8 +40,9 @@ def entry_files(
     tree = describe(module)
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     trained = {name: tensors[name] for name, _ in module.named_parameters() if name in tensors}
-    if trained and all(torch.equal(v.half().float(), v) for v in trained.values()):
-        tensors |= {name: v.half() for name, v in trained.items()}  # half the size, nothing lost
+    halves = {name: v.half() for name, v in trained.items() if v.dtype == torch.float32}
+    if all(name in halves and torch.equal(halves[name].float(), v) for name, v in trained.items()):
+        tensors |= halves  # half the size, nothing lost
     try:
         assemble(tree, tensors, about)
         fingerprint = _fingerprint(module)
