@@ -209,7 +209,7 @@ def test_a_full_disk_is_named_and_goes_on_once_there_is_room(
     if pulls:
         pull(REPO)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, before[1]))
     try:
         with pytest.raises(OSError, match=r"File too large.*make room") as error:
             ask()

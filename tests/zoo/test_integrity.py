@@ -105,7 +105,7 @@ HEAD, CODEBOOK = "denoiser.head.bias", "codec.channels.0.codewords"
         (HEAD, torch.zeros(5), "got (torch.float32, (5,))"),
         (HEAD, torch.zeros(2, 2), "got (torch.float32, (2, 2))"),
         (HEAD, torch.zeros(0), "got (torch.float32, (0,))"),
-        (HEAD, torch.zeros(4, dtype=torch.float16), "got (torch.float16, (4,))"),
+        (HEAD, torch.zeros(4, dtype=torch.bfloat16), "got (torch.bfloat16, (4,))"),
         (HEAD, torch.zeros(4, dtype=torch.int32), "got (torch.int32, (4,))"),
     ],
 )
