@@ -24,7 +24,8 @@ import torch
 from ablation_record import Record
 from ablation_rows import CLUSTERS, ROWS, Recipe
 from kid_floor import describe, find_codec
-from learning import ProcessorTime, peers
+from learning import peers
+from processor_time import ProcessorTime
 from torch import Tensor
 
 from lit_mbldm.codecs import ImageCodec
