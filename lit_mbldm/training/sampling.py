@@ -76,8 +76,8 @@ class SamplingModule(SettlingModule):
 
         Example:
             >>> from lit_mbldm.zoo import load_pretrained
-            >>> model = load_pretrained("clothing-64")
-            >>> model.sample(2, seed=0, steps=2, temperature=0.6).shape
+            >>> model = load_pretrained("eurosat-64")
+            >>> model.sample(2, seed=0, steps=2, label="River", guidance=1.5).shape
             torch.Size([2, 3, 64, 64])
         """
         seed = fresh_seed() if seed is None else seed

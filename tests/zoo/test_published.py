@@ -42,12 +42,10 @@ def test_the_command_that_made_an_entry_is_kept(name: str) -> None:
     assert "lit-mbldm export" in text
 
 
-def test_the_shipped_model_generates_and_refines() -> None:
-    model = load_pretrained("clothing-64")
-    plain, refined = (
-        model.sample(2, seed=0, steps=4, temperature=0.6, refiner=refiner)
-        for refiner in (False, True)
+def test_the_shipped_model_draws_a_class_with_guidance() -> None:
+    model = load_pretrained("eurosat-64")
+    plain, guided = (
+        model.sample(2, seed=0, steps=4, label="River", guidance=scale) for scale in (1.0, 1.5)
     )
-    assert refined.shape == (2, 3, 64, 64)
-    assert torch.equal(refined, model.refiner.refine(plain))
-    assert not torch.equal(refined, plain)
+    assert guided.shape == (2, 3, 64, 64)
+    assert not torch.equal(plain, guided)
