@@ -32,11 +32,11 @@ class DiffusionModule(SamplingModule):
         process: how the latent is noised and what the loss is.
         image_size: height and width of the images in pixels.
         learning_rate: of the optimiser.
-        betas: of Adam.
+        betas: of Adam and AdamW.
         warmup_steps: over which the learning rate rises linearly from zero.
         allow_residual: accept an RQ codec, whose codes are ambiguous as a latent.
         latent: codes as numbers; by default their indices, of a Bernoulli process their bits.
-        optimizer: adam or muon.
+        optimizer: adam, adamw (its weight decay is torch's, 0.01) or muon.
         decay: of the learning rate, linear or cosine, to zero at the run's end; None keeps it.
         class_names: of the labels that it learns; None takes the data's, if any, an empty list
             ignores them.

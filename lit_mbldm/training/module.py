@@ -20,7 +20,7 @@ from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training.muon import Muon
 
 TRAINING, VALIDATION = range(2)
-OptimizerName = Literal["adam", "muon"]
+OptimizerName = Literal["adam", "adamw", "muon"]
 Decay = Literal["linear", "cosine"]
 
 
@@ -69,8 +69,9 @@ class CodecModule(L.LightningModule):
         if self.optimizer == "muon":
             optimizer = Muon(self, self.learning_rate, self.betas)
         else:
+            kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
             parameters = [p for p in self.parameters() if p.requires_grad]
-            optimizer = torch.optim.Adam(parameters, self.learning_rate, self.betas)
+            optimizer = kind(parameters, self.learning_rate, self.betas)
         if not self.warmup_steps and self.decay is None:
             return optimizer
         total = self.trainer.estimated_stepping_batches if self.decay else math.inf

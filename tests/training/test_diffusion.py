@@ -233,6 +233,16 @@ def test_the_learning_rate_decays_over_the_run(decay: Any, rates: list[float]) -
     assert schedule.get_last_lr() == [0]
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_a_weight_without_gradient_decays_by_adamw_alone(optimizer: Any) -> None:
+    unet = UNet(base_channels=8, channel_multipliers=(1,), blocks_per_level=1)
+    model = ContinuousDiffusion("opq-32-8-8", unet, GaussianProcess(), 32, 0.1, optimizer=optimizer)
+    weight = unet.head.weight
+    torch.nn.init.ones_(weight).grad = torch.zeros_like(weight)
+    model.configure_optimizers().step()
+    assert torch.allclose(weight, torch.full_like(weight, 1 if optimizer == "adam" else 0.999))
+
+
 def test_a_decay_without_an_end_is_refused() -> None:
     unet = UNet(base_channels=8, channel_multipliers=(1,), blocks_per_level=1)
     model = ContinuousDiffusion("opq-32-8-8", unet, GaussianProcess(), 32, decay="linear")
