@@ -127,11 +127,11 @@ def test_every_config_builds(name: str, resolve: Any) -> None:
     logger = config["trainer"]["logger"]["init_args"]
     assert (logger["save_dir"], logger["name"]) == ("runs", name)
     if hasattr(model, "process"):
-        channels, *sides = model.latent_shape
-        z = torch.zeros(1, channels, *sides)
+        channels = model.latent_shape[0]
+        z = torch.zeros(1, channels, 8, 8)  # of any sides, as it is slow to predict the whole
         with torch.no_grad():
             found = model.denoiser(z, torch.zeros(1), z)
-        assert found.shape == (1, model.process.output_channels(channels), *sides)
+        assert found.shape == (1, model.process.output_channels(channels), 8, 8)
 
 
 @pytest.mark.parametrize(
