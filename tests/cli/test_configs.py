@@ -1,3 +1,5 @@
+import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -147,6 +149,36 @@ def test_the_papers_networks_have_its_size(
             built.set_channels(6, 6)
     count = sum(parameter.numel() for parameter in built.parameters())
     assert count == pytest.approx(expected, rel=0.05)
+
+
+ONE_STEP_AND_A_SAMPLE = """
+import json, resource, sys, torch
+from lightning.pytorch.cli import instantiate_class
+from lit_mbldm.codecs import JointCodec
+from lit_mbldm.training import BernoulliDiffusion
+from lit_mbldm.training.loss_by_time import LossByTime
+
+options = json.load(sys.stdin)
+for name in ("latent", "denoiser", "process"):
+    options[name] = instantiate_class((), options[name])
+model = BernoulliDiffusion(**options | {"codec": JointCodec("JPQ-128", patch_size=16)})
+optimizer = model.configure_optimizers()["optimizer"]
+codes = torch.randint(0, 256, (1, 16, 64, 64), dtype=torch.uint8)
+with torch.autocast("cpu", torch.bfloat16):
+    model.loss({"codes": codes, "index": torch.zeros(1)}, (0,), LossByTime()).backward()
+    optimizer.step()
+    images = model.sample(1, steps=16)
+assert images.shape == (1, 3, 1024, 1024)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_church_bits_1024_trains_and_samples_within_8_gib(resolve: Any) -> None:
+    options = json.dumps(resolve("church_bits_1024")["model"]["init_args"])
+    command = [sys.executable, "-c", ONE_STEP_AND_A_SAMPLE]
+    done = subprocess.run(command, input=options, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 8 * 2**30
 
 
 @pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
