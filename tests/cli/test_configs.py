@@ -11,11 +11,9 @@ import torch
 import yaml
 from lightning.pytorch.cli import instantiate_class
 from PIL import Image
-from torch import nn
 
 from lit_mbldm.cli import main
 from lit_mbldm.cli.config_files import expand_bases, own_configs
-from lit_mbldm.denoisers import UNet
 from lit_mbldm.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -138,14 +136,18 @@ def test_every_config_builds(name: str, resolve: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "network", "expected"),
-    [("church_cat", "denoiser", 51.8e6), ("church_refiner", "network", 1.7e6)],
+    [
+        ("church_cat", "denoiser", 51.8e6),
+        ("church_refiner", "network", 1.7e6),
+        ("church_bits_1024", "denoiser", 171e6),
+    ],
 )
 def test_the_papers_networks_have_its_size(
     name: str, network: str, expected: float, resolve: Any
 ) -> None:
     with torch.device("meta"):
-        built: nn.Module = build(resolve(name)["model"]["init_args"][network])
-        if isinstance(built, UNet):
+        built = build(resolve(name)["model"]["init_args"][network])
+        if network == "denoiser":
             built.set_channels(6, 6)
     count = sum(parameter.numel() for parameter in built.parameters())
     assert count == pytest.approx(expected, rel=0.05)
