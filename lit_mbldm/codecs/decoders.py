@@ -43,7 +43,7 @@ class DecoderCodec(VectorQuantizedCodec):
             )
         self.quantizer = f"{codec.quantizer}+decoder"
         self.codec = codec
-        self.network = _frozen(network)
+        self.network = frozen(network)
 
     def codebooks(self) -> list[Tensor]:
         """The codec's codebooks."""
@@ -110,7 +110,7 @@ class DecoderCodec(VectorQuantizedCodec):
         return images if size is None else to_uint8(resize(images.float(), size))
 
 
-def _frozen(network: nn.Module) -> nn.Module:
+def frozen(network: nn.Module) -> nn.Module:
     """Copy a network with buffers for parameters, which averaging of weights would round."""
     copied = copy.deepcopy(network)
     for module in copied.modules():
