@@ -1,6 +1,7 @@
 """Codecs: images to codes and back; frozen."""
 
 from lit_mbldm.codecs.base import ImageCodec
+from lit_mbldm.codecs.binary import BinaryCodec
 from lit_mbldm.codecs.bits import BitLatent
 from lit_mbldm.codecs.channelwise import PatchCodec
 from lit_mbldm.codecs.decoders import DecoderCodec
@@ -9,6 +10,7 @@ from lit_mbldm.codecs.latents import CoefficientLatent, IndexLatent
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 
 __all__ = [
+    "BinaryCodec",
     "BitLatent",
     "CoefficientLatent",
     "DecoderCodec",

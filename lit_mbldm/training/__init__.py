@@ -1,5 +1,6 @@
 """LightningModules and their callbacks: wiring only."""
 
+from lit_mbldm.training.autoencoder import BinaryAutoencoder
 from lit_mbldm.training.callbacks.annealing import AnnealGumbelTemperature
 from lit_mbldm.training.callbacks.averaging import PowerEMA
 from lit_mbldm.training.callbacks.pictures import RefineImages, SampleImages
@@ -17,6 +18,7 @@ from lit_mbldm.training.refiner import Refiner
 __all__ = [
     "AnnealGumbelTemperature",
     "BernoulliDiffusion",
+    "BinaryAutoencoder",
     "CategoricalDiffusion",
     "ContinuousDiffusion",
     "DiffusionModule",

@@ -9,8 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from lit_mbldm.codecs import BitLatent, CoefficientLatent, DecoderCodec, PatchCodec
-from lit_mbldm.denoisers import RefinerUNet, TokenTransformer, UNet
+from lit_mbldm.codecs import (
+    BinaryCodec,
+    BitLatent,
+    CoefficientLatent,
+    DecoderCodec,
+    PatchCodec,
+)
+from lit_mbldm.denoisers import ConvAutoencoder, RefinerUNet, TokenTransformer, UNet
 from lit_mbldm.processes import (
     BernoulliProcess,
     CategoricalProcess,
@@ -70,6 +76,10 @@ def decoder() -> DecoderCodec:
     return DecoderCodec(codec(), _finished(RefinerUNet(4, (1,), 1))).eval()
 
 
+def binary() -> BinaryCodec:
+    return BinaryCodec(_finished(ConvAutoencoder(8, 2, 4, (1,), 1))).eval()
+
+
 def coefficients() -> ContinuousDiffusion:
     """A continuous model of eight coefficients."""
     unet = UNet(8, 8, 4, (1,), 1)
@@ -104,7 +114,7 @@ def refined() -> ContinuousDiffusion:
     return made
 
 
-CODECS = codec, decoder
+CODECS = codec, decoder, binary
 MODELS = continuous, coefficients, categorical, tokens, bits, joint_bits, refined
 MAKERS: dict[str, Callable[[], Any]] = {made.__name__: made for made in (*CODECS, *MODELS, refiner)}
 
