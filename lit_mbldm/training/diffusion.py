@@ -75,7 +75,7 @@ class DiffusionModule(SamplingModule):
         self._check_parts()
         self.process.use(self.codec)
         self.latent.use(self.codec)
-        self.process.limit = self.latent.limit
+        self.process.use_latent(self.latent)
         self.codes_shape = self.codec.latent_shape(image_size, image_size)
         channels = self.latent.num_channels(self.codec.num_codes)
         self.latent_shape = (channels, *self.codes_shape[1:])
@@ -154,11 +154,18 @@ class DiffusionModule(SamplingModule):
         dropped = streams.branch(-1).uniform(()) < self.label_dropout
         return batch["label"].masked_fill(dropped, NO_LABEL)
 
-    def loss(self, batch: dict[str, Tensor], key: tuple[int, ...], by_time: LossByTime) -> Tensor:
+    def loss(
+        self,
+        batch: dict[str, Tensor],
+        key: tuple[int, ...],
+        by_time: LossByTime,
+        batch_idx: int = 0,
+    ) -> Tensor:
         """Mean loss of a batch at random times.
 
         Of a batch of `codes`, (B, S, h, w) uint8, `index`, (B,) int64, and perhaps their `images`,
-        (B, 3, H, W) uint8; `key` is of times and noise, `by_time` notes each sample's loss.
+        (B, 3, H, W) uint8; `key` is of times and noise, with `batch_idx` of what all samples share;
+        `by_time` notes each sample's loss.
         """
         codes = batch["codes"]
         if codes.shape[1:] != self.codes_shape:
@@ -168,7 +175,7 @@ class DiffusionModule(SamplingModule):
                 " the data's image sizes and codecs agree."
             )
         streams = self.streams(batch, key)
-        t = self.process.draw_times(streams)
+        t = self.process.draw_times(streams, (*key, -1, batch_idx))
         images = batch.get("images")
         z0 = self.latent.to_latent(codes, images)
         condition = self.batch_condition(batch, streams)
@@ -178,7 +185,7 @@ class DiffusionModule(SamplingModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One step on a batch as of `loss`."""
-        loss = self.loss(batch, self.training_key(), self.train_by_time)
+        loss = self.loss(batch, self.training_key(), self.train_by_time, batch_idx)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
@@ -188,7 +195,7 @@ class DiffusionModule(SamplingModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the loss with the same times and noise every epoch."""
-        loss = self.loss(batch, self.validation_key(), self.val_by_time)
+        loss = self.loss(batch, self.validation_key(), self.val_by_time, batch_idx)
         size = len(batch["codes"])
         self.log("val/loss", loss, prog_bar=True, sync_dist=True, batch_size=size)
 
