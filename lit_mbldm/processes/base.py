@@ -87,6 +87,11 @@ class Process(nn.Module):
         """Shape of z_t, for z_0 of this shape; both without B."""
         return tuple(shape)
 
+    def shapes(self, shape: Sequence[int]) -> list[tuple[int, ...]]:
+        """The different shapes that z_t has from t = 0 to T, as of `shape_at`."""
+        times = range(self.num_timesteps + 1)
+        return list(dict.fromkeys(self.shape_at(shape, t) for t in times))
+
     def carry(self, z: Tensor, t: int, s: int) -> Tensor:
         """Bring z_t, or an estimate of its shape, to the shape at time s < t."""
         return z

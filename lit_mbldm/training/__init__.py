@@ -10,6 +10,7 @@ from lit_mbldm.training.diffusion import (
     CategoricalDiffusion,
     ContinuousDiffusion,
     DiffusionModule,
+    StageDiffusion,
 )
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner
@@ -26,5 +27,6 @@ __all__ = [
     "SampleImages",
     "SampleOptions",
     "ScoreSamples",
+    "StageDiffusion",
     "WriteSamples",
 ]

@@ -10,7 +10,7 @@ from lit_mbldm.codecs.latents import Latent
 from lit_mbldm.entries.checkpoint import CHECKPOINT_KEY
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import gather_rows
-from lit_mbldm.processes import CategoricalProcess, GaussianProcess
+from lit_mbldm.processes import CategoricalProcess, GaussianProcess, MultiStageProcess
 from lit_mbldm.processes.base import Condition, Process
 from lit_mbldm.processes.bernoulli import BernoulliForward
 from lit_mbldm.processes.guidance import NO_LABEL
@@ -79,12 +79,16 @@ class DiffusionModule(SamplingModule):
         self.codes_shape = self.codec.latent_shape(image_size, image_size)
         channels = self.latent.num_channels(self.codec.num_codes)
         self.latent_shape = (channels, *self.codes_shape[1:])
-        set_channels = getattr(denoiser, "set_channels", None)
-        if set_channels is not None:
-            set_channels(channels, self.process.output_channels(channels))
-        set_grid = getattr(denoiser, "set_grid", None)
-        if set_grid is not None:
-            set_grid(*self.codes_shape[1:])
+        shapes = self.process.shapes(self.latent_shape)
+        outputs = [self.process.output_channels(channels) for channels, *_ in shapes]
+        told: dict[str, tuple[Any, ...]] = {
+            "set_channels": (channels, outputs[0]),
+            "set_grid": self.latent_shape[1:],
+            "set_shapes": (shapes, outputs),
+        }
+        for name, facts in told.items():
+            if hasattr(denoiser, name):
+                getattr(denoiser, name)(*facts)
         if not 0 <= label_dropout <= 1:
             raise InputError(f"Expected a label_dropout from 0 to 1, got {label_dropout}.")
         self.label_dropout = label_dropout
@@ -240,6 +244,15 @@ class ContinuousDiffusion(DiffusionModule):
     """DDPM on codes read as numbers (Scribano et al. 2023, section 4.2.2); args as its base's."""
 
     process_class = GaussianProcess
+
+
+class StageDiffusion(DiffusionModule):
+    """Diffusion whose signal gets coarser in stages (f-DM, Gu et al. 2022, arXiv 2210.04955).
+
+    Args as for `DiffusionModule`. Its own system is on pixels, with a `PixelCodec`.
+    """
+
+    process_class = MultiStageProcess
 
 
 class CategoricalDiffusion(DiffusionModule):
