@@ -7,6 +7,7 @@ from lit_mbldm.codecs.channelwise import PatchCodec
 from lit_mbldm.codecs.decoders import DecoderCodec
 from lit_mbldm.codecs.joint import JointCodec
 from lit_mbldm.codecs.latents import CoefficientLatent, IndexLatent
+from lit_mbldm.codecs.pixels import PixelCodec
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "IndexLatent",
     "JointCodec",
     "PatchCodec",
+    "PixelCodec",
     "VectorQuantizedCodec",
 ]

@@ -133,7 +133,8 @@ def _diffusion(model: DiffusionModule, about: About) -> _Kind:
             "Images": f"{size}×{size}",
             "Latent": latent,
             **classes,
-            "Codec": f"{_rate(codec)}; its codebooks are among the weights",
+            "Codec": _rate(codec)
+            + ("; its codebooks are among the weights" if codec.state_dict() else ""),
             "Process": f"`{type(process).__name__}`, {process.num_timesteps} steps,"
             f" {process.schedule} schedule",
             "Parameters": _parameters(model),

@@ -11,6 +11,7 @@ from lit_mbldm.training.diffusion import (
     CategoricalDiffusion,
     ContinuousDiffusion,
     DiffusionModule,
+    StageDiffusion,
 )
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner
@@ -28,5 +29,6 @@ __all__ = [
     "SampleImages",
     "SampleOptions",
     "ScoreSamples",
+    "StageDiffusion",
     "WriteSamples",
 ]

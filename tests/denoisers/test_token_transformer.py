@@ -147,7 +147,7 @@ def test_it_learns_one_image_and_draws_it(time_as_token: bool) -> None:
     for step in range(150):
         streams = SampleStreams([(step, i) for i in range(8)])
         z0 = image.expand(8, -1, -1, -1)
-        process.loss(network, z0, process.draw_times(streams), streams).mean().backward()
+        process.loss(network, z0, process.draw_times(streams, (step,)), streams).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
     with torch.no_grad():
