@@ -127,11 +127,13 @@ def test_every_config_builds(name: str, resolve: Any) -> None:
     logger = config["trainer"]["logger"]["init_args"]
     assert (logger["save_dir"], logger["name"]) == ("runs", name)
     if hasattr(model, "process"):
-        channels = model.latent_shape[0]
-        z = torch.zeros(1, channels, 8, 8)  # of any sides, as it is slow to predict the whole
+        # slow to predict whole: the coarsest of several shapes, and else any sides will do
+        shapes = model.process.shapes(model.latent_shape)
+        channels, *sides = shapes[-1] if len(shapes) > 1 else (*shapes[0][:1], 8, 8)
+        z = torch.zeros(1, channels, *sides)
         with torch.no_grad():
             found = model.denoiser(z, torch.zeros(1), z)
-        assert found.shape == (1, model.process.output_channels(channels), 8, 8)
+        assert found.shape == (1, model.process.output_channels(channels), *sides)
 
 
 @pytest.mark.parametrize(
