@@ -28,20 +28,25 @@ from learning import peers
 from processor_time import ProcessorTime
 from torch import Tensor
 
-from lit_mbldm.codecs import ImageCodec
+from lit_mbldm.codecs import ImageCodec, PixelCodec
 from lit_mbldm.data import ShardDataModule, encode_shards, write_shards
 from lit_mbldm.data.loading.encoding import ReferenceSet
-from lit_mbldm.denoisers import UNet
 from lit_mbldm.metrics.fidelity import FeatureSet, compare
 from lit_mbldm.metrics.inception import InceptionFeatures, features_fingerprint
 from lit_mbldm.pictures import grid, save
-from lit_mbldm.processes import CategoricalProcess
 from lit_mbldm.storage.tensor_file import read_tensors, write_tensors
-from lit_mbldm.training import CategoricalDiffusion, ContinuousDiffusion, DiffusionModule
+from lit_mbldm.training import (
+    BernoulliDiffusion,
+    CategoricalDiffusion,
+    ContinuousDiffusion,
+    DiffusionModule,
+    StageDiffusion,
+)
 from lit_mbldm.training.callbacks.reference_features import default_cache
 
 SIZE, HELD_OUT, FITTED = 64, 0.125, 1000
 SAMPLER, STEPS = "dpm++", 25
+MODULES = BernoulliDiffusion, CategoricalDiffusion, ContinuousDiffusion, StageDiffusion
 
 
 def tiles(images: ReferenceSet) -> Tensor:
@@ -59,6 +64,8 @@ class Models:
         self.codec = cache(self._codec)
 
     def _codec(self, name: str) -> ImageCodec:
+        if name == "pixels":
+            return PixelCodec()
         return find_codec(name, tiles(self.images.training_set(FITTED)))
 
     def data(self, recipe: Recipe, seed: int) -> ShardDataModule:
@@ -92,10 +99,10 @@ class Models:
 def build(recipe: Recipe, codec: ImageCodec, class_names: list[str] | None) -> DiffusionModule:
     """An untrained model."""
     process = recipe.process()
-    categories = isinstance(process, CategoricalProcess)
-    return (CategoricalDiffusion if categories else ContinuousDiffusion)(
+    module = next(module for module in MODULES if isinstance(process, module.process_class))
+    return module(
         codec,
-        UNet(base_channels=64, channel_multipliers=(1, 2)),
+        recipe.network(),
         process,
         SIZE,
         recipe.learning_rate,
@@ -126,10 +133,9 @@ def train(recipe: Recipe, model: DiffusionModule, data: ShardDataModule, minutes
 def draw(model: DiffusionModule, recipe: Recipe, labels: Tensor, count: int, seed: int) -> Tensor:
     """So many samples (N, 3, H, W) uint8, whose labels are as frequent as in training."""
     label = labels.tolist() if recipe.labels else None
+    how = {"sampler": SAMPLER, "steps": STEPS, **recipe.sampling}
     with torch.autocast("cpu", torch.bfloat16):
-        return model.sample(
-            count, STEPS, seed, 50, True, sampler=SAMPLER, label=label, **recipe.sampling
-        )
+        return model.sample(count, seed=seed, batch_size=50, progress=True, label=label, **how)
 
 
 def draw_labels(data: ShardDataModule, count: int) -> Tensor:

@@ -10,11 +10,21 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from lit_mbldm.codecs import CoefficientLatent, IndexLatent
+from lit_mbldm.codecs import BitLatent, CoefficientLatent, IndexLatent
 from lit_mbldm.codecs.latents import Latent
-from lit_mbldm.processes import CategoricalProcess, GaussianProcess
+from lit_mbldm.denoisers import MultiStageUNet, UNet
+from lit_mbldm.processes import (
+    BernoulliProcess,
+    CategoricalProcess,
+    GaussianProcess,
+    JointBernoulliProcess,
+    MultiStageProcess,
+    Pool,
+    Truncate,
+)
 from lit_mbldm.processes.base import Condition, Denoiser, Process
 from lit_mbldm.processes.randomness import SampleStreams
+from lit_mbldm.processes.stages import Stage
 from lit_mbldm.training import PowerEMA
 
 CLUSTERS = 20
@@ -43,6 +53,7 @@ class ImmiscibleProcess(GaussianProcess):
         return super().loss(denoiser, z0, t, dealt, condition, images)
 
 
+unet = partial(UNet, base_channels=64, channel_multipliers=(1, 2))
 coefficients = partial(CoefficientLatent, channels=12)  # whitening 0.5
 gaussian = partial(GaussianProcess, schedule="cosine", objective="v", self_conditioning=False)
 categorical = partial(
@@ -61,7 +72,7 @@ class Recipe:
     """How a row's model is trained and sampled; the defaults are the base row's.
 
     Attributes:
-        codec: quantiser and patch size of one to fit, or the name of one to load.
+        codec: quantiser and patch size of one to fit, `pixels`, or the name of one to load.
         labels: of the data, of clusters of its images, or none.
         sampling: arguments of `sample`.
         model_of: the row whose trained model this one samples; None trains its own.
@@ -70,6 +81,7 @@ class Recipe:
     codec: str = "JPQ-32:4"
     latent: Callable[[], Latent] = coefficients
     process: Callable[[], Process] = gaussian
+    network: partial[UNet] = unet
     optimizer: Literal["adam", "muon"] = "muon"
     learning_rate: float = 3e-3
     decay: bool = True
@@ -80,11 +92,24 @@ class Recipe:
     model_of: str | None = None
 
 
-def sampled(**sampling: Any) -> Recipe:
-    """The base row's model, sampled in another way."""
-    return Recipe(sampling=sampling, model_of="base")
+def sampled(row: str, recipe: Recipe, **sampling: Any) -> Recipe:
+    """A row's model, sampled in another way."""
+    return replace(recipe, sampling={**recipe.sampling, **sampling}, model_of=row)
 
 
+def staged(recipe: Recipe, stage: Callable[[], Stage]) -> Recipe:
+    """A recipe in two stages, the second of which has the noisier half of the times."""
+    return replace(
+        recipe,
+        process=lambda: MultiStageProcess(
+            [stage()], [0.5], schedule="cosine", self_conditioning=False
+        ),
+        network=partial(MultiStageUNet, **recipe.network.keywords),
+        sampling={**recipe.sampling, "sampler": "ddim", "steps": 50},
+    )
+
+
+BASE = Recipe()
 EMA = partial(EMAWeightAveraging, decay=0.999, use_buffers=False)
 CATEGORICAL = Recipe(  # as configs/small96_categorical.yaml, but for labels
     codec="opq-32-8-8",
@@ -97,8 +122,19 @@ CATEGORICAL = Recipe(  # as configs/small96_categorical.yaml, but for labels
     batch_size=32,
     sampling={"guidance": 1.5, "temperature": 0.6},
 )
+BITS = Recipe(
+    latent=partial(BitLatent, order="gray"),
+    process=partial(BernoulliProcess, schedule="cosine", self_conditioning=False),
+    sampling={"guidance": 1.5, "temperature": 0.9, "sampler": "ddpm", "steps": 64},
+)
+PIXELS = Recipe(
+    codec="pixels",
+    latent=IndexLatent,
+    network=partial(UNet, base_channels=32, channel_multipliers=(2, 4, 8, 8)),
+    sampling={"guidance": 1.5, "sampler": "ddim", "steps": 50},
+)
 ROWS = {
-    "base": Recipe(),
+    "base": BASE,
     "8 coefficients": Recipe(latent=partial(coefficients, channels=8)),
     "16 coefficients": Recipe(latent=partial(coefficients, channels=16)),
     "24 coefficients": Recipe(latent=partial(coefficients, channels=24)),
@@ -117,9 +153,9 @@ ROWS = {
     "EMA 0.999": Recipe(average=EMA),
     "no labels": Recipe(labels=None, sampling={}),
     f"{CLUSTERS} clusters as labels, of code shards": Recipe(labels="clusters"),
-    "guidance 1": sampled(guidance=1.0),
-    "guidance 2": sampled(guidance=2.0),
-    "guidance in 0.2–0.8": sampled(guidance=1.5, guidance_interval=(0.2, 0.8)),
+    "guidance 1": sampled("base", BASE, guidance=1.0),
+    "guidance 2": sampled("base", BASE, guidance=2.0),
+    "guidance in 0.2–0.8": sampled("base", BASE, guidance=1.5, guidance_interval=(0.2, 0.8)),
     "categorical": CATEGORICAL,
     "categorical, no likelihood": replace(
         CATEGORICAL, process=partial(categorical, likelihood=False)
@@ -130,4 +166,21 @@ ROWS = {
     "categorical, trained as base": Recipe(
         CATEGORICAL.codec, IndexLatent, categorical, sampling=CATEGORICAL.sampling
     ),
+    "codes of the base's codec": replace(
+        BASE, latent=IndexLatent, process=categorical, sampling=CATEGORICAL.sampling
+    ),
+    "bits of the base's codec": BITS,
+    **{
+        f"bits of the base's codec, {steps} steps": sampled(
+            "bits of the base's codec", BITS, steps=steps
+        )
+        for steps in (4, 8, 16)
+    },
+    "bits of a code together": replace(
+        BITS, process=partial(JointBernoulliProcess, **BITS.process.keywords)
+    ),
+    "base, ddim, 50 steps": sampled("base", BASE, sampler="ddim", steps=50),
+    "base in two stages: 4, then 12 coefficients": staged(BASE, partial(Truncate, 4)),
+    "pixels": PIXELS,
+    "pixels in two stages: 32×32, then 64×64": staged(PIXELS, Pool),
 }

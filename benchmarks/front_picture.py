@@ -1,4 +1,4 @@
-"""The README's picture: a photograph, what the codec keeps of it, and clothes that a model drew.
+"""The README's picture: a photograph, what the codec keeps of it, and land that a model drew.
 
 python benchmarks/front_picture.py docs/front.png
 """
@@ -34,12 +34,12 @@ def main() -> None:
     photo = to_tensor(load_rgb(file.read_bytes()))[:, TOP : TOP + SIDE, LEFT : LEFT + SIDE]
     codec = load_pretrained("jpq-48+decoder")
     codes = codec.encode(photo[None])
-    clothes = load_pretrained("clothing-64").sample(16, seed=0)
+    land = load_pretrained("eurosat-64").sample(16, seed=0)
     panels = {
         "photograph": photo,
         f"codec, {codec.bits_per_pixel} bits a pixel": codec.decode(codes, plain=True)[0],
         "codec + learned decoder": codec.decode(codes)[0],
-        "drawn by clothing-64": mosaic(clothes, 4),
+        "drawn by eurosat-64": mosaic(land, 4),
     }
     save(table(torch.stack(list(panels.values()))[None], columns=list(panels)), options.out)
 

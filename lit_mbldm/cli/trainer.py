@@ -24,7 +24,7 @@ from lit_mbldm.training import ScoreSamples, WriteSamples
 from lit_mbldm.training.callbacks.pictures import sample_every
 from lit_mbldm.training.callbacks.samples import DrawSamples, diffusion_model
 from lit_mbldm.training.callbacks.time_left import TimeLeft
-from lit_mbldm.training.module import CodecModule
+from lit_mbldm.training.module import TrainingModule
 from lit_mbldm.training.resume.between_steps import SaveBetweenSteps
 from lit_mbldm.training.resume.checkpoint_files import AtomicCheckpointIO, check_exists
 from lit_mbldm.training.resume.last_checkpoint import CONFIG_NAME, keep_last, start_from
@@ -143,7 +143,7 @@ class _TrainerCLI(LightningCLI):
         atexit.register(leave)  # Lightning does so for NCCL alone
         self._preemption.watch(trainer)
         if self.subcommand == "fit":
-            if isinstance(self.model, CodecModule):
+            if isinstance(self.model, TrainingModule):
                 self.model.training_config = shared_config(self.config["fit"].as_dict())
             keep_last(trainer, self._get(self.config, "checkpoint_every"))
             if steps := self._get(self.config, "sample_every"):

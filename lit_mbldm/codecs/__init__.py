@@ -1,14 +1,17 @@
 """Codecs: images to codes and back; frozen."""
 
 from lit_mbldm.codecs.base import ImageCodec
+from lit_mbldm.codecs.binary import BinaryCodec
 from lit_mbldm.codecs.bits import BitLatent
 from lit_mbldm.codecs.channelwise import PatchCodec
 from lit_mbldm.codecs.decoders import DecoderCodec
 from lit_mbldm.codecs.joint import JointCodec
 from lit_mbldm.codecs.latents import CoefficientLatent, IndexLatent
+from lit_mbldm.codecs.pixels import PixelCodec
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 
 __all__ = [
+    "BinaryCodec",
     "BitLatent",
     "CoefficientLatent",
     "DecoderCodec",
@@ -16,5 +19,6 @@ __all__ = [
     "IndexLatent",
     "JointCodec",
     "PatchCodec",
+    "PixelCodec",
     "VectorQuantizedCodec",
 ]

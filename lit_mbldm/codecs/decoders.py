@@ -1,6 +1,8 @@
 """DecoderCodec: a codec whose decoded images a small network improves."""
 
 import copy
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +45,7 @@ class DecoderCodec(VectorQuantizedCodec):
             )
         self.quantizer = f"{codec.quantizer}+decoder"
         self.codec = codec
-        self.network = _frozen(network)
+        self.network = frozen(network)
 
     def codebooks(self) -> list[Tensor]:
         """The codec's codebooks."""
@@ -110,7 +112,7 @@ class DecoderCodec(VectorQuantizedCodec):
         return images if size is None else to_uint8(resize(images.float(), size))
 
 
-def _frozen(network: nn.Module) -> nn.Module:
+def frozen(network: nn.Module) -> nn.Module:
     """Copy a network with buffers for parameters, which averaging of weights would round."""
     copied = copy.deepcopy(network)
     for module in copied.modules():
@@ -132,13 +134,19 @@ def improve(network: nn.Module, images: Tensor) -> Tensor:
     """
     if not len(images):
         return images.clone()
+
+    def improved(part: Tensor) -> Tensor:
+        return to_uint8(255 * network(part / 255).float())
+
     training = network.training
     network.eval()
     try:
-        parts = [
-            to_uint8(255 * network(part / 255).float())
-            for part in images.split(max(1, _PIXELS // images[0, 0].numel()))
-        ]
+        return by_parts(improved, images, images.shape[2:])
     finally:
         network.train(training)
-    return torch.cat(parts)
+
+
+def by_parts(function: Callable[[Tensor], Tensor], x: Tensor, size: Sequence[int]) -> Tensor:
+    """Apply a function to the rows of x, a few at a time, each of an image of this (H, W)."""
+    parts = x.split(max(1, _PIXELS // math.prod(size)))
+    return torch.cat([function(part) for part in parts])

@@ -59,7 +59,11 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, time_width: int | None, dropout: float
+        self,
+        in_channels: int,
+        out_channels: int,
+        time_width: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm1 = group_norm(in_channels)
@@ -71,7 +75,7 @@ class ResidualBlock(nn.Module):
         same = in_channels == out_channels
         self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor, time: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """Map (B, in, h, w) and the embedded time (B, width) or None to (B, out, h, w)."""
         hidden = self.norm2(self.conv1(F.silu(self.norm1(x))))
         if self.time is not None:

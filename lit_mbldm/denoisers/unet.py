@@ -42,10 +42,15 @@ class Backbone(nn.Module):
         self.time_width = time_width
         self.has_attention = attention
 
+    @property
+    def widths(self) -> list[int]:
+        """Width that each level has, and after them that of the bottleneck."""
+        return [self.base_channels * m for m in (1, *self.channel_multipliers)]
+
     def build(self, stem_channels: int) -> None:
         """Make the layers, for an input of so many channels."""
         base_channels, time_width = self.base_channels, self.time_width
-        widths = [base_channels, *(base_channels * m for m in self.channel_multipliers)]
+        widths = self.widths
         levels = list(pairwise(widths))
 
         def blocks(inputs: int, outputs: int, count: int = self.blocks_per_level) -> nn.ModuleList:
@@ -72,21 +77,26 @@ class Backbone(nn.Module):
         They come after the last norm and SiLU; an embedded label, if any, joins the time.
         """
         emb = None if self.time is None else self.time(time, label)
-        x = self.stem(x)
-        skips = [x]
-        for blocks, widen in zip(self.down, self.widen, strict=True):
-            for block in blocks:  # type: ignore[attr-defined]
-                x = block(x, emb)
-                skips.append(x)
-            x = widen(x)
-        x = self.middle[1](self.attention(self.middle[0](x, emb)), emb)
-        for blocks, narrow in zip(self.up, self.narrow, strict=True):
-            for block in blocks:  # type: ignore[attr-defined]
-                x = block(torch.cat([x, skips.pop()], dim=1), emb)
-            h, w = skips[-1].shape[2:]
-            x = narrow(x)[:, :, :h, :w]  # odd sides were rounded up on the way down
-        x = self.last[0](torch.cat([x, skips.pop()], dim=1), emb)
+        first = self.stem(x)
+        x = self.narrow[-1](self.inside(0, first, emb))
+        x = self.last[0](torch.cat([x, first], dim=1), emb)
         return F.silu(self.head_norm(x))
+
+    def inside(self, level: int, x: Tensor, emb: Tensor | None) -> Tensor:
+        """Pass x, (B, width, h, w) of a level, through it and all below it: (B, wider, h, w)."""
+        if level == len(self.down):
+            return self.middle[1](self.attention(self.middle[0](x, emb)), emb)
+        skips = []
+        for block in self.down[level]:  # type: ignore[attr-defined]
+            x = block(x, emb)
+            skips.append(x)
+        h, w = x.shape[2:]
+        x = self.inside(level + 1, self.widen[level](x), emb)
+        if level < len(self.down) - 1:
+            x = self.narrow[-2 - level](x)[:, :, :h, :w]  # odd sides were rounded up
+        for block in self.up[-1 - level]:  # type: ignore[attr-defined]
+            x = block(torch.cat([x, skips.pop()], dim=1), emb)
+        return x
 
 
 class UNet(Backbone, HeadedNetwork):

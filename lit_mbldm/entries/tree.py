@@ -32,12 +32,17 @@ def describe(module: nn.Module) -> Tree:
     for name, parameter in inspect.signature(cls).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        value = getattr(module, name)
-        init_args[name] = describe(value) if isinstance(value, nn.Module) else value
+        init_args[name] = _written(getattr(module, name))
     return {
         "class_path": f"{room if public else cls.__module__}.{cls.__name__}",
         "init_args": init_args,
     }
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, nn.ModuleList):
+        return [describe(part) for part in value]
+    return describe(value) if isinstance(value, nn.Module) else value
 
 
 def assemble(tree: Tree, weights: Mapping[str, Tensor], about: About) -> nn.Module:
@@ -80,7 +85,7 @@ def _build(tree: Mapping[str, Any]) -> nn.Module:
     if not isinstance(init_args, Mapping):
         raise InputError(f"Expected the init_args of {path} by name, got {init_args!r:.80}.")
     built = {
-        name: _build(value) if isinstance(value, Mapping) and "class_path" in value else value
+        name: [_built(part) for part in value] if isinstance(value, list) else _built(value)
         for name, value in init_args.items()
     }
     try:
@@ -92,6 +97,10 @@ def _build(tree: Mapping[str, Any]) -> nn.Module:
         raise InputError(
             f"{path} cannot be built from these init_args: {type(error).__name__}: {reason:.300}."
         ) from error
+
+
+def _built(value: Any) -> Any:
+    return _build(value) if isinstance(value, Mapping) and "class_path" in value else value
 
 
 def find_class(path: object) -> type[nn.Module]:

@@ -8,7 +8,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
-from lit_mbldm.codecs import DecoderCodec, ImageCodec, IndexLatent
+from lit_mbldm.codecs import BinaryCodec, DecoderCodec, ImageCodec, IndexLatent
 from lit_mbldm.entries.about import About
 from lit_mbldm.entries.entry_config import LIBRARY, PICTURE
 from lit_mbldm.errors import InputError
@@ -88,14 +88,22 @@ def _kind_of(module: nn.Module, about: About) -> _Kind:
                 facts={"Codec": _rate(module.codec), "Parameters": _parameters(module)},
             )
         case DecoderCodec():
-            kind, network = _codec(module), module.network.state_dict().values()
+            kind = _codec(module)
             return replace(
                 kind,
                 summary=f"{kind.summary} A small network improves the images that it decodes; the"
                 " codes stay those of the codec alone, so that code shards serve both.",
                 caption="Photographs, the same decoded plainly, and decoded with the network",
                 use=f"{kind.use}\nplain = codec.decode(codes, plain=True)  # without the network",
-                facts=kind.facts | {"Parameters": f"{sum(tensor.numel() for tensor in network):,}"},
+                facts=kind.facts | {"Parameters": _numbers(module.network)},
+            )
+        case BinaryCodec():
+            kind = _codec(module)
+            return replace(
+                kind,
+                summary="A learned codec: a convolutional autoencoder whose code is bits. It turns"
+                " images into codes, the latent of diffusion models, and back.",
+                facts=kind.facts | {"Parameters": _numbers(module.network)},
             )
         case ImageCodec():
             return _codec(module)
@@ -125,7 +133,8 @@ def _diffusion(model: DiffusionModule, about: About) -> _Kind:
             "Images": f"{size}×{size}",
             "Latent": latent,
             **classes,
-            "Codec": f"{_rate(codec)}; its codebooks are among the weights",
+            "Codec": _rate(codec)
+            + ("; its codebooks are among the weights" if codec.state_dict() else ""),
             "Process": f"`{type(process).__name__}`, {process.num_timesteps} steps,"
             f" {process.schedule} schedule",
             "Parameters": _parameters(model),
@@ -157,6 +166,11 @@ def _rate(codec: ImageCodec) -> str:
 
 def _parameters(module: nn.Module) -> str:
     return f"{sum(p.numel() for p in module.parameters() if p.requires_grad):,}"
+
+
+def _numbers(network: nn.Module) -> str:
+    """How many a frozen network has, which has no parameters."""
+    return f"{sum(tensor.numel() for tensor in network.state_dict().values()):,}"
 
 
 def _metadata(kind: _Kind, about: About) -> str:

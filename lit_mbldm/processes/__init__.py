@@ -4,5 +4,16 @@ from lit_mbldm.processes.bernoulli import BernoulliProcess
 from lit_mbldm.processes.categorical import CategoricalProcess
 from lit_mbldm.processes.gaussian import GaussianProcess
 from lit_mbldm.processes.joint_bernoulli import JointBernoulliProcess
+from lit_mbldm.processes.multi_stage import MultiStageProcess
+from lit_mbldm.processes.stages import Blur, Pool, Truncate
 
-__all__ = ["BernoulliProcess", "CategoricalProcess", "GaussianProcess", "JointBernoulliProcess"]
+__all__ = [
+    "BernoulliProcess",
+    "Blur",
+    "CategoricalProcess",
+    "GaussianProcess",
+    "JointBernoulliProcess",
+    "MultiStageProcess",
+    "Pool",
+    "Truncate",
+]

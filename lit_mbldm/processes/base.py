@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbldm.codecs import ImageCodec
+from lit_mbldm.codecs.latents import Latent
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.randomness import SampleStreams
 
@@ -33,13 +34,16 @@ class Prediction:
     """What a network says of the clean latent.
 
     Attributes:
-        z0: (B, C, h, w) estimate of z_0; the next step's self-conditioning.
+        z0: (B, C, h, w) estimate of z_0, of a process in stages of the stage's clean signal; the
+            next step's self-conditioning.
         logits: (B, S, h, w, K) over codewords, where the process has such; of independent bits
             their cavity log-odds (B, C, h, w).
+        drift: (B, C, h, w), by how far `z0` lies from what z_t is noised from, where it does.
     """
 
     z0: Tensor
     logits: Tensor | None = None
+    drift: Tensor | None = None
 
 
 class Process(nn.Module):
@@ -71,6 +75,10 @@ class Process(nn.Module):
             InputError: a codec that the process is not for.
         """
 
+    def use_latent(self, latent: Latent) -> None:
+        """Take over what depends on the latent, which has its codec by now."""
+        self.limit = latent.limit
+
     def output_channels(self, num_channels: int) -> int:
         """Channels that the network must return for a latent of C channels."""
         return num_channels
@@ -79,8 +87,13 @@ class Process(nn.Module):
         """Shape of z_t, for z_0 of this shape; both without B."""
         return tuple(shape)
 
-    def carry(self, z: Tensor, s: int) -> Tensor:
-        """Bring a latent or an estimate of it to the shape at time s."""
+    def shapes(self, shape: Sequence[int]) -> list[tuple[int, ...]]:
+        """The different shapes that z_t has from t = 0 to T, as of `shape_at`."""
+        times = range(self.num_timesteps + 1)
+        return list(dict.fromkeys(self.shape_at(shape, t) for t in times))
+
+    def carry(self, z: Tensor, t: int, s: int) -> Tensor:
+        """Bring z_t, or an estimate of its shape, to the shape at time s < t."""
         return z
 
     def time_grid(self, steps: int) -> list[int]:
@@ -94,8 +107,13 @@ class Process(nn.Module):
             raise InputError(f"The number of sampling steps must lie in [1, {T}], got {steps}.")
         return [round(T * (steps - i) / steps) for i in range(steps + 1)]
 
-    def draw_times(self, streams: SampleStreams) -> Tensor:
-        """Draw the times to train at, (B,) int64 in [1, T]."""
+    def draw_times(self, streams: SampleStreams, batch_key: tuple[int, ...]) -> Tensor:
+        """Draw the times to train at, (B,) int64 in [1, T].
+
+        Args:
+            streams: B of them.
+            batch_key: of what all samples of a batch share, on every rank.
+        """
         return streams.integers(1, self.num_timesteps + 1)
 
     def prior(self, shape: Sequence[int], streams: SampleStreams) -> Tensor:
@@ -166,6 +184,23 @@ class Process(nn.Module):
     ) -> Tensor:
         """Draw z_s, any s < t, from z_t and what the network predicts at t; z_0 itself at s = 0."""
         raise NotImplementedError
+
+    def implicit_step(
+        self,
+        z_t: Tensor,
+        prediction: Prediction,
+        t: int,
+        s: int,
+        streams: SampleStreams,
+        temperature: float = 1.0,
+        eta: float = 0.0,
+    ) -> Tensor:
+        """DDIM's z_s, as `step`, with η times the noise, of a process with that sampler."""
+        raise NotImplementedError
+
+    def clip(self, z0: Tensor) -> Tensor:
+        """Clip an estimate of z_0 to the latent's limit."""
+        return z0 if self.limit is None else z0.clamp(-self.limit, self.limit)
 
     def call(
         self,

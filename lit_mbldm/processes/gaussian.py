@@ -3,10 +3,12 @@
 B samples, latents (B, C, h, w), T timesteps; t = 0 is clean, t = T is noise.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.errors import InputError
@@ -51,6 +53,12 @@ class GaussianForward(Process):
                 f"The process has codebook_size {self.codebook_size}, the codec"
                 f" {codec.codebook_size}: leave the process's out."
             )
+
+    def multiply_snr(self, factor: float) -> None:
+        """Multiply the signal-to-noise ratio at all times."""
+        log_a = self.log_alpha_bar.double()
+        log_snr = log_a - (-log_a.expm1()).log()
+        self.log_alpha_bar.copy_(F.logsigmoid(log_snr + math.log(factor)))
 
     def alpha_sigma(self, t: Time) -> tuple[Tensor, Tensor]:
         """√ᾱ_t and √(1-ᾱ_t), shaped (B, 1, 1, 1) or (1, 1, 1, 1), float32."""
@@ -142,6 +150,21 @@ class GaussianForward(Process):
         mean, std = self.posterior(z_t, self.finish(prediction, streams, temperature), t, s)
         return mean + std * streams.normal(z_t.shape[1:])
 
+    def implicit_step(
+        self,
+        z_t: Tensor,
+        prediction: Prediction,
+        t: int,
+        s: int,
+        streams: SampleStreams,
+        temperature: float = 1.0,
+        eta: float = 0.0,
+    ) -> Tensor:
+        """Draw z_s by DDIM along the expected z_0; z_0 of `finish` at s = 0."""
+        if s == 0:
+            return self.finish(prediction, streams, temperature)
+        return self.ddim_step(z_t, self.expected(prediction, temperature), t, s, streams, eta)
+
     def _log_alpha_bar_at(self, t: Time) -> Tensor:
         return self.log_alpha_bar[t].view(-1, 1, 1, 1)
 
@@ -184,14 +207,14 @@ class GaussianProcess(GaussianForward):
     ) -> Prediction:
         """Ask the network for z_0, clipped to the latent's limit."""
         output = self.call(denoiser, z_t, t, self_condition, condition).float()
+        return Prediction(self.clip(self.read(output, z_t, t)))
+
+    def read(self, output: Tensor, z_t: Tensor, t: Time) -> Tensor:
+        """The z_0 (B, C, h, w) that a network's output means."""
         alpha, sigma = self.alpha_sigma(t)
         if self.objective == "eps":
-            z0 = (z_t - sigma * output) / alpha
-        elif self.objective == "v":
-            z0 = alpha * z_t - sigma * output
-        else:
-            z0 = output
-        return Prediction(z0 if self.limit is None else z0.clamp(-self.limit, self.limit))
+            return (z_t - sigma * output) / alpha
+        return alpha * z_t - sigma * output if self.objective == "v" else output
 
     def loss(
         self,
@@ -207,6 +230,10 @@ class GaussianProcess(GaussianForward):
         z_t = self.mix(z0, eps, t)
         estimate = self.first_estimate(denoiser, z_t, t, streams, condition)
         output = self.call(denoiser, z_t, t, estimate, condition).float()
+        return self.error(output, z0, eps, t)
+
+    def error(self, output: Tensor, z0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """Min-SNR weighted squared error of a network's output, (B,)."""
         if self.objective == "eps":
             target = eps
         elif self.objective == "v":

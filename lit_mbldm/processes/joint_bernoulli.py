@@ -59,7 +59,8 @@ class JointBernoulliProcess(CodewordProcess, BernoulliForward):
 
     def evidence_logits(self, rows: slice, code: int, z_t: Tensor, t: Tensor) -> Tensor:
         """Σ ½ l_t z_t b over the bits b of each codeword, (b·hw, K)."""
-        noisy = self._by_code(self.evidence(z_t[rows], t[rows]))[:, code]  # (b, h, w, n)
+        bits = z_t[rows].unflatten(1, (-1, self.values.shape[1]))[:, code]  # (b, n, h, w)
+        noisy = self.evidence(bits, t[rows]).movedim(1, -1)
         with full_float32(z_t.device):
             return noisy.flatten(0, 2) / 2 @ self.values.mT
 
@@ -106,11 +107,11 @@ class JointBernoulliProcess(CodewordProcess, BernoulliForward):
         The temperature divides what the surroundings say, and 0 is its limit.
         """
         assert prediction.logits is not None
-        noisy = self._by_code(self.evidence(z_t, t)) / 2  # (B, S, h, w, n)
+        times = torch.full((len(z_t),), t, device=z_t.device)
         drawn = []
-        for code, logits in enumerate(prediction.logits.split(1, dim=1)):
+        for code, logits in enumerate(prediction.logits.split(1, dim=1)):  # (B, 1, h, w, K)
             if temperature != 1:
-                evidence = noisy[:, code : code + 1] @ self.values.mT
+                evidence = self.evidence_logits(slice(None), code, z_t, times).view_as(logits)
                 logits = (logits - evidence) / max(temperature, 1e-9) + evidence
             drawn.append(draw_categories(logits, 1.0, streams))
         z0 = self.values[torch.cat(drawn, dim=1)].movedim(-1, 2).flatten(1, 2)

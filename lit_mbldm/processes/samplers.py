@@ -44,7 +44,7 @@ def draw(
     for t, s in pairwise(times):
         prediction = process.predict(denoiser, z, t, estimate, condition)
         z = update(z, prediction, t, s)
-        estimate = process.carry(prediction.z0, s)
+        estimate = process.carry(prediction.z0, t, s)
         if on_step:
             on_step(s, z, prediction)
     return z
@@ -62,16 +62,11 @@ def ancestral(process: Process, streams: SampleStreams, temperature: float, _: f
     return update
 
 
-def ddim(
-    process: GaussianForward, streams: SampleStreams, temperature: float, eta: float
-) -> Update:
+def ddim(process: Process, streams: SampleStreams, temperature: float, eta: float) -> Update:
     """DDIM along the expected z_0 (Song et al. 2021, equation 12)."""
 
     def update(z_t: Tensor, prediction: Prediction, t: int, s: int) -> Tensor:
-        if s == 0:
-            return process.finish(prediction, streams, temperature)
-        z0 = process.expected(prediction, temperature)
-        return process.ddim_step(z_t, z0, t, s, streams, eta)
+        return process.implicit_step(z_t, prediction, t, s, streams, temperature, eta)
 
     return update
 

@@ -1,5 +1,6 @@
 """LightningModules and their callbacks: wiring only."""
 
+from lit_mbldm.training.autoencoder import BinaryAutoencoder
 from lit_mbldm.training.callbacks.annealing import AnnealGumbelTemperature
 from lit_mbldm.training.callbacks.averaging import PowerEMA
 from lit_mbldm.training.callbacks.pictures import RefineImages, SampleImages
@@ -10,6 +11,7 @@ from lit_mbldm.training.diffusion import (
     CategoricalDiffusion,
     ContinuousDiffusion,
     DiffusionModule,
+    StageDiffusion,
 )
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner
@@ -17,6 +19,7 @@ from lit_mbldm.training.refiner import Refiner
 __all__ = [
     "AnnealGumbelTemperature",
     "BernoulliDiffusion",
+    "BinaryAutoencoder",
     "CategoricalDiffusion",
     "ContinuousDiffusion",
     "DiffusionModule",
@@ -26,5 +29,6 @@ __all__ = [
     "SampleImages",
     "SampleOptions",
     "ScoreSamples",
+    "StageDiffusion",
     "WriteSamples",
 ]

@@ -10,7 +10,7 @@ from lit_mbldm.codecs.latents import Latent
 from lit_mbldm.entries.checkpoint import CHECKPOINT_KEY
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import gather_rows
-from lit_mbldm.processes import CategoricalProcess, GaussianProcess
+from lit_mbldm.processes import CategoricalProcess, GaussianProcess, MultiStageProcess
 from lit_mbldm.processes.base import Condition, Process
 from lit_mbldm.processes.bernoulli import BernoulliForward
 from lit_mbldm.processes.guidance import NO_LABEL
@@ -32,11 +32,11 @@ class DiffusionModule(SamplingModule):
         process: how the latent is noised and what the loss is.
         image_size: height and width of the images in pixels.
         learning_rate: of the optimiser.
-        betas: of Adam.
+        betas: of Adam and AdamW.
         warmup_steps: over which the learning rate rises linearly from zero.
         allow_residual: accept an RQ codec, whose codes are ambiguous as a latent.
         latent: codes as numbers; by default their indices, of a Bernoulli process their bits.
-        optimizer: adam or muon.
+        optimizer: adam, adamw (its weight decay is torch's, 0.01) or muon.
         decay: of the learning rate, linear or cosine, to zero at the run's end; None keeps it.
         class_names: of the labels that it learns; None takes the data's, if any, an empty list
             ignores them.
@@ -75,16 +75,20 @@ class DiffusionModule(SamplingModule):
         self._check_parts()
         self.process.use(self.codec)
         self.latent.use(self.codec)
-        self.process.limit = self.latent.limit
+        self.process.use_latent(self.latent)
         self.codes_shape = self.codec.latent_shape(image_size, image_size)
         channels = self.latent.num_channels(self.codec.num_codes)
         self.latent_shape = (channels, *self.codes_shape[1:])
-        set_channels = getattr(denoiser, "set_channels", None)
-        if set_channels is not None:
-            set_channels(channels, self.process.output_channels(channels))
-        set_grid = getattr(denoiser, "set_grid", None)
-        if set_grid is not None:
-            set_grid(*self.codes_shape[1:])
+        shapes = self.process.shapes(self.latent_shape)
+        outputs = [self.process.output_channels(channels) for channels, *_ in shapes]
+        told: dict[str, tuple[Any, ...]] = {
+            "set_channels": (channels, outputs[0]),
+            "set_grid": self.latent_shape[1:],
+            "set_shapes": (shapes, outputs),
+        }
+        for name, facts in told.items():
+            if hasattr(denoiser, name):
+                getattr(denoiser, name)(*facts)
         if not 0 <= label_dropout <= 1:
             raise InputError(f"Expected a label_dropout from 0 to 1, got {label_dropout}.")
         self.label_dropout = label_dropout
@@ -154,11 +158,18 @@ class DiffusionModule(SamplingModule):
         dropped = streams.branch(-1).uniform(()) < self.label_dropout
         return batch["label"].masked_fill(dropped, NO_LABEL)
 
-    def loss(self, batch: dict[str, Tensor], key: tuple[int, ...], by_time: LossByTime) -> Tensor:
+    def loss(
+        self,
+        batch: dict[str, Tensor],
+        key: tuple[int, ...],
+        by_time: LossByTime,
+        batch_idx: int = 0,
+    ) -> Tensor:
         """Mean loss of a batch at random times.
 
         Of a batch of `codes`, (B, S, h, w) uint8, `index`, (B,) int64, and perhaps their `images`,
-        (B, 3, H, W) uint8; `key` is of times and noise, `by_time` notes each sample's loss.
+        (B, 3, H, W) uint8; `key` is of times and noise, with `batch_idx` of what all samples share;
+        `by_time` notes each sample's loss.
         """
         codes = batch["codes"]
         if codes.shape[1:] != self.codes_shape:
@@ -168,7 +179,7 @@ class DiffusionModule(SamplingModule):
                 " the data's image sizes and codecs agree."
             )
         streams = self.streams(batch, key)
-        t = self.process.draw_times(streams)
+        t = self.process.draw_times(streams, (*key, -1, batch_idx))
         images = batch.get("images")
         z0 = self.latent.to_latent(codes, images)
         condition = self.batch_condition(batch, streams)
@@ -178,7 +189,7 @@ class DiffusionModule(SamplingModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One step on a batch as of `loss`."""
-        loss = self.loss(batch, self.training_key(), self.train_by_time)
+        loss = self.loss(batch, self.training_key(), self.train_by_time, batch_idx)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
@@ -188,7 +199,7 @@ class DiffusionModule(SamplingModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the loss with the same times and noise every epoch."""
-        loss = self.loss(batch, self.validation_key(), self.val_by_time)
+        loss = self.loss(batch, self.validation_key(), self.val_by_time, batch_idx)
         size = len(batch["codes"])
         self.log("val/loss", loss, prog_bar=True, sync_dist=True, batch_size=size)
 
@@ -233,6 +244,15 @@ class ContinuousDiffusion(DiffusionModule):
     """DDPM on codes read as numbers (Scribano et al. 2023, section 4.2.2); args as its base's."""
 
     process_class = GaussianProcess
+
+
+class StageDiffusion(DiffusionModule):
+    """Diffusion whose signal gets coarser in stages (f-DM, Gu et al. 2022, arXiv 2210.04955).
+
+    Args as for `DiffusionModule`. Its own system is on pixels, with a `PixelCodec`.
+    """
+
+    process_class = MultiStageProcess
 
 
 class CategoricalDiffusion(DiffusionModule):

@@ -1,4 +1,4 @@
-"""What every LightningModule here shares: a frozen codec, an optimiser, whole checkpoints."""
+"""What LightningModules here share: an optimiser, whole checkpoints, mostly a frozen codec."""
 
 import math
 import random
@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_mbldm.codecs import ImageCodec
@@ -20,16 +20,15 @@ from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training.muon import Muon
 
 TRAINING, VALIDATION = range(2)
-OptimizerName = Literal["adam", "muon"]
+OptimizerName = Literal["adam", "adamw", "muon"]
 Decay = Literal["linear", "cosine"]
 
 
-class CodecModule(L.LightningModule):
-    """A model around a codec; the base of the diffusion models and the refiner, and their args."""
+class TrainingModule(L.LightningModule):
+    """What is trained; the base of all LightningModules here, and their args."""
 
     def __init__(
         self,
-        codec: str | ImageCodec,
         learning_rate: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.99),
         warmup_steps: int = 0,
@@ -42,7 +41,6 @@ class CodecModule(L.LightningModule):
                 f"Expected an optimizer of {get_args(OptimizerName)} and a decay of"
                 f" {get_args(Decay)} or null, got {optimizer!r} and {decay!r}."
             )
-        self.codec = load_codec(codec) if isinstance(codec, str) else codec
         self.learning_rate = learning_rate
         self.betas = betas
         self.warmup_steps = warmup_steps
@@ -69,8 +67,9 @@ class CodecModule(L.LightningModule):
         if self.optimizer == "muon":
             optimizer = Muon(self, self.learning_rate, self.betas)
         else:
+            kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
             parameters = [p for p in self.parameters() if p.requires_grad]
-            optimizer = torch.optim.Adam(parameters, self.learning_rate, self.betas)
+            optimizer = kind(parameters, self.learning_rate, self.betas)
         if not self.warmup_steps and self.decay is None:
             return optimizer
         total = self.trainer.estimated_stepping_batches if self.decay else math.inf
@@ -87,7 +86,49 @@ class CodecModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Take the run's seed, and refuse a codec not in float32, or another in each process."""
+        """Take the run's seed."""
+        if self.trainer.ckpt_path is None:
+            self.noise_seed = from_first(torch.initial_seed(), self.device)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed torch, which dropout draws from, as an unbroken run would at this batch."""
+        key = f"{self.noise_seed}/{self.current_epoch}/{batch_idx}/{self.global_rank}"
+        torch.manual_seed(random.Random(key).getrandbits(63))
+
+    def trained(self) -> nn.Module:
+        """What `load_pretrained` makes of a checkpoint; it has the same weights by name."""
+        return self
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what `load_pretrained` needs."""
+        checkpoint[CHECKPOINT_KEY] = {
+            "model": describe(self.trained()),
+            "noise_seed": self.noise_seed,
+            "config": self.training_config,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the run's seed."""
+        self.noise_seed = checkpoint.get(CHECKPOINT_KEY, {}).get("noise_seed", self.noise_seed)
+
+
+class CodecModule(TrainingModule):
+    """A model around a frozen codec; the base of the diffusion models and the refiner."""
+
+    def __init__(
+        self,
+        codec: str | ImageCodec,
+        learning_rate: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        warmup_steps: int = 0,
+        optimizer: OptimizerName = "adam",
+        decay: Decay | None = None,
+    ) -> None:
+        super().__init__(learning_rate, betas, warmup_steps, optimizer, decay)
+        self.codec = load_codec(codec) if isinstance(codec, str) else codec
+
+    def on_fit_start(self) -> None:
+        """Refuse a codec not in float32, or another in each process."""
         if any(b.is_floating_point() and b.dtype != torch.float32 for b in self.codec.buffers()):
             raise InputError(
                 f"precision: {self.trainer.precision} changes the codec, which would then give"
@@ -100,30 +141,19 @@ class CodecModule(L.LightningModule):
             )
         # the other facts are of the weights that it was loaded with
         vars(self)["about"] = About(sampling=about_module(self).sampling)
-        if self.trainer.ckpt_path is None:
-            self.noise_seed = from_first(torch.initial_seed(), self.device)
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed torch, which dropout draws from, as an unbroken run would at this batch."""
-        key = f"{self.noise_seed}/{self.current_epoch}/{batch_idx}/{self.global_rank}"
-        torch.manual_seed(random.Random(key).getrandbits(63))
+        super().on_fit_start()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what `load_pretrained` needs to rebuild the model."""
-        checkpoint[CHECKPOINT_KEY] = {
-            "model": describe(self),
-            "fingerprint": self.codec.fingerprint,
-            "noise_seed": self.noise_seed,
-            "config": self.training_config,
-        }
+        """Keep the codec's fingerprint, too."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[CHECKPOINT_KEY]["fingerprint"] = self.codec.fingerprint
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the run's seed, and refuse a checkpoint of another codec."""
-        kept = checkpoint.get(CHECKPOINT_KEY, {})
-        found = kept.get("fingerprint")
+        """Refuse a checkpoint of another codec."""
+        found = checkpoint.get(CHECKPOINT_KEY, {}).get("fingerprint")
         if found != self.codec.fingerprint:
             raise InputError(
                 "The checkpoint was trained on codes of another codec: expected fingerprint"
                 f" {self.codec.fingerprint}, got {found}. Name the codec it was trained with."
             )
-        self.noise_seed = kept.get("noise_seed", self.noise_seed)
+        super().on_load_checkpoint(checkpoint)

@@ -76,7 +76,7 @@ class Refiner(CodecModule):
         low, high = self.noise_range
         sigma = low + (high - low) * streams.uniform(())
         decoded = self.codec.decode(self.corrupt(codes, sigma, streams))
-        return refiner_loss(self.network(decoded / 255), images / 255)
+        return image_loss(self.network(decoded / 255), images / 255)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One step on a batch as of `loss`."""
@@ -113,13 +113,13 @@ class Refiner(CodecModule):
         return improve(self.network, images)
 
 
-def refiner_loss(refined: Tensor, images: Tensor) -> Tensor:
+def image_loss(decoded: Tensor, images: Tensor) -> Tensor:
     """L1 + (1 - SSIM) of (B, 3, H, W) RGB in [0, 1], sides of at least 8, in float32."""
-    refined, images = refined.float(), images.float()
+    decoded, images = decoded.float(), images.float()
     with full_float32(images.device):
-        similarity = structural_similarity_index_measure(refined, images, data_range=1.0)
+        similarity = structural_similarity_index_measure(decoded, images, data_range=1.0)
     assert isinstance(similarity, Tensor)
-    return (refined - images).abs().mean() + 1 - similarity
+    return (decoded - images).abs().mean() + 1 - similarity
 
 
 def load_refiner(name: str | Path) -> Refiner:

@@ -165,7 +165,7 @@ class SamplingModule(SettlingModule):
         numbers, streams = range(num_images), self._sample_streams(options, range(num_images))
         path = [self.process.prior(self.process.shape_at(self.latent_shape, times[0]), streams)]
         self.generate(numbers, options, on_step=lambda step, z, _: path.append(z))
-        full = [self.process.carry(path[step], 0) for step in picks]
+        full = [self.process.carry(path[step], times[step], 0) for step in picks]
         return torch.stack([self.latent.decode(z) for z in full], dim=1)
 
     def _sample_streams(self, options: SampleOptions, numbers: Sequence[int]) -> SampleStreams:

@@ -18,7 +18,10 @@ from lit_mbldm.training.refiner import Refiner, load_refiner
 
 _STEPS = 50  # where nothing else is said
 # what tells how a process reads its network, where it has it
-_READING = ("schedule", "objective", "target", "likelihood", "gaussian_head", "self_conditioning")
+_READING = (
+    *("schedule", "objective", "target", "likelihood", "gaussian_head", "self_conditioning"),
+    *("stages", "boundaries", "snr_power"),
+)
 
 
 class SettlingModule(CodecModule):
@@ -118,7 +121,7 @@ class SettlingModule(CodecModule):
 
     def _kind(self) -> dict[str, object]:
         """What must be equal for predictions to be of the same latent, by its name in messages."""
-        reading = {name: getattr(self.process, name, None) for name in _READING}
+        reading = {name: str(getattr(self.process, name, None)) for name in _READING}
         return {
             "codec": self.codec.fingerprint,
             "shape of the latent": self.latent_shape,

@@ -105,6 +105,23 @@ def test_the_reverse_step_is_the_sum_over_the_clean_bit() -> None:
         assert torch.allclose(reverse_log_odds(c[0], z_t, 0.3, 1.0), full, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("target", "posterior", "expected"),
+    [("cavity", "exact", 0.2), ("flip", "exact", 0.2), ("cavity", "plug_in", 0.2928)],
+)
+def test_one_bit_comes_out_as_its_target_and_posterior_say(
+    target: Any, posterior: Any, expected: float
+) -> None:
+    process = BernoulliProcess(16, target=target, posterior=posterior)
+
+    def network(z_t: Tensor, *_: object) -> Tensor:
+        c = torch.full_like(z_t, math.log(0.2 / 0.8))
+        return c if target == "cavity" else -z_t * c
+
+    z0 = draw(process, network, (1, 300, 300), 16, streams(1))
+    assert float((z0 > 0).float().mean()) == pytest.approx(expected, abs=0.006)
+
+
 def knows(process: BernoulliForward, prior: Tensor) -> Denoiser:
     """A network that knows the distribution (8,) of three bits."""
 
@@ -139,6 +156,13 @@ def test_samples_of_three_bits_have_their_frequencies(
     assert chisquare(counts(z0), CUBE * 10_000).pvalue > 1e-3
 
 
+def test_a_thousand_timesteps_are_sampled_in_sixteen() -> None:
+    process = of_three_bits(BernoulliProcess(1000))
+    z0 = draw(process, knows(process, CUBE), (3, 100, 100), 16, streams(1))
+    expected = chain(CUBE, 16, plug_in=False, last="same")
+    assert chisquare(counts(z0), expected * 10_000).pvalue > 1e-3
+
+
 @EVERY_PROCESS
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 2.0])
 @pytest.mark.parametrize("steps", [1, 5])
@@ -160,6 +184,16 @@ def test_a_temperature_divides_what_the_surroundings_say(
     else:
         expected = (scores.double() / temperature).softmax(0) * 6400
         assert chisquare(counts(z0), expected).pvalue > 1e-3
+
+
+def test_the_joint_step_is_the_same_in_mixed_precision() -> None:
+    process = of_three_bits(JointBernoulliProcess(100))
+    z_t = process.prior((3, 80, 80), streams(2))
+    prediction = process.predict(knows(process, CUBE), z_t, 2)
+    expected = process.step(z_t, prediction, 2, 1, streams(2, 1), temperature=0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = process.step(z_t, prediction, 2, 1, streams(2, 1), temperature=0.5)
+    assert torch.equal(found, expected)
 
 
 @EVERY_PROCESS

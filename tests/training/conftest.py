@@ -21,12 +21,25 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lit_mbldm.codecs import PixelCodec
 from lit_mbldm.data.prepare.encode import encode_shards
 from lit_mbldm.data.prepare.write_shards import write_shards
-from lit_mbldm.denoisers import UNet
+from lit_mbldm.denoisers import MultiStageUNet, UNet
 from lit_mbldm.entries.load import load_codec
-from lit_mbldm.processes import BernoulliProcess, CategoricalProcess, GaussianProcess
-from lit_mbldm.training import BernoulliDiffusion, CategoricalDiffusion, ContinuousDiffusion
+from lit_mbldm.processes import (
+    BernoulliProcess,
+    Blur,
+    CategoricalProcess,
+    GaussianProcess,
+    MultiStageProcess,
+    Pool,
+)
+from lit_mbldm.training import (
+    BernoulliDiffusion,
+    CategoricalDiffusion,
+    ContinuousDiffusion,
+    StageDiffusion,
+)
 from lit_mbldm.training.diffusion import DiffusionModule
 
 PYTHON = [sys.executable, "-m", "lit_mbldm"]
@@ -289,6 +302,11 @@ def small() -> Callable[..., Any]:
             made: Any = ContinuousDiffusion(*parts, GaussianProcess(), 32, warmup_steps=2)
         elif kind == "bits":
             made = BernoulliDiffusion(*parts, BernoulliProcess(), 32)
+        elif kind == "stages":
+            process = MultiStageProcess([Blur(0.5), Pool(2)], [0.3, 0.6])
+            made = StageDiffusion(
+                PixelCodec(), MultiStageUNet(None, None, 8, (1, 2), 1), process, 32
+            )
         else:
             made = CategoricalDiffusion(*parts, CategoricalProcess(cross_entropy_weight=0.1), 32)
         for parameter in made.denoiser.parameters() if awake else ():

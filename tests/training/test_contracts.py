@@ -27,11 +27,12 @@ class Halving(GaussianProcess):
     def shape_at(self, shape: Sequence[int], t: int) -> tuple[int, ...]:
         return tuple(shape) if t <= T // 2 else (shape[0], shape[1] // 2, shape[2] // 2)
 
-    def carry(self, z: Tensor, s: int) -> Tensor:
-        return z if s > T // 2 or z.shape[-1] == 4 else F.interpolate(z, scale_factor=2)
+    def carry(self, z: Tensor, t: int, s: int) -> Tensor:
+        return F.interpolate(z, scale_factor=2) if s <= T // 2 < t else z
 
-    def draw_times(self, streams: SampleStreams) -> Tensor:
-        return super().draw_times(streams)[:1].expand(len(streams))  # one stage a batch
+    def draw_times(self, streams: SampleStreams, batch_key: tuple[int, ...]) -> Tensor:
+        times = super().draw_times(streams, batch_key)
+        return times[:1].expand(len(streams))  # one stage a batch
 
     def loss(self, denoiser, z0, t, streams, condition=None, images=None) -> Tensor:  # type: ignore[no-untyped-def]
         z0 = z0 if t[0] <= T // 2 else F.avg_pool2d(z0, 2)
@@ -40,7 +41,7 @@ class Halving(GaussianProcess):
     def step(
         self, z_t: Tensor, prediction: Prediction, t: int, s: int, streams: SampleStreams, *_: float
     ) -> Tensor:
-        return self.carry(super().step(z_t, prediction, t, s, streams), s)
+        return self.carry(super().step(z_t, prediction, t, s, streams), t, s)
 
 
 class Labelled(nn.Module):

@@ -33,7 +33,7 @@ from lit_mbldm.zoo import load_pretrained
 
 Small = Callable[[str], Any]
 KINDS = {"continuous": 6, "categorical": 1536, "bits": 48}  # the networks' outputs
-EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
+EVERY_KIND = pytest.mark.parametrize("kind", [*KINDS, "stages"])
 
 
 def fit(
@@ -69,7 +69,8 @@ def test_processes_with_different_codecs_are_told(
 
 
 @pytest.mark.parametrize(
-    ("kind", "killed_after"), [("continuous", 4), ("categorical", 2), ("bits", 2)]
+    ("kind", "killed_after"),
+    [("continuous", 4), ("categorical", 2), ("bits", 2), ("stages", 2)],
 )
 def test_a_resumed_run_repeats_one_that_was_not_killed(
     small: Small, kind: str, killed_after: int, tmp_path: Path
@@ -105,7 +106,7 @@ def test_fit_ends_with_a_checkpoint_of_averaged_weights_samples_and_the_command(
     with Image.open(tmp_path / "samples.png") as picture:
         assert picture.width > 2 * picture.height
     drawn = sorted(path.name for path in (tmp_path / "pictures").iterdir())
-    kinds = ["path", "samples", *(["temperatures"] if kind != "continuous" else [])]
+    kinds = ["path", "samples", *(["temperatures"] if model.process.has_temperature else [])]
     steps = sorted({name.rpartition("-")[2] for name in drawn})
     assert len(steps) == 2
     assert drawn == [f"{name}-{step}" for name in kinds for step in steps]
@@ -144,7 +145,7 @@ def test_training_lowers_the_loss_on_one_image(small: Small) -> None:
 @EVERY_KIND
 def test_a_sample_s_loss_depends_on_its_number_alone(small: Small, kind: str) -> None:
     model = small(kind)
-    codes = torch.randint(0, 256, (4, 6, 4, 4), dtype=torch.uint8)
+    codes = torch.randint(0, 256, (4, *model.codes_shape), dtype=torch.uint8)
 
     def loss(*numbers: int, key: int = 5) -> float:
         index = torch.tensor(numbers)
@@ -233,6 +234,16 @@ def test_the_learning_rate_decays_over_the_run(decay: Any, rates: list[float]) -
     assert schedule.get_last_lr() == [0]
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_a_weight_without_gradient_decays_by_adamw_alone(optimizer: Any) -> None:
+    unet = UNet(base_channels=8, channel_multipliers=(1,), blocks_per_level=1)
+    model = ContinuousDiffusion("opq-32-8-8", unet, GaussianProcess(), 32, 0.1, optimizer=optimizer)
+    weight = unet.head.weight
+    torch.nn.init.ones_(weight).grad = torch.zeros_like(weight)
+    model.configure_optimizers().step()
+    assert torch.allclose(weight, torch.full_like(weight, 1 if optimizer == "adam" else 0.999))
+
+
 def test_a_decay_without_an_end_is_refused() -> None:
     unet = UNet(base_channels=8, channel_multipliers=(1,), blocks_per_level=1)
     model = ContinuousDiffusion("opq-32-8-8", unet, GaussianProcess(), 32, decay="linear")
@@ -259,7 +270,7 @@ def test_a_refiner_belongs_behind_the_decoder_whose_images_it_learned(tmp_path: 
             trained.use_refiner(Refiner(other, RefinerUNet(8, (1,), 1)))
 
 
-@EVERY_KIND
+@pytest.mark.parametrize("kind", KINDS)
 def test_channels_follow_from_codec_latent_and_process(small: Small, kind: str) -> None:
     model = small(kind)
     torch.manual_seed(0)

@@ -14,7 +14,7 @@ from lit_mbldm.denoisers import RefinerUNet
 from lit_mbldm.entries.tree import describe
 from lit_mbldm.errors import InputError
 from lit_mbldm.training import Refiner
-from lit_mbldm.training.refiner import load_refiner, refiner_loss
+from lit_mbldm.training.refiner import image_loss, load_refiner
 
 
 @pytest.fixture
@@ -53,10 +53,10 @@ def test_the_loss_is_l1_and_scikit_image_s_ssim() -> None:
     similarity, full = structural_similarity(a[0].numpy(), b[0].numpy(), **options)
     assert similarity < 0.9
     expected = (a - b).abs().mean() + 1 - float(np.mean(full))
-    assert refiner_loss(a, b).item() == pytest.approx(float(expected), abs=1e-4)
-    assert refiner_loss(a, a).item() == pytest.approx(0, abs=1e-5)
+    assert image_loss(a, b).item() == pytest.approx(float(expected), abs=1e-4)
+    assert image_loss(a, a).item() == pytest.approx(0, abs=1e-5)
     with torch.autocast("cpu", torch.bfloat16):
-        assert refiner_loss(a, b).item() == pytest.approx(float(expected), abs=1e-4)
+        assert image_loss(a, b).item() == pytest.approx(float(expected), abs=1e-4)
 
 
 def test_noise_has_its_strength_and_stays_within_the_codebook(refiner: Refiner) -> None:

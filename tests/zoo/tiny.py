@@ -9,19 +9,37 @@ from typing import Any
 import torch
 from torch import nn
 
-from lit_mbldm.codecs import BitLatent, CoefficientLatent, DecoderCodec, PatchCodec
-from lit_mbldm.denoisers import RefinerUNet, TokenTransformer, UNet
+from lit_mbldm.codecs import (
+    BinaryCodec,
+    BitLatent,
+    CoefficientLatent,
+    DecoderCodec,
+    PatchCodec,
+    PixelCodec,
+)
+from lit_mbldm.denoisers import (
+    ConvAutoencoder,
+    MultiStageUNet,
+    RefinerUNet,
+    TokenTransformer,
+    UNet,
+)
 from lit_mbldm.processes import (
     BernoulliProcess,
+    Blur,
     CategoricalProcess,
     GaussianProcess,
     JointBernoulliProcess,
+    MultiStageProcess,
+    Pool,
+    Truncate,
 )
 from lit_mbldm.training import (
     BernoulliDiffusion,
     CategoricalDiffusion,
     ContinuousDiffusion,
     Refiner,
+    StageDiffusion,
 )
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -70,6 +88,10 @@ def decoder() -> DecoderCodec:
     return DecoderCodec(codec(), _finished(RefinerUNet(4, (1,), 1))).eval()
 
 
+def binary() -> BinaryCodec:
+    return BinaryCodec(_finished(ConvAutoencoder(8, 2, 4, (1,), 1))).eval()
+
+
 def coefficients() -> ContinuousDiffusion:
     """A continuous model of eight coefficients."""
     unet = UNet(8, 8, 4, (1,), 1)
@@ -97,6 +119,22 @@ def tokens() -> CategoricalDiffusion:
     return _finished(CategoricalDiffusion(codec(), network, process, 8, class_names=["a", "b"]))
 
 
+def stages() -> StageDiffusion:
+    """A model of pixels in three stages."""
+    unet = MultiStageUNet(None, None, 4, (1, 1), 1)
+    process = MultiStageProcess([Blur(0.5), Pool(2)], [0.3, 0.6], 10)
+    return _finished(StageDiffusion(PixelCodec(), unet, process, 8))
+
+
+def staged_coefficients() -> StageDiffusion:
+    """A model of eight coefficients, of which three come first."""
+    unet, process = MultiStageUNet(None, None, 4, (1,), 1), MultiStageProcess([Truncate(3)], [0.5])
+    latent = CoefficientLatent(8)
+    made = _finished(StageDiffusion(codec(), unet, process, 8, latent=latent))
+    latent.fit(latent.moments(torch.arange(64, dtype=torch.uint8).view(1, 4, 4, 4) % 4))
+    return made
+
+
 def refined() -> ContinuousDiffusion:
     """A continuous model that brings a refiner."""
     made = continuous()
@@ -104,8 +142,9 @@ def refined() -> ContinuousDiffusion:
     return made
 
 
-CODECS = codec, decoder
-MODELS = continuous, coefficients, categorical, tokens, bits, joint_bits, refined
+CODECS = codec, decoder, binary
+STAGED = stages, staged_coefficients
+MODELS = continuous, coefficients, categorical, tokens, bits, joint_bits, *STAGED, refined
 MAKERS: dict[str, Callable[[], Any]] = {made.__name__: made for made in (*CODECS, *MODELS, refiner)}
 
 

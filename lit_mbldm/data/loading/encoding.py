@@ -9,18 +9,17 @@ import torch
 from lit_mbldm.data.loading.loader import EpochLoader
 from lit_mbldm.data.loading.streams import Share
 from lit_mbldm.data.prepare.shard_codes import Codec
-from lit_mbldm.errors import InputError
 
 
 class EncodingDataModule(lightning.LightningDataModule):
-    """A data module whose batches reach the model with `"codes"`, uint8 (B, S, h, w).
+    """A data module whose batches reach a model with `"codes"`, uint8 (B, S, h, w).
 
     Beside them lies `"index"`, int64 (B,) on the CPU: the samples' numbers in the set, which key
     the training's noise.
 
     A batch of images, uint8 (B, 3, H, W), is encoded on the model's device with the model's own
-    codec and keeps its `"images"`. Labelled data has `"label"`, int64 (B,), and after `setup` the
-    classes' `class_names`.
+    codec, if it has one, and keeps its `"images"`. Labelled data has `"label"`, int64 (B,), and
+    after `setup` the classes' `class_names`.
     """
 
     batch_size: int
@@ -66,14 +65,9 @@ class EncodingDataModule(lightning.LightningDataModule):
         return {**moved, "index": batch["index"]}
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Add the codes of the batch's images."""
-        if "codes" in batch:
+        """Add the codes of the batch's images, for a model with a codec."""
+        if "codes" in batch or self.codec is None:
             return batch
-        if self.codec is None:
-            raise InputError(
-                "Image batches need a model with a `codec` to encode them. Give the model a codec,"
-                " or train on code shards (`lit-mbldm encode`)."
-            )
         with torch.no_grad():
             return {**batch, "codes": self.codec.encode(batch["images"])}
 

@@ -47,7 +47,7 @@ def _bits(model: DiffusionModule, codes: Tensor, first: int) -> Tensor:
     z0, total = model.latent.to_latent(codes), torch.zeros(len(codes), dtype=torch.float64)
     assert isinstance(model.process, DiscreteProcess)
     for i in range(_TIMES):
-        t = 1 + (T * ((numbers * _GOLDEN + i / _TIMES) % 1)).long()
+        t = 1 + (T * ((numbers.double() * _GOLDEN + i / _TIMES) % 1)).long()
         nats = bound(model.process, model.denoiser, z0, t.to(model.device), streams)
-        total += nats.double().cpu()
+        total += nats.cpu().double()  # in this order: some devices lack float64
     return total / (_TIMES * math.log(2) * math.prod(model.codes_shape[1:]))
