@@ -132,21 +132,8 @@ class EditingModule(SamplingModule):
         Raises:
             InputError: a canvas that is smaller, or that codec or denoiser are not for.
         """
-        pixels = _read_images(images)
-        sides = pixels.shape[2:]
-        if any(outer < inner for outer, inner in zip(canvas, sides, strict=True)):
-            raise InputError(
-                f"Expected a canvas of at least the image's {sides[0]}×{sides[1]} pixels, got"
-                f" {canvas[0]}×{canvas[1]}."
-            )
-        s = self.codec.patch_size  # an image that starts with a patch keeps its patches
-        top, left = ((canvas[side] - sides[side]) // 2 // s * s for side in (0, 1))
-        inside = slice(top, top + sides[0]), slice(left, left + sides[1])
-        spread = pixels.new_zeros(len(pixels), 3, *canvas)
-        spread[:, :, *inside] = pixels
-        mask = torch.ones(*canvas, dtype=torch.bool)
-        mask[inside] = False
-        return self.inpaint(spread, mask, num_images, 1.0, resamplings, batch_size, **settings)
+        pixels, mask = on_canvas(_read_images(images), canvas, self.codec.patch_size)
+        return self.inpaint(pixels, mask, num_images, 1.0, resamplings, batch_size, **settings)
 
     def interpolate(
         self,
@@ -260,6 +247,35 @@ class EditingModule(SamplingModule):
                 " them to that size."
             )
         return pixels
+
+
+def on_canvas(images: Tensor, canvas: tuple[int, int], patch_size: int) -> tuple[Tensor, Tensor]:
+    """Put images in the middle of a larger white canvas, at the start of a patch.
+
+    Args:
+        images: (B, 3, H, W) uint8.
+        canvas: its (height, width).
+        patch_size: side of a patch in pixels.
+
+    Returns:
+        (B, 3, *canvas) uint8, and where the canvas is empty, (*canvas,) bool.
+
+    Raises:
+        InputError: a smaller canvas.
+    """
+    sides = images.shape[2:]
+    if any(outer < inner for outer, inner in zip(canvas, sides, strict=True)):
+        raise InputError(
+            f"Expected a canvas of at least the image's {sides[0]}×{sides[1]} pixels, got"
+            f" {canvas[0]}×{canvas[1]}."
+        )
+    top, left = ((canvas[i] - sides[i]) // 2 // patch_size * patch_size for i in (0, 1))
+    inside = slice(top, top + sides[0]), slice(left, left + sides[1])
+    spread = images.new_full((len(images), 3, *canvas), 255)
+    spread[:, :, *inside] = images
+    empty = torch.ones(*canvas, dtype=torch.bool)
+    empty[inside] = False
+    return spread, empty
 
 
 def join(drawn: Tensor, images: Tensor, masks: Tensor, width: int) -> Tensor:

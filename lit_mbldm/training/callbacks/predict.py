@@ -66,6 +66,8 @@ class WriteSamples(DrawSamples):
         options = {**settled.given(), "seed": settled.seed, "refiner": of_refiner}
         if settled.label is not None:
             options["label"] = settled.label
+        if settled.canvas is not None:
+            options["canvas"] = settled.canvas
         if isinstance(settled.guide, CodecModule):
             options["guide"] = features_fingerprint(settled.guide)
         text = features_fingerprint(pl_module) + json.dumps(options, sort_keys=True)
