@@ -90,7 +90,7 @@ def _run(
     model: "EditingModule", arguments: argparse.Namespace, settings: dict[str, Any]
 ) -> tuple[dict[str, "Tensor"], "Tensor"]:
     """What to show before, (1, 3, H, W) each by name, and the results (N, 3, H, W)."""
-    from lit_mbldm.training.editing import on_canvas
+    from lit_mbldm.training.masks import on_canvas
 
     count, strength = arguments.n, arguments.strength
     if arguments.seeds or arguments.labels:

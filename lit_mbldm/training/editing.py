@@ -7,19 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from lit_mbldm.codecs.base import to_uint8
-from lit_mbldm.codecs.patches import check_images, describe_value
 from lit_mbldm.errors import InputError
-from lit_mbldm.pictures import Images, to_batch
+from lit_mbldm.pictures import Images
 from lit_mbldm.processes.base import Condition
 from lit_mbldm.processes.given import Given
 from lit_mbldm.processes.guidance import NO_LABEL
 from lit_mbldm.processes.randomness import BlendedStreams
+from lit_mbldm.training.masks import join, on_canvas, read_images, read_mask
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.sampling import SamplingModule
 
@@ -69,7 +66,7 @@ class EditingModule(SamplingModule):
                 of range.
         """
         pixels = self._pixels(images)
-        masks = _read_mask(mask, pixels)
+        masks = read_mask(mask, pixels)
         again = self.codec.touched(masks)
 
         def given(z0: Tensor, rows: Tensor) -> Given:
@@ -132,7 +129,7 @@ class EditingModule(SamplingModule):
         Raises:
             InputError: a canvas that is smaller, or that codec or denoiser are not for.
         """
-        pixels, mask = on_canvas(_read_images(images), canvas, self.codec.patch_size)
+        pixels, mask = on_canvas(read_images(images), canvas, self.codec.patch_size)
         return self.inpaint(pixels, mask, num_images, 1.0, resamplings, batch_size, **settings)
 
     def interpolate(
@@ -172,20 +169,18 @@ class EditingModule(SamplingModule):
                 f" {num_images} and {between!r}."
             )
         if between == "images":
-            ends = self._pixels(torch.cat([_read_images(a), _read_images(b)]))
+            ends = self._pixels(torch.cat([read_images(a), read_images(b)]))
             settings["canvas"] = tuple(ends.shape[2:])
         elif between == "labels":
             settings["label"] = [a, b]
         options = self.settle(SampleOptions(**settings))
         parts = []
         for weights in torch.linspace(0, 1, num_images, device=self.device).split(batch_size):
-            numbers = [0] * len(weights)
+            numbers, given, mix = [0] * len(weights), None, None
             streams, condition = self.sample_streams(options, numbers), self._told(numbers, options)
-            given = mix = None
             if between == "seeds":
-                one, other = (
-                    self.sample_streams(replace(options, seed=seed), numbers) for seed in (a, b)
-                )
+                both = [replace(options, seed=seed) for seed in (a, b)]
+                one, other = (self.sample_streams(of_seed, numbers) for of_seed in both)
                 streams = BlendedStreams(one, other, weights)
             elif between == "images":
                 first, second = self._latents(ends)
@@ -238,7 +233,7 @@ class EditingModule(SamplingModule):
 
     def _pixels(self, images: Images) -> Tensor:
         """Images of at least the model's size, (B, 3, H, W) uint8 on the CPU."""
-        pixels = _read_images(images)
+        pixels = read_images(images)
         sides = [self.codec.patch_size * count for count in self.latent_shape[1:]]
         if any(found < least for found, least in zip(pixels.shape[2:], sides, strict=True)):
             raise InputError(
@@ -247,77 +242,3 @@ class EditingModule(SamplingModule):
                 " them to that size."
             )
         return pixels
-
-
-def on_canvas(images: Tensor, canvas: tuple[int, int], patch_size: int) -> tuple[Tensor, Tensor]:
-    """Put images in the middle of a larger white canvas, at the start of a patch.
-
-    Args:
-        images: (B, 3, H, W) uint8.
-        canvas: its (height, width).
-        patch_size: side of a patch in pixels.
-
-    Returns:
-        (B, 3, *canvas) uint8, and where the canvas is empty, (*canvas,) bool.
-
-    Raises:
-        InputError: a smaller canvas.
-    """
-    sides = images.shape[2:]
-    if any(outer < inner for outer, inner in zip(canvas, sides, strict=True)):
-        raise InputError(
-            f"Expected a canvas of at least the image's {sides[0]}×{sides[1]} pixels, got"
-            f" {canvas[0]}×{canvas[1]}."
-        )
-    top, left = ((canvas[i] - sides[i]) // 2 // patch_size * patch_size for i in (0, 1))
-    inside = slice(top, top + sides[0]), slice(left, left + sides[1])
-    spread = images.new_full((len(images), 3, *canvas), 255)
-    spread[:, :, *inside] = images
-    empty = torch.ones(*canvas, dtype=torch.bool)
-    empty[inside] = False
-    return spread, empty
-
-
-def join(drawn: Tensor, images: Tensor, masks: Tensor, width: int) -> Tensor:
-    """Put what was drawn into images, whose other pixels stay.
-
-    By how much drawn and kept pixels differ on average within `width` pixels is added to what is
-    drawn, less and less away from the kept ones: no seam.
-
-    Args:
-        drawn: (B, 3, H, W) uint8.
-        images: (B, 3, H, W) uint8.
-        masks: (B, H, W) bool, True for what is drawn.
-        width: in pixels.
-
-    Returns:
-        (B, 3, H, W) uint8.
-    """
-
-    def mean(x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, 2 * width + 1, stride=1, padding=width, count_include_pad=False)
-
-    kept = ~masks[:, None]
-    share = mean(kept.float())
-    difference = mean((images.float() - drawn) * kept) / share.clamp(min=1e-6)
-    met = drawn + difference * (2 * share).clamp(max=1)  # half are kept at a straight border
-    return torch.where(kept, images, to_uint8(met))
-
-
-def _read_images(images: Images) -> Tensor:
-    pixels = to_batch(images)
-    check_images(pixels)
-    return pixels.cpu()
-
-
-def _read_mask(mask: Any, pixels: Tensor) -> Tensor:
-    """The mask of each image, (B, H, W) bool."""
-    found = torch.from_numpy(mask) if isinstance(mask, np.ndarray) else mask
-    shape = pixels[:, 0].shape
-    fits = isinstance(found, Tensor) and tuple(found.shape) in (shape, shape[1:])
-    if not fits or found.dtype != torch.bool:
-        raise InputError(
-            f"Expected a mask of bool, True for what is drawn again, of shape {tuple(shape[1:])} or"
-            f" {tuple(shape)} as the images have, got {describe_value(found)}."
-        )
-    return found.cpu().expand(shape)

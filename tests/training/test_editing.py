@@ -18,7 +18,7 @@ from lit_mbldm.metrics.codec_quality import psnr
 from lit_mbldm.processes import GaussianProcess
 from lit_mbldm.training import ContinuousDiffusion
 from lit_mbldm.training.diffusion import DiffusionModule
-from lit_mbldm.training.editing import join
+from lit_mbldm.training.masks import join
 
 SIDE = 32
 
