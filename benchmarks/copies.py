@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lit_mbldm.data.images import fit_square
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.entries.load import load_codec
+from lit_mbldm.images import fit_square
 from lit_mbldm.metrics.nearest import FIXED_RATIO, NearestImages, copy_threshold
 from lit_mbldm.pictures import to_tensor
 

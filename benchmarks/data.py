@@ -20,12 +20,12 @@ import webdataset
 from PIL import Image
 from tqdm import tqdm
 
-from lit_mbldm.data.images import fit_square, load_rgb, to_array
 from lit_mbldm.data.loading.datamodule import ShardDataModule
 from lit_mbldm.data.prepare.encode import encode_shards
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.data.shards.manifest import Manifest
 from lit_mbldm.data.sources.read_images import read_images
+from lit_mbldm.images import fit_square, load_rgb, to_array
 from lit_mbldm.zoo import load_pretrained
 
 SOURCE_SIDE, SIDE, BATCH = 256, 512, 64

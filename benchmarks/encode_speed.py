@@ -19,7 +19,7 @@ from torch import Tensor
 from lit_mbldm.codecs import ImageCodec, JointCodec, PatchCodec
 from lit_mbldm.codecs.fitting.quantizers import to_faiss
 from lit_mbldm.codecs.vector_quantized import Codebook, ProductCodebook
-from lit_mbldm.data.images import fit_square, load_rgb, to_array
+from lit_mbldm.images import fit_square, load_rgb, to_array
 from lit_mbldm.zoo import load_pretrained
 
 SIDE = 512

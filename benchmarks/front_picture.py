@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lit_mbldm.data.images import load_rgb
+from lit_mbldm.images import load_rgb
 from lit_mbldm.pictures import check_path, save, table, to_tensor
 from lit_mbldm.zoo import load_pretrained
 

@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from lit_mbldm.codecs import CoefficientLatent, ImageCodec
 from lit_mbldm.codecs.fitting.fit import fit_codec
-from lit_mbldm.data.images import fit_square
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.entries.load import load_codec
+from lit_mbldm.images import fit_square
 from lit_mbldm.metrics.codec_quality import psnr
 from lit_mbldm.metrics.fidelity import FeatureSet, compare
 from lit_mbldm.metrics.inception import InceptionFeatures, describe_features

@@ -1,20 +1,26 @@
-"""Putting images together for people to look at."""
+"""Pictures as people have them, in and out: files, Pillow images, sheets to look at."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from lit_mbldm.errors import InputError
+from lit_mbldm.images import ImageError, check_bytes, load_rgb, to_rgb
 from lit_mbldm.storage.atomic import check_writable, replacing
 
 _GAP = 2
 _KEY = "lit_mbldm"  # of a text in a PNG
+Picture: TypeAlias = str | Path | Image.Image | NDArray[Any]
+Images: TypeAlias = Tensor | Picture | Sequence[Picture]  # what is taken for a batch
 
 
 def grid(images: Tensor, columns: int | None = None) -> Tensor:
@@ -79,6 +85,56 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
+def to_batch(images: Images) -> Tensor:
+    """Turn pictures into one batch, grey and transparent ones too, as `load_rgb` does.
+
+    Args:
+        images: one or several of one size: paths, Pillow images, or uint8 arrays (H, W), (H, W, 3)
+            or (H, W, 4). A tensor is returned as it is.
+
+    Returns:
+        (B, 3, H, W) uint8 RGB.
+
+    Raises:
+        InputError: something else, a file that cannot be read, none, or several sizes.
+
+    Example:
+        >>> to_batch([np.zeros((16, 24), np.uint8), Image.new("RGBA", (24, 16))]).shape
+        torch.Size([2, 3, 16, 24])
+    """
+    if isinstance(images, Tensor):
+        return images
+    batch = isinstance(images, np.ndarray) and images.ndim == 4
+    several: Any = images if batch or isinstance(images, list | tuple) else [images]
+    pictures = [_read(picture) for picture in several]
+    sizes = sorted({f"{picture.height}×{picture.width}" for picture in pictures})
+    if len(sizes) != 1:
+        raise InputError(
+            f"Expected pictures of one size, got {', '.join(sizes) or 'none'}. Crop or resize them,"
+            " or give them one by one."
+        )
+    return torch.stack([to_tensor(picture) for picture in pictures])
+
+
+def _read(picture: Picture) -> Image.Image:
+    if isinstance(picture, str | Path):
+        check_bytes(Path(picture).stat().st_size)
+        try:
+            return load_rgb(Path(picture).read_bytes())
+        except ImageError as error:
+            raise InputError(f"{picture} cannot be used: {error}.") from error
+    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8:
+        with contextlib.suppress(TypeError):  # of an array that Pillow has no mode for
+            picture = Image.fromarray(picture)
+    if isinstance(picture, Image.Image):
+        return to_rgb(ImageOps.exif_transpose(picture))
+    facts = f"{picture.dtype} of shape {picture.shape}" if isinstance(picture, np.ndarray) else ""
+    raise InputError(
+        "Expected a path, a Pillow image or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4),"
+        f" got {facts or f'a {type(picture).__name__}'}."
+    )
+
+
 def check_path(path: Path) -> None:
     """Raise InputError where no picture can be written: another suffix, no folder or read-only."""
     if path.suffix.lower() != ".png":
@@ -88,25 +144,25 @@ def check_path(path: Path) -> None:
     check_writable(path.absolute().parent)
 
 
-def save(image: Tensor | Image.Image, path: Path, fingerprint: str | None = None) -> None:
+def save(image: Tensor | Image.Image, path: Path, text: str | None = None) -> None:
     """Write (3, H, W) uint8 or a Pillow image as a PNG, whole or not at all; folders are made.
 
     Args:
         image: the picture.
         path: of the file.
-        fingerprint: of what made it, kept in the file for `fingerprint_of`.
+        text: of what made it, kept in the file for `text_of`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     texts = PngInfo()
-    if fingerprint is not None:
-        texts.add_text(_KEY, fingerprint)
+    if text is not None:
+        texts.add_itxt(_KEY, text)
     with replacing(path) as temporary:
         pillow = to_pil(image) if isinstance(image, Tensor) else image
         pillow.save(temporary, "PNG", pnginfo=texts)
 
 
-def fingerprint_of(path: Path) -> str | None:
-    """The fingerprint that `save` kept in a PNG; None if there is none, or no PNG."""
+def text_of(path: Path) -> str | None:
+    """The text that `save` kept in a PNG; None if there is none, or no PNG."""
     try:
         with Image.open(path) as image:
             return image.info.get(_KEY)

@@ -9,7 +9,7 @@ PACKAGE = Path(lit_mbldm.__file__).parent
 # imports run down this list only
 ROOMS = [
     *("cli", "doctor", "zoo", "hub", "demo", "training", "entries", "data", "processes"),
-    *("denoisers", "codecs", "metrics", "pictures", "storage", "parallel", "errors"),
+    *("denoisers", "codecs", "metrics", "pictures", "images", "storage", "parallel", "errors"),
 ]
 
 

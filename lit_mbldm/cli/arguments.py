@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -43,6 +44,16 @@ def _between(
         raise argparse.ArgumentTypeError(f"expected {name}, got {text!r:.40}")
 
     return read
+
+
+def size(text: str) -> tuple[int, int]:
+    """(height, width) of HEIGHTxWIDTH, or of the side of a square."""
+    sides = re.fullmatch(r"(\d+)(?:[x×](\d+))?", text, re.ASCII)
+    found = (int(sides[1]), int(sides[2] or sides[1])) if sides else (0, 0)
+    if min(found) < 1:
+        expected = "HEIGHTxWIDTH in pixels such as 128x192, or a side"
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r:.40}")
+    return found
 
 
 positive = _between(int, "a whole number from 1", 1)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from lit_mbldm.codecs.patches import MAX_PATCH, check_image_size, check_images, describe_value
 from lit_mbldm.errors import InputError
+from lit_mbldm.pictures import Images, to_batch
 
 
 @contextmanager
@@ -100,6 +101,11 @@ class ImageCodec(nn.Module):
         """S short names of the code channels."""
         raise NotImplementedError
 
+    @property
+    def halo(self) -> int:
+        """By how many pixels a code's support exceeds its patch on each side."""
+        return 0
+
     def to_vectors(self, images: Tensor) -> Tensor:
         """Turn images (B, 3, H, W) uint8 RGB into the vectors that are quantised."""
         raise NotImplementedError
@@ -162,17 +168,18 @@ class ImageCodec(nn.Module):
         check_image_size(height, width, self.patch_size)
         return self.num_codes, height // self.patch_size, width // self.patch_size
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Images) -> Tensor:
         """Encode images.
 
         Args:
-            images: (B, 3, H, W) uint8 RGB, H and W multiples of the patch size.
+            images: (B, 3, H, W) uint8 RGB, or what `lit_mbldm.pictures.to_batch` takes: paths,
+                Pillow images or arrays. H and W are multiples of the patch size.
 
         Returns:
-            (B, S, h, w) uint8 codes.
+            (B, S, h, w) uint8 codes, of a tensor on its device.
 
         Raises:
-            InputError: another shape or dtype, or sides that do not fit.
+            InputError: another shape or dtype, sides that do not fit, or a file without an image.
 
         Example:
             >>> from lit_mbldm.zoo import load_pretrained
@@ -180,11 +187,27 @@ class ImageCodec(nn.Module):
             >>> codec.encode(torch.zeros(2, 3, 64, 96, dtype=torch.uint8)).shape
             torch.Size([2, 6, 8, 12])
         """
+        if not isinstance(images, Tensor):
+            images = to_batch(images).to(next(self.buffers()).device)
         check_images(images)
         S, h, w = self.latent_shape(images.shape[2], images.shape[3])
         with full_float32(images.device):
             codes = self.find_codes(images)  # (Bhw, S)
         return codes.view(len(images), h, w, S).permute(0, 3, 1, 2).contiguous()
+
+    def touched(self, mask: Tensor) -> Tensor:
+        """Find the positions whose pixels, the halo's included, a mask touches.
+
+        Args:
+            mask: (B, H, W) bool.
+
+        Returns:
+            (B, 1, h, w) bool.
+        """
+        marked = mask[:, None].float()
+        if self.halo:
+            marked = F.max_pool2d(marked, 2 * self.halo + 1, stride=1, padding=self.halo)
+        return F.max_pool2d(marked, self.patch_size) > 0
 
     def decode(self, codes: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Decode codes to images.

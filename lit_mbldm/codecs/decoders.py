@@ -57,6 +57,11 @@ class DecoderCodec(VectorQuantizedCodec):
         return self.codec.code_names
 
     @property
+    def halo(self) -> int:
+        """The codec's."""
+        return self.codec.halo
+
+    @property
     def fingerprint(self) -> str:
         """The codec's: the network changes no code's meaning."""
         return self.codec.fingerprint

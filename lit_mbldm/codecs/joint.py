@@ -99,6 +99,11 @@ class JointCodec(VectorQuantizedCodec):
         """`P0`, `P1` and so on."""
         return [f"P{m}" for m in range(len(self.codebook.codewords))]
 
+    @property
+    def halo(self) -> int:
+        """Half a side, where patches overlap."""
+        return self.patch_size // 2 if self.lapped else 0
+
     def codebooks(self) -> list[Tensor]:
         """The S codebooks (K, d) in the order of the code channels."""
         return list(self.codebook.codewords)

@@ -24,8 +24,8 @@ YCBCR_TO_RGB = torch.tensor(
 LEVEL = 128.0
 MAX_SIDE, MAX_PATCH = 1 << 16, 256  # pixels
 _HINT = (
-    "A file becomes images by torch.from_numpy(numpy.array(PIL.Image.open(path).convert('RGB')))"
-    ".permute(2, 0, 1)[None]."
+    "lit_mbldm.pictures.to_batch makes it of files, Pillow images and arrays, be they grey, RGB or"
+    " RGBA."
 )
 
 

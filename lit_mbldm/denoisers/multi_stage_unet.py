@@ -66,6 +66,14 @@ class MultiStageUNet(UNet):
         ]
         self.entries = nn.ModuleList(entries)  # type: ignore[assignment]
 
+    def check_shapes(self, shapes: Sequence[Sequence[int]]) -> None:
+        """Raise InputError for signals of other shapes than those that it has layers for."""
+        if len(self.shapes) > 1 and tuple(map(tuple, shapes)) != self.shapes:
+            raise InputError(
+                f"A MultiStageUNet draws at the size that it learned, {self.shapes[0][1:]}, not at"
+                f" {tuple(shapes[0][1:])}: leave the canvas out, or take images of that size."
+            )
+
     def _level(self, shape: Sequence[int]) -> int:
         """The level of a shape's height and width."""
         _, H, W = self.shapes[0]

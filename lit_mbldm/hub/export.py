@@ -11,7 +11,6 @@ from PIL import Image
 from torch import nn
 
 from lit_mbldm.codecs import DecoderCodec
-from lit_mbldm.data.images import fit_square
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.entries.about import about_module
 from lit_mbldm.entries.entry import check_new_entry, entry_files, use_refiner, write_files
@@ -19,6 +18,7 @@ from lit_mbldm.entries.entry_config import CARD, PICTURE
 from lit_mbldm.entries.load import load_pretrained
 from lit_mbldm.errors import InputError
 from lit_mbldm.hub.card import address_card, write_card
+from lit_mbldm.images import fit_square
 from lit_mbldm.pictures import grid, table, to_pil, to_tensor
 from lit_mbldm.training import Refiner, SampleOptions
 from lit_mbldm.training.callbacks.pictures import class_columns

@@ -124,6 +124,21 @@ class Process(nn.Module):
         """Draw z_t ~ q(z_t | z_0) for z_0 (B, C, h, w) and t (B,) in [0, T]."""
         raise NotImplementedError
 
+    def add_more_noise(self, z_s: Tensor, s: Tensor, t: Tensor, streams: SampleStreams) -> Tensor:
+        """Draw z_t ~ q(z_t | z_s), s < t, both (B,)."""
+        raise NotImplementedError
+
+    def step_back(
+        self, z_s: Tensor, prediction: Prediction, s: int, t: int, streams: SampleStreams
+    ) -> Tensor:
+        """Draw z_t again, of the step from t to s that `prediction` was made for."""
+        earlier, later = (torch.full((len(z_s),), one, device=z_s.device) for one in (s, t))
+        return self.add_more_noise(z_s, earlier, later, streams)
+
+    def spread(self, marked: Tensor, t: int) -> Tensor:
+        """Where z_t depends on marked numbers of z_0, (B, C, h, w) bool: of the shape of z_t."""
+        return marked
+
     def predict(
         self,
         denoiser: Denoiser,

@@ -1,4 +1,4 @@
-"""Guidance: a denoiser led away from what a poorer prediction says.
+"""Guidance: a denoiser led away from what a poorer prediction says, or between two labels.
 
 B samples, latents (B, C, h, w), T timesteps.
 """
@@ -41,6 +41,35 @@ def guided(
     if scale == 1 and guide is None:
         return denoiser
     return _Guided(denoiser, scale, interval, guide)
+
+
+def mixed(denoiser: Denoiser, condition: Condition, weights: Tensor) -> Denoiser:
+    """Blend what a denoiser returns for its condition with what it does for another one.
+
+    Args:
+        denoiser: a network, or a guided one.
+        condition: labels (B,) int64 of the other end.
+        weights: of that end, (B,) in [0, 1].
+    """
+    return _Mixed(denoiser, condition, weights)
+
+
+class _Mixed:
+    def __init__(self, denoiser: Denoiser, condition: Condition, weights: Tensor) -> None:
+        self.denoiser, self.condition, self.weights = denoiser, condition, weights.view(-1, 1, 1, 1)
+        if isinstance(denoiser, HeadedDenoiser):
+            self.head, self.body = denoiser.head, denoiser.features
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        return self._mix(self.denoiser, *inputs)
+
+    def features(self, *inputs: Any) -> Tensor:
+        """As of `HeadedDenoiser`, where the denoiser is one: a linear head may come after."""
+        return self._mix(self.body, *inputs)
+
+    def _mix(self, network: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        one, other = network(*inputs), network(*inputs[:3], self.condition)
+        return torch.lerp(one.float(), other.float(), self.weights)
 
 
 class _Guided:

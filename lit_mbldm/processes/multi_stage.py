@@ -143,6 +143,22 @@ class MultiStageProcess(Process):
         """Draw z_t ~ q(z_t | z_0), of the shape at time t."""
         return self.noises[self.stage_at(t)].add_noise(self.signal(z0, t)[0], t, streams)
 
+    def step_back(
+        self, z_s: Tensor, prediction: Prediction, s: int, t: int, streams: SampleStreams
+    ) -> Tensor:
+        """Draw z_t again; where the step crossed to a finer stage, from the estimate of x_t."""
+        assert prediction.drift is not None
+        k = self.stage_at(t)
+        noise, start = self.noises[k], self.starts[k]
+        if s == start and k:
+            return noise.add_noise(prediction.z0 - prediction.drift, t, streams)
+        moved = prediction.drift * ((t - s) / (t - start))  # x_s - x_t
+        return noise.step_back(z_s - noise.alpha_sigma(s)[0] * moved, prediction, s, t, streams)
+
+    def spread(self, marked: Tensor, t: int) -> Tensor:
+        """Where z_t depends on marked numbers of z_0; no weight of a stage is negative."""
+        return self.signal(marked.float(), t)[0] > 0
+
     def loss(
         self,
         denoiser: Denoiser,

@@ -1,6 +1,7 @@
 """Random numbers keyed by sample: none depends on the batch or on the number of devices."""
 
 import hashlib
+import math
 import operator
 from collections.abc import Sequence
 
@@ -108,3 +109,49 @@ class SampleStreams:
     def integers(self, low: int, high: int) -> Tensor:
         """One integer a sample, uniform in [low, high), (B,) int64."""
         return torch.cat([stream.integer(low, high) for stream in self._streams])
+
+
+class BlendedStreams(SampleStreams):
+    """Streams between two others: their numbers change gradually, distributed as theirs are.
+
+    Normal numbers are cos(θ) a + sin(θ) b, θ = w·π/2. Uniform ones are taken for probabilities of
+    normal numbers, and these blended.
+
+    Args:
+        first: B streams, those at weight 0.
+        second: B streams, those at weight 1.
+        weights: w of each sample, (B,) in [0, 1].
+    """
+
+    def __init__(self, first: SampleStreams, second: SampleStreams, weights: Tensor) -> None:
+        super().__init__([])
+        self.device = first.device
+        self.ends = first, second
+        self.weights = weights.to(first.device)
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Standard normal numbers (B, *shape), float32."""
+        a, b = (end.normal(shape) for end in self.ends)
+        return self._between(a, b, self._blend(a, b))
+
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Uniform numbers in [0, 1), (B, *shape), float32."""
+        a, b = (end.uniform(shape) for end in self.ends)
+        normal = (torch.special.ndtri(one.clamp(min=2**-25)) for one in (a, b))
+        below_one = torch.special.ndtr(self._blend(*normal)).clamp(max=1 - 2**-24)
+        return self._between(a, b, below_one)
+
+    def _blend(self, a: Tensor, b: Tensor) -> Tensor:
+        angle = self._weights(a) * (math.pi / 2)
+        return angle.cos() * a + angle.sin() * b
+
+    def _between(self, a: Tensor, b: Tensor, blended: Tensor) -> Tensor:
+        """The blended numbers, but those at the ends exactly."""
+        w = self._weights(a)
+        return torch.where(w == 0, a, torch.where(w == 1, b, blended))
+
+    def _weights(self, like: Tensor) -> Tensor:
+        return self.weights.view(-1, *[1] * (like.ndim - 1))

@@ -10,6 +10,7 @@ from torch import Tensor
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.base import Condition, Denoiser, Prediction, Process
 from lit_mbldm.processes.gaussian import GaussianForward
+from lit_mbldm.processes.given import Given
 from lit_mbldm.processes.randomness import SampleStreams
 
 Sampler = Literal["ddpm", "ddim", "dpm++"]
@@ -30,20 +31,35 @@ def draw(
     temperature: float = 1.0,
     condition: Condition = None,
     on_step: OnStep | None = None,
+    given: Given | None = None,
 ) -> Tensor:
     """Draw z_0, (B, C, h, w), for a shape (C, h, w) and B streams, in at most T steps.
 
     Raises:
-        InputError: a sampler that is not the process's, or eta or steps out of range.
+        InputError: a sampler that is not the process's or not for resampling, or eta or steps out
+            of range.
     """
     check_sampler(process, sampler, eta)
     update = _UPDATES[sampler](process, streams, temperature, eta)
     times = process.time_grid(steps)
-    z = process.prior(process.shape_at(shape, times[0]), streams)
+    rounds = 1
+    if given is not None:
+        times, rounds = given.times(times), given.resamplings
+        _check_resamplings(rounds, sampler)
+    if given is None or times[0] == process.num_timesteps:
+        z = process.prior(process.shape_at(shape, times[0]), streams)
+    else:
+        z = given.begin(process, times[0], streams)
+    aside = streams.branch(-1)  # the noise of what is drawn depends on no mask
     estimate = None
     for t, s in pairwise(times):
-        prediction = process.predict(denoiser, z, t, estimate, condition)
-        z = update(z, prediction, t, s)
+        for left in reversed(range(rounds)):
+            prediction = process.predict(denoiser, z, t, estimate, condition)
+            z, estimate = update(z, prediction, t, s), prediction.z0
+            if given is not None:
+                z = given.keep(process, z, s, aside)
+            if left:
+                z = process.step_back(z, prediction, s, t, streams)
         estimate = process.carry(prediction.z0, t, s)
         if on_step:
             on_step(s, z, prediction)
@@ -108,6 +124,14 @@ def check_sampler(process: Process, sampler: Sampler, eta: float) -> None:
         )
     if not 0 <= eta <= 1 or (eta and sampler != "ddim"):
         raise InputError(f"eta is ddim's and lies in [0, 1], got {eta} with {sampler}.")
+
+
+def _check_resamplings(resamplings: int, sampler: Sampler) -> None:
+    if resamplings > 1 and sampler == "dpm++":
+        raise InputError(
+            f"dpm++ builds on the step before and takes none twice: for resamplings {resamplings}"
+            " use ddpm or ddim."
+        )
 
 
 def read_temperature(value: object) -> float:

@@ -15,15 +15,15 @@ from lit_mbldm.processes.base import Condition, Process
 from lit_mbldm.processes.bernoulli import BernoulliForward
 from lit_mbldm.processes.guidance import NO_LABEL
 from lit_mbldm.processes.randomness import SampleStreams
+from lit_mbldm.training.editing import EditingModule
 from lit_mbldm.training.fit_latent import check_latent, fit_latent
 from lit_mbldm.training.labels import check_classes
 from lit_mbldm.training.loss_by_time import LossByTime
 from lit_mbldm.training.module import Decay, OptimizerName
 from lit_mbldm.training.options import SampleOptions
-from lit_mbldm.training.sampling import SamplingModule
 
 
-class DiffusionModule(SamplingModule):
+class DiffusionModule(EditingModule):
     """A diffusion model of a codec's codes, with any process.
 
     Args:

@@ -34,6 +34,7 @@ class SampleOptions:
         guidance: scale of classifier-free guidance, or of the guide's; 1 is none.
         guidance_interval: of t/T, low and high, in which there is guidance; all by default.
         guide: for autoguidance, a poorer model of the same kind, its name or its path.
+        canvas: (height, width) to draw at in pixels; by default those that the model learned.
 
     Raises:
         InputError: a seed or a temperature that is none.
@@ -49,13 +50,15 @@ class SampleOptions:
     guidance: float | None = None
     guidance_interval: tuple[float, float] | None = None
     guide: str | CodecModule | None = None
+    canvas: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", read_seed(self.seed))
         if self.temperature is not None:
             object.__setattr__(self, "temperature", read_temperature(self.temperature))
-        if self.guidance_interval is not None:  # a list where it comes from JSON
-            object.__setattr__(self, "guidance_interval", tuple(self.guidance_interval))
+        for name in ("guidance_interval", "canvas"):  # a list where it comes from JSON
+            if (pair := getattr(self, name)) is not None:
+                object.__setattr__(self, name, tuple(pair))
 
     @classmethod
     def read(cls, sampling: Mapping[str, Any]) -> "SampleOptions":
@@ -85,6 +88,8 @@ class SampleOptions:
         others = {name: getattr(self, name) for name in ("refiner", "label", "guide")}
         values |= {name: one for name, one in others.items() if isinstance(one, int | str | list)}
         words = []
+        if self.canvas is not None:
+            values["canvas"] = "x".join(map(str, self.canvas))
         for name, value in values.items():
             several = value if isinstance(value, list) else [value]
             words += [f"--{name.replace('_', '-')}", *(shlex.quote(str(one)) for one in several)]

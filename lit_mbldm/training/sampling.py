@@ -3,15 +3,17 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from lit_mbldm.errors import InputError
+from lit_mbldm.pictures import to_pil
 from lit_mbldm.processes.base import Condition, Denoiser
-from lit_mbldm.processes.guidance import guided
+from lit_mbldm.processes.given import Given
+from lit_mbldm.processes.guidance import guided, mixed
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.samplers import OnStep, Sampler, draw, read_temperature
 from lit_mbldm.training.labels import label_numbers
@@ -40,7 +42,9 @@ class SamplingModule(SettlingModule):
         guidance: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
         guide: "str | SamplingModule | None" = None,
-    ) -> Tensor:
+        canvas: tuple[int, int] | None = None,
+        output: Literal["tensor", "pil"] = "tensor",
+    ) -> Any:
         """Generate images; image i depends on (seed, i) alone, and on its label.
 
         None is the model's own setting, `sampling`, as in `lit-mbldm sample`, else the default.
@@ -66,9 +70,12 @@ class SamplingModule(SettlingModule):
             guidance_interval: of t/T, in which there is guidance; by default (0, 1).
             guide: an earlier or smaller model, or its name or path, to guide away from
                 (autoguidance).
+            canvas: (height, width) to draw at in pixels, multiples of the codec's patches; by
+                default those that the model learned.
+            output: "tensor", or "pil" for a list of N Pillow images.
 
         Returns:
-            (N, 3, H, W) uint8 RGB on the CPU.
+            (N, 3, H, W) uint8 RGB on the CPU, or N Pillow images.
 
         Raises:
             InputError: numbers out of range, a seed that is no integer, a label that the model
@@ -83,8 +90,9 @@ class SamplingModule(SettlingModule):
         seed = fresh_seed() if seed is None else seed
         chosen = None if refiner is True else refiner or "none"
         how = (steps, seed, sampler, eta, temperature, chosen)
-        options = SampleOptions(*how, label, guidance, guidance_interval, guide)
-        return torch.cat(list(self.batches(num_images, options, batch_size, progress)))
+        options = SampleOptions(*how, label, guidance, guidance_interval, guide, canvas)
+        images = torch.cat(list(self.batches(num_images, options, batch_size, progress)))
+        return [*map(to_pil, images)] if output == "pil" else images
 
     def batches(
         self, num_images: int, options: SampleOptions, batch_size: int = 16, progress: bool = False
@@ -99,7 +107,6 @@ class SamplingModule(SettlingModule):
                     numbers, options, partial(lambda count, *_: bar.update(count), len(numbers))
                 ).cpu()
 
-    @torch.inference_mode()
     def generate(
         self, numbers: Sequence[int], options: SampleOptions, on_step: OnStep | None = None
     ) -> Tensor:
@@ -108,21 +115,50 @@ class SamplingModule(SettlingModule):
         What the options leave open is the model's own. Raises InputError as `settle`.
         """
         options = self.settle(options)
+        streams = self.sample_streams(options, numbers)
+        condition = self.sample_condition(numbers, options)
+        return self.draw_images(options, streams, condition, on_step=on_step)
+
+    @torch.inference_mode()
+    def draw_images(
+        self,
+        options: SampleOptions,
+        streams: SampleStreams,
+        condition: Condition,
+        given: Given | None = None,
+        mix: tuple[Condition, Tensor] | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Draw z_0 and decode it: the one way by which all images are made.
+
+        Args:
+            options: settled ones; their seed and label are not read.
+            streams: B of them.
+            condition: what the denoiser is told, B rows, or None.
+            given: a latent to start from.
+            mix: another condition and its weights (B,), of `guidance.mixed`.
+            on_step: called after each step.
+
+        Returns:
+            (B, 3, H, W) uint8 RGB on the device.
+        """
         assert options.steps is not None and options.sampler is not None  # noqa: PT018
+        denoiser = self._guided(options)
         training = self.training
         self.eval()
         try:
             z0 = draw(
                 self.process,
-                self._guided(options),
-                self.latent_shape,
+                denoiser if mix is None else mixed(denoiser, *mix),
+                self.shape_on(options.canvas),
                 options.steps,
-                self._sample_streams(options, numbers),
+                streams,
                 options.sampler,
                 options.eta or 0.0,
                 1.0 if options.temperature is None else read_temperature(options.temperature),
-                self.sample_condition(numbers, options),
+                condition,
                 on_step,
+                given,
             )
         finally:
             self.train(training)
@@ -162,13 +198,15 @@ class SamplingModule(SettlingModule):
         options = self.settle(replace(options, refiner="none"))
         times = self.process.time_grid(options.steps or 0)
         picks = frame_steps(frames, len(times) - 1)
-        numbers, streams = range(num_images), self._sample_streams(options, range(num_images))
-        path = [self.process.prior(self.process.shape_at(self.latent_shape, times[0]), streams)]
+        numbers, streams = range(num_images), self.sample_streams(options, range(num_images))
+        shape = self.shape_on(options.canvas)
+        path = [self.process.prior(self.process.shape_at(shape, times[0]), streams)]
         self.generate(numbers, options, on_step=lambda step, z, _: path.append(z))
         full = [self.process.carry(path[step], times[step], 0) for step in picks]
         return torch.stack([self.latent.decode(z) for z in full], dim=1)
 
-    def _sample_streams(self, options: SampleOptions, numbers: Sequence[int]) -> SampleStreams:
+    def sample_streams(self, options: SampleOptions, numbers: Sequence[int]) -> SampleStreams:
+        """The random streams of these sample numbers."""
         return SampleStreams([(options.seed, number) for number in numbers], self.device)
 
 

@@ -86,6 +86,7 @@ class SettlingModule(CodecModule):
         assert options.steps is not None and options.sampler is not None  # noqa: PT018
         check_sampler(self.process, options.sampler, options.eta or 0.0)
         self.process.time_grid(options.steps)
+        self.shape_on(options.canvas)
         if options.temperature is not None and not self.process.has_temperature:
             raise InputError(f"A {type(self).__name__} takes no temperature: leave it out.")
         class_names = self.class_names or []
@@ -97,6 +98,20 @@ class SettlingModule(CodecModule):
         if options.guide is not None:
             self._check_guide(options.guide)
         return options
+
+    def shape_on(self, canvas: tuple[int, int] | None) -> tuple[int, ...]:
+        """Shape (C, h, w) of z_0 for a canvas of (H, W) pixels; None is the one learned.
+
+        Raises:
+            InputError: a canvas that codec, process or denoiser are not for.
+        """
+        if canvas is None:
+            return self.latent_shape
+        shape = (self.latent_shape[0], *self.codec.latent_shape(*canvas)[1:])
+        check_shapes = getattr(self.denoiser, "check_shapes", None)
+        if check_shapes is not None:
+            check_shapes(self.process.shapes(shape))
+        return shape
 
     def _check_refiner(self, refiner: nn.Module) -> None:
         if not isinstance(refiner, Refiner):

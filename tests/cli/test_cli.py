@@ -455,6 +455,12 @@ def test_sample_follows_labels_and_guidance(tmp_path: Path, run: Run, fails: Run
     led = model.sample(4, 3, label=[2, 1], guidance=2, guidance_interval=(0.1, 0.9))
     assert torch.equal(sheet("grid.png"), grid(led))
     run("sample model -n 6 --steps 3 --out turns.png")
+    run("sample model -n 2 --steps 3 --guidance 2 --out new/")
+    run("sample --like new/000001.png --out again.png")
+    assert torch.equal(sheet("again.png"), sheet("new/000001.png"))
+    assert (
+        json.loads(Image.open("new/000001.png").text["lit_mbldm"])["options"]["label"] == "Forest"
+    )
     assert torch.equal(sheet("turns.png"), grid(model.sample(6, 3), columns=3))
     assert "such as Forest" in fails("sample model --label Forrest")
 
@@ -486,6 +492,28 @@ def test_sample_writes_a_file_an_image(
     images = [sheet(f"new/00000{i}.png") for i in range(3)]
     assert torch.equal(torch.stack(images), categorical.sample(3, 2))
     assert "already holds pictures" in fails(command)
+
+
+def test_a_picture_tells_how_it_was_made_and_is_made_again(
+    entry: str, tmp_path: Path, run: Run, fails: Run
+) -> None:
+    run(f"sample {entry} -n 3 --steps 2 --seed 4 --temperature 0.7 --canvas 32x48 --out new/")
+    told = json.loads(Image.open("new/000002.png").text["lit_mbldm"])
+    assert (told["model"], told["number"], told["version"]) == (entry, 2, lit_mbldm.__version__)
+    options = {"seed": 4, "steps": 2, "sampler": "ddpm", "temperature": 0.7, "canvas": [32, 48]}
+    assert told["options"] == options
+    assert sheet("new/000002.png").shape == (3, 32, 48)
+    run("sample --like new/000002.png --out again.png")
+    assert torch.equal(sheet("again.png"), sheet("new/000002.png"))
+    other = CategoricalDiffusion("opq-32-8-8", UNet(6, 1536, 8, (1,), 1), CategoricalProcess(), 32)
+    save_entry(other, tmp_path / "other")
+    assert "other weights" in fails("sample other --like new/000002.png --out no.png")
+    assert "got also steps" in fails("sample --like new/000002.png --steps 3")
+    assert "does not tell" in fails("sample --like again.png --out no.png")
+    assert "no picture" in fails("sample --like missing.png --out no.png")
+    assert "Expected a MODEL" in fails("sample -n 3")
+    assert "HEIGHTxWIDTH" in fails(f"sample {entry} --canvas 32by32")
+    assert "multiples of 8" in fails(f"sample {entry} --canvas 30x32")
 
 
 @pytest.mark.parametrize("val", [0.0, 0.3])

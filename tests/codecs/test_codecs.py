@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_mbldm.codecs import ImageCodec, JointCodec, PatchCodec
+from lit_mbldm.codecs import ImageCodec, JointCodec, PatchCodec, PixelCodec
 from lit_mbldm.codecs.channelwise import QuantizerName
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError
@@ -187,11 +187,40 @@ def test_what_is_no_tensor_is_told_how_it_becomes_one(tmp_path: Path) -> None:
     for value in (str(path), image, np.zeros((1, 3, 8, 8)), [1], None, path):
         with pytest.raises(InputError, match=r"got a .*torch\.from_numpy"):
             PatchCodec().decode(value)
-        with pytest.raises(InputError, match=r"got a .*A file becomes images by torch") as error:
-            PatchCodec().encode(value)
-    hint = str(error.value).partition("images by ")[2].rstrip(".")
-    images = eval(hint, {"torch": torch, "numpy": np, "PIL": PIL, "path": path})
-    assert PatchCodec().encode(images).shape == (1, 6, 1, 2)
+
+
+def test_files_pillow_images_and_arrays_are_encoded_as_tensors_are(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (8, 16, 3), dtype=np.uint8)
+    image = PIL.Image.fromarray(array)
+    image.save(tmp_path / "photo.png")
+    codec = PixelCodec()
+    expected = torch.from_numpy(array).permute(2, 0, 1)[None]
+    path = tmp_path / "photo.png"
+    for value in (path, str(path), image, array, array[None], [image], (path,)):
+        assert torch.equal(codec.encode(value), expected)
+    assert torch.equal(codec.encode([path, image]), expected.repeat(2, 1, 1, 1))
+    grey = codec.encode([array[..., 0], PIL.Image.fromarray(array[..., 0])])
+    assert torch.equal(grey, expected[:, :1].expand(2, 3, -1, -1))
+    clear = np.concatenate([array, np.zeros_like(array[..., :1])], axis=2)
+    assert (codec.encode(clear) == 255).all()  # what is transparent lies on white
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (None, "a NoneType"),
+        (np.zeros((8, 8, 3)), "float64"),
+        (np.zeros((8, 8, 5), np.uint8), r"uint8 of shape \(8, 8, 5\)"),
+        ([], "one size, got none"),
+        ([PIL.Image.new("L", (8, 8)), PIL.Image.new("L", (8, 16))], "16×8, 8×8"),
+        (__file__, "test_codecs.py cannot be used: not an image"),
+        (torch.zeros(1, 1, 8, 8).byte(), "be they grey, RGB or RGBA"),
+        (torch.zeros(1, 4, 8, 8).byte(), "be they grey, RGB or RGBA"),
+    ],
+)
+def test_what_is_no_picture_is_refused(wrong: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        PixelCodec().encode(wrong)
 
 
 @pytest.mark.parametrize(

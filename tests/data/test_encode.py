@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 
 import lit_mbldm.data
-from lit_mbldm.data.images import load_rgb, to_array
 from lit_mbldm.data.prepare.encode import encode_shards
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.data.shards.locate import open_shards
 from lit_mbldm.data.shards.manifest import Manifest
 from lit_mbldm.entries.load import load_codec
 from lit_mbldm.errors import InputError
+from lit_mbldm.images import load_rgb, to_array
 
 SIZE = 16
 CHANGED = ["images-000001.tar", "images-000002.tar"]

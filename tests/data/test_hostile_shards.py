@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 
-from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.loading.datamodule import ShardDataModule
 from lit_mbldm.data.prepare.encode import encode_shards
 from lit_mbldm.data.prepare.write_shards import write_shards
@@ -26,6 +25,7 @@ from lit_mbldm.data.shards.manifest import MANIFEST, Manifest
 from lit_mbldm.data.shards.reading import code_variants, dump_codes
 from lit_mbldm.data.sources.archives import open_source
 from lit_mbldm.errors import InputError
+from lit_mbldm.images import ImageError
 
 BLOCK = tarfile.BLOCKSIZE
 CODES = np.arange(8, dtype=np.uint8).reshape(2, 1, 2, 2)

@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.prepare.convert import Jpeg, convert, to_jpeg
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.data.shards.manifest import UNFINISHED, Manifest
 from lit_mbldm.data.sources.archives import open_source
 from lit_mbldm.data.sources.raw_image import RawImage
 from lit_mbldm.errors import InputError
+from lit_mbldm.images import ImageError
 
 SIZE = 16
 MakePhotos = Callable[..., Path]

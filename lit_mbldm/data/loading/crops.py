@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lit_mbldm.data.images import resize_square, to_array
 from lit_mbldm.data.loading.encoding import EncodingDataModule, ReferenceSet
 from lit_mbldm.data.loading.loader import EpochLoader
 from lit_mbldm.data.loading.streams import IndexedStream, Share
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.errors import InputError
+from lit_mbldm.images import resize_square, to_array
 
 VALIDATION_CROPS = 64
 

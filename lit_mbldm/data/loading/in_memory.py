@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.loading.streams import Batch, IndexedStream, Share
 from lit_mbldm.data.shards.locate import ShardSet
 from lit_mbldm.data.shards.reading import Array, Variants, read_span, whole
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.errors import InputError
+from lit_mbldm.images import ImageError
 from lit_mbldm.parallel.ranks import is_first
 
 

@@ -15,10 +15,10 @@ import torch
 import webdataset
 from torch.utils.data import IterableDataset, get_worker_info
 
-from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.shards.locate import ShardSet
 from lit_mbldm.data.shards.reading import Array, Sample, Span, Variants, read_span, spans
 from lit_mbldm.errors import InputError
+from lit_mbldm.images import ImageError
 
 Batch = dict[str, Any]
 SHUFFLE_BUFFER = 1000

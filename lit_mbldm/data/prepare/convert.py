@@ -13,9 +13,9 @@ from itertools import chain
 from multiprocessing import get_context, parent_process
 from typing import NamedTuple
 
-from lit_mbldm.data.images import ImageError, fit_square, load_rgb
 from lit_mbldm.data.sources.raw_image import RawImage
 from lit_mbldm.errors import InputError
+from lit_mbldm.images import ImageError, fit_square, load_rgb
 from lit_mbldm.parallel.launcher import cores
 
 CHUNK_IMAGES = 8

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.shards.manifest import FORMAT
 from lit_mbldm.data.shards.reading import (
     LostShardError,
@@ -30,6 +29,7 @@ from lit_mbldm.data.shards.reading import (
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.shards.tar import CODEC_MEMBER
 from lit_mbldm.errors import InputError
+from lit_mbldm.images import ImageError
 
 
 class Codec(Protocol):

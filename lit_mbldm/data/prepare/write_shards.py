@@ -11,7 +11,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.prepare.convert import Converted, convert
 from lit_mbldm.data.prepare.shard_folder import Part, ShardFolder
 from lit_mbldm.data.shards.manifest import FORMAT, UNFINISHED, Manifest
@@ -20,6 +19,7 @@ from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.sources.archives import open_source
 from lit_mbldm.data.sources.raw_image import ImageSource, RawImage
 from lit_mbldm.errors import InputError
+from lit_mbldm.images import ImageError
 
 ToJpegs = Callable[[Iterable[tuple[int, RawImage]]], Generator[Converted, None, None]]
 

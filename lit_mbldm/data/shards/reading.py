@@ -21,7 +21,6 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_mbldm.data.images import ImageError, fit_square, load_rgb, to_array
 from lit_mbldm.data.shards.labels import Classes, checked_label, read_label
 from lit_mbldm.data.shards.tar import (
     CodecTag,
@@ -36,6 +35,7 @@ from lit_mbldm.data.shards.tar import (
     tar_members,
 )
 from lit_mbldm.errors import InputError
+from lit_mbldm.images import ImageError, fit_square, load_rgb, to_array
 from lit_mbldm.storage.urls import base_name, is_url, open_binary, public
 
 Array = NDArray[np.uint8]

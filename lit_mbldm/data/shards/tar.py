@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lit_mbldm.data.images import IMAGE_SUFFIXES, MAX_BYTES, ImageError
+from lit_mbldm.images import IMAGE_SUFFIXES, MAX_BYTES, ImageError
 from lit_mbldm.storage.atomic import replacing
 
 CODEC_MEMBER = "__codec__"

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from lit_mbldm.data.images import IMAGE_SUFFIXES, ImageError, check_bytes
 from lit_mbldm.data.shards.labels import Classes
 from lit_mbldm.data.shards.manifest import UNFINISHED
 from lit_mbldm.data.shards.patterns import find_shards
@@ -15,6 +14,7 @@ from lit_mbldm.data.sources.lsun import DATA_FILE, open_lmdb, open_zipped_lmdb
 from lit_mbldm.data.sources.raw_image import ImageSource, RawImage, file_facts, is_image, listed
 from lit_mbldm.data.sources.tars import tar_images
 from lit_mbldm.errors import InputError
+from lit_mbldm.images import IMAGE_SUFFIXES, ImageError, check_bytes
 
 
 def open_source(

@@ -15,9 +15,9 @@ from weakref import WeakValueDictionary
 import lmdb
 from tqdm import tqdm
 
-from lit_mbldm.data.images import check_bytes
 from lit_mbldm.data.sources.raw_image import ImageSource, RawImage
 from lit_mbldm.errors import InputError
+from lit_mbldm.images import check_bytes
 from lit_mbldm.storage.atomic import check_room, replacing
 
 DATA_FILE = "data.mdb"

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from lit_mbldm.data.images import HEIF_SUFFIXES, IMAGE_SUFFIXES
 from lit_mbldm.data.shards.labels import Classes
 from lit_mbldm.errors import InputError
+from lit_mbldm.images import HEIF_SUFFIXES, IMAGE_SUFFIXES
 
 SHOWN_ENDINGS = 8
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from lit_mbldm.data.images import ImageError, load_rgb
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.sources.archives import open_source
 from lit_mbldm.errors import InputError
+from lit_mbldm.images import ImageError, load_rgb
 
 MAX_TOTAL_PIXELS = 250_000_000
 

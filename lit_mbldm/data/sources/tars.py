@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from lit_mbldm.data.images import ImageError
 from lit_mbldm.data.shards.labels import (
     Classes,
     checked_label,
@@ -18,6 +17,7 @@ from lit_mbldm.data.shards.patterns import Manifests
 from lit_mbldm.data.shards.tar import Member, is_label, read_member, sample_key, tar_members
 from lit_mbldm.data.sources.labels import label_by_folder
 from lit_mbldm.data.sources.raw_image import ImageSource, RawImage, file_facts, is_image, listed
+from lit_mbldm.images import ImageError
 
 
 @dataclass

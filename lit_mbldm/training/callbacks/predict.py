@@ -9,7 +9,7 @@ import lightning as L
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.inception import features_fingerprint
-from lit_mbldm.pictures import fingerprint_of, save
+from lit_mbldm.pictures import save, text_of
 from lit_mbldm.training.callbacks.samples import DrawSamples, SampleNumbers
 from lit_mbldm.training.module import CodecModule
 from lit_mbldm.training.options import SampleOptions
@@ -66,12 +66,14 @@ class WriteSamples(DrawSamples):
         options = {**settled.given(), "seed": settled.seed, "refiner": of_refiner}
         if settled.label is not None:
             options["label"] = settled.label
+        if settled.canvas is not None:
+            options["canvas"] = settled.canvas
         if isinstance(settled.guide, CodecModule):
             options["guide"] = features_fingerprint(settled.guide)
         text = features_fingerprint(pl_module) + json.dumps(options, sort_keys=True)
         self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
         pictures = sorted(self.out.glob("*.png"))
-        if any(fingerprint_of(path) != self._fingerprint for path in pictures):
+        if any(text_of(path) != self._fingerprint for path in pictures):
             raise InputError(
                 f"{self.out} already holds pictures that this model and these options did not make."
                 " Name another folder with --samples.out."

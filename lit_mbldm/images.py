@@ -54,7 +54,7 @@ def load_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             image.load()
             with contextlib.suppress(Exception):  # unreadable EXIF is as good as none
                 ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image)
+            return to_rgb(image)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -104,7 +104,8 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a loaded image of any mode, as `load_rgb` does; raises ImageError likewise."""
     if image.mode == "F":
         raise ImageError("floating-point pixels have no fixed range; save it with 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lit_mbldm.data.images import ImageError, fit_square, load_rgb, to_array
+from lit_mbldm.images import ImageError, fit_square, load_rgb, to_array
 
 
 def to_bytes(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
