@@ -129,7 +129,7 @@ def test_zoo_lists_what_ships(capsys: pytest.CaptureFixture[str]) -> None:
     main(["zoo"])
     told = capsys.readouterr().out
     assert "opq-32-8-8" in told
-    assert told.count("licence of the weights: apache-2.0") == len(list_pretrained())
+    assert told.count("licence of the weights: ") == len(list_pretrained())
     assert "PSNR (dB) 27.72 (Kodak, 24 images)" in told
 
 
