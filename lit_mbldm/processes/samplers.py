@@ -30,8 +30,11 @@ def draw(
     temperature: float = 1.0,
     condition: Condition = None,
     on_step: OnStep | None = None,
+    start: Tensor | None = None,
 ) -> Tensor:
     """Draw z_0, (B, C, h, w), for a shape (C, h, w) and B streams, in at most T steps.
+
+    `start` is z at the first time; None draws it from the prior.
 
     Raises:
         InputError: a sampler that is not the process's, or eta or steps out of range.
@@ -39,7 +42,7 @@ def draw(
     check_sampler(process, sampler, eta)
     update = _UPDATES[sampler](process, streams, temperature, eta)
     times = process.time_grid(steps)
-    z = process.prior(process.shape_at(shape, times[0]), streams)
+    z = process.prior(process.shape_at(shape, times[0]), streams) if start is None else start
     estimate = None
     for t, s in pairwise(times):
         prediction = process.predict(denoiser, z, t, estimate, condition)
