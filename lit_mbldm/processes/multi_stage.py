@@ -112,8 +112,7 @@ class MultiStageProcess(Process):
 
     def time_grid(self, steps: int) -> list[int]:
         """Evenly spaced times, with the boundaries between them."""
-        starts = (start for start in self.starts if start <= self.end)
-        return sorted({*super().time_grid(steps), *starts}, reverse=True)
+        return sorted({*super().time_grid(steps), *self.starts}, reverse=True)
 
     def draw_times(self, streams: SampleStreams, batch_key: tuple[int, ...]) -> Tensor:
         """Draw times of one stage, which the batch's key alone decides; t/T is uniform at last."""
