@@ -62,14 +62,15 @@ def decoder(options: argparse.Namespace) -> None:
     from lit_mbldm.codecs import DecoderCodec
     from lit_mbldm.entries.about import about_module
     from lit_mbldm.entries.entry import check_new_entry, save_entry
-    from lit_mbldm.training.refiner import load_refiner
+    from lit_mbldm.training.refiner import Refiner, load_refiner
 
     check_new_entry(options.out)
     refiner = load_refiner(options.refiner)
-    if refiner.noise_range[1] > 0:
+    if not isinstance(refiner, Refiner) or refiner.noise_range[1] > 0:
+        noise = list(refiner.noise_range) if isinstance(refiner, Refiner) else "a drawing one"
         raise InputError(
             f"Expected a refiner of noise_range [0, 0], as the config jpq48_decoder trains, got"
-            f" {list(refiner.noise_range)}: a decoder learns from codes without noise."
+            f" {noise}: a codec's decoder works without noise."
         )
     codec = DecoderCodec(refiner.codec, refiner.network)
     save_entry(codec, options.out, about_module(refiner))

@@ -12,8 +12,9 @@ from lit_mbldm.codecs import BinaryCodec, DecoderCodec, ImageCodec, IndexLatent
 from lit_mbldm.entries.about import About
 from lit_mbldm.entries.entry_config import LIBRARY, PICTURE
 from lit_mbldm.errors import InputError
-from lit_mbldm.training import Refiner
+from lit_mbldm.training import GenerativeDecoder
 from lit_mbldm.training.diffusion import DiffusionModule
+from lit_mbldm.training.refiner import RefinerModule
 
 _LOAD = 'load_pretrained("org/repo")'  # in the card of an entry that has no repository yet
 _NOT_STATED = "not stated"
@@ -77,10 +78,16 @@ def _kind_of(module: nn.Module, about: About) -> _Kind:
     match module:
         case DiffusionModule():
             return _diffusion(module, about)
-        case Refiner():
+        case RefinerModule():
+            summary = "A network that brings images decoded from codes closer to the originals."
+            if isinstance(module, GenerativeDecoder):
+                summary = (
+                    "A network that draws the details which images lost with quantisation, in"
+                    f" {module.steps} steps of diffusion from the decoded image."
+                )
             return _Kind(
                 title=f"Refiner of {module.codec.quantizer} images",
-                summary="A network that brings images decoded from codes closer to the originals.",
+                summary=summary,
                 caption="Photographs, decoded from their codes, and refined",
                 task="image-to-image",
                 tag="image-restoration",

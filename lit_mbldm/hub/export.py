@@ -20,10 +20,10 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.hub.card import address_card, write_card
 from lit_mbldm.images import fit_square
 from lit_mbldm.pictures import grid, table, to_pil, to_tensor
-from lit_mbldm.training import Refiner, SampleOptions
+from lit_mbldm.training import SampleOptions
 from lit_mbldm.training.callbacks.pictures import class_columns
 from lit_mbldm.training.diffusion import DiffusionModule
-from lit_mbldm.training.refiner import load_refiner
+from lit_mbldm.training.refiner import RefinerModule, load_refiner
 
 _SIDE = 192  # of the photographs in a picture, about
 _SAMPLES = 16
@@ -84,7 +84,7 @@ def _make_picture(module: Any) -> Image.Image:
         columns = class_columns(module, module.sampling)  # a column a class
         samples = module.sample(4 * columns if columns else _SAMPLES, progress=True)
         return to_pil(grid(samples, columns))
-    codec = module.codec if isinstance(module, Refiner) else module
+    codec = module.codec if isinstance(module, RefinerModule) else module
     side = max(_SIDE // codec.patch_size, 1) * codec.patch_size
     with resources.as_file(resources.files("lit_mbldm.data") / "photos") as folder:
         squares = [to_tensor(fit_square(photo, side)) for photo in read_images(folder).values()]
@@ -94,6 +94,6 @@ def _make_picture(module: Any) -> Image.Image:
     if isinstance(codec, DecoderCodec):
         rows["plain"] = codec.decode(codes, plain=True)
     rows["decoded"] = codec.decode(codes)
-    if isinstance(module, Refiner):
+    if isinstance(module, RefinerModule):
         rows["refined"] = module.refine(rows["decoded"])
     return table(torch.stack(list(rows.values())), rows=list(rows))

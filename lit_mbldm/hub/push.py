@@ -22,11 +22,11 @@ from lit_mbldm.entries.tree import find_class
 from lit_mbldm.errors import InputError
 from lit_mbldm.hub.card import unstated
 from lit_mbldm.hub.export import whole_entry
-from lit_mbldm.training import Refiner
 from lit_mbldm.training.diffusion import DiffusionModule
+from lit_mbldm.training.refiner import RefinerModule
 
 # A push replaces a model by another of its kind alone.
-_KINDS: tuple[type[nn.Module], ...] = (ImageCodec, DiffusionModule, Refiner)
+_KINDS: tuple[type[nn.Module], ...] = (ImageCodec, DiffusionModule, RefinerModule)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from lit_mbldm.processes.categorical import CategoricalProcess
 from lit_mbldm.processes.gaussian import GaussianProcess
 from lit_mbldm.processes.joint_bernoulli import JointBernoulliProcess
 from lit_mbldm.processes.multi_stage import MultiStageProcess
-from lit_mbldm.processes.stages import Blur, Pool, Truncate
+from lit_mbldm.processes.stages import Blur, Pool, Quantise, Truncate
 
 __all__ = [
     "BernoulliProcess",
@@ -15,5 +15,6 @@ __all__ = [
     "JointBernoulliProcess",
     "MultiStageProcess",
     "Pool",
+    "Quantise",
     "Truncate",
 ]

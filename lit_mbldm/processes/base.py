@@ -66,6 +66,7 @@ class Process(nn.Module):
         if num_timesteps < 1:
             raise InputError(f"Expected num_timesteps of at least 1, got {num_timesteps}.")
         self.num_timesteps = num_timesteps
+        self.end = num_timesteps  # the latest time that it trains and samples at
         self.self_conditioning = self_conditioning
 
     def use(self, codec: ImageCodec) -> None:
@@ -102,7 +103,7 @@ class Process(nn.Module):
         Raises:
             InputError: steps outside [1, T].
         """
-        T = self.num_timesteps
+        T = self.end
         if not 1 <= steps <= T:
             raise InputError(f"The number of sampling steps must lie in [1, {T}], got {steps}.")
         return [round(T * (steps - i) / steps) for i in range(steps + 1)]

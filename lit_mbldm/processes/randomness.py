@@ -132,6 +132,11 @@ class BlendedStreams(SampleStreams):
     def __len__(self) -> int:
         return len(self.weights)
 
+    def branch(self, number: int, rows: slice = slice(None)) -> "BlendedStreams":
+        """New streams between branches of both ends."""
+        first, second = (end.branch(number, rows) for end in self.ends)
+        return BlendedStreams(first, second, self.weights[rows])
+
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normal numbers (B, *shape), float32."""
         a, b = (end.normal(shape) for end in self.ends)

@@ -32,8 +32,11 @@ def draw(
     condition: Condition = None,
     on_step: OnStep | None = None,
     given: Given | None = None,
+    start: Tensor | None = None,
 ) -> Tensor:
     """Draw z_0, (B, C, h, w), for a shape (C, h, w) and B streams, in at most T steps.
+
+    `start` is z at the first time; None draws it from the prior.
 
     Raises:
         InputError: a sampler that is not the process's or not for resampling, or eta or steps out
@@ -46,7 +49,9 @@ def draw(
     if given is not None:
         times, rounds = given.times(times), given.resamplings
         _check_resamplings(rounds, sampler)
-    if given is None or times[0] == process.num_timesteps:
+    if start is not None:
+        z = start
+    elif given is None or times[0] == process.num_timesteps:
         z = process.prior(process.shape_at(shape, times[0]), streams)
     else:
         z = given.begin(process, times[0], streams)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_mbldm.codecs.latents import Latent
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.randomness import SampleStreams
 
@@ -22,6 +23,9 @@ class Stage(nn.Module):
     """
 
     gain = 1.0
+
+    def use_latent(self, latent: Latent) -> None:
+        """Take over what depends on the latent, which has its codec by now."""
 
     def set_channels(self, channels: int) -> int:
         """Note the channels of the finer signal, and return those of the coarser one."""
@@ -176,3 +180,20 @@ class Truncate(Stage):
         """Append noise."""
         fresh = streams.normal((self.channels - self.keep, *noise.shape[2:])).to(noise)
         return torch.cat([noise, fresh], dim=1)
+
+
+class Quantise(Stage):
+    """What the latent's codes keep of the signal, whose shape stays.
+
+    That is of a `CoefficientLatent` the nearest codewords, of a `PixelLatent` the decoded image.
+    """
+
+    latent: Latent
+
+    def use_latent(self, latent: Latent) -> None:
+        """Quantise as this latent does."""
+        vars(self)["latent"] = latent  # no submodule: the model has it already
+
+    def down(self, x: Tensor) -> Tensor:
+        """Quantise (B, C, h, w), a signal in the finest stage, to float32."""
+        return self.latent.to_latent(self.latent.to_codes(x))

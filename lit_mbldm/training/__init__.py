@@ -13,6 +13,7 @@ from lit_mbldm.training.diffusion import (
     DiffusionModule,
     StageDiffusion,
 )
+from lit_mbldm.training.generative_decoder import GenerativeDecoder
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner
 
@@ -23,6 +24,7 @@ __all__ = [
     "CategoricalDiffusion",
     "ContinuousDiffusion",
     "DiffusionModule",
+    "GenerativeDecoder",
     "PowerEMA",
     "RefineImages",
     "Refiner",

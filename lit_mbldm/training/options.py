@@ -12,7 +12,7 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.processes.randomness import read_seed
 from lit_mbldm.processes.samplers import Sampler, read_temperature
 from lit_mbldm.training.module import CodecModule
-from lit_mbldm.training.refiner import Refiner
+from lit_mbldm.training.refiner import RefinerModule
 
 _KEPT = ("steps", "sampler", "eta", "temperature", "guidance", "guidance_interval")
 
@@ -45,7 +45,7 @@ class SampleOptions:
     sampler: Sampler | None = None
     eta: float | None = None
     temperature: float | Literal["argmax"] | None = None
-    refiner: str | Refiner | None = None
+    refiner: str | RefinerModule | None = None
     label: int | str | list[int | str] | None = None
     guidance: float | None = None
     guidance_interval: tuple[float, float] | None = None

@@ -1,4 +1,4 @@
-"""Training of the refiner, which improves decoded images.
+"""Training of refiners, which improve decoded images: their base, and the paper's.
 
 B images, H×W pixels, S code channels, h×w positions, K codewords.
 """
@@ -20,7 +20,46 @@ from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training.module import CodecModule
 
 
-class Refiner(CodecModule):
+class RefinerModule(CodecModule):
+    """What improves images that its codec decodes; the base of refiners."""
+
+    def images_of(self, batch: dict[str, Tensor]) -> Tensor:
+        """The images of a batch, (B, 3, H, W) uint8 RGB; raises InputError where it has none."""
+        if "images" not in batch:
+            raise InputError(
+                "A refiner learns from images, but the data has codes only. Train it on image"
+                " shards (`lit-mbldm shards`) or crops instead of code shards."
+            )
+        return batch["images"]
+
+    def loss(self, batch: dict[str, Tensor], key: tuple[int, ...]) -> Tensor:
+        """Mean loss of a batch.
+
+        Of `images`, (B, 3, H, W) uint8 RGB, the target, their `codes`, (B, S, h, w) uint8, and
+        `index`, (B,) int64; `key` is of the noise.
+        """
+        raise NotImplementedError
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """One step on a batch as of `loss`."""
+        loss = self.loss(batch, self.training_key())
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
+        return loss
+
+    def refine(self, images: Tensor, streams: SampleStreams | None = None) -> Tensor:
+        """Improve decoded images, (B, 3, H, W) uint8 RGB, to the same on their device.
+
+        Args:
+            images: as the codec decodes them.
+            streams: of the noise, where there is any, B of them; by default of an image's place.
+
+        Raises:
+            InputError: another shape or dtype.
+        """
+        raise NotImplementedError
+
+
+class Refiner(RefinerModule):
     """A network that brings images decoded from noisy codes closer to the originals.
 
     Source: Scribano et al. 2023, section 4.2.2.
@@ -62,27 +101,12 @@ class Refiner(CodecModule):
         return (codes + noise).round().clamp(0, self.codec.codebook_size - 1).to(torch.uint8)
 
     def loss(self, batch: dict[str, Tensor], key: tuple[int, ...]) -> Tensor:
-        """L1 + (1 - SSIM), on values in [0, 1], of images refined from noisy codes.
-
-        Of a batch of `images`, (B, 3, H, W) uint8 RGB, the target, their `codes`, (B, S, h, w)
-        uint8, and `index`, (B,) int64; `key` is of the noise.
-        """
-        if "images" not in batch:
-            raise InputError(
-                "A refiner learns from images, but the data has codes only. Train it on image"
-                " shards (`lit-mbldm shards`) or crops instead of code shards."
-            )
-        images, codes, streams = batch["images"], batch["codes"], self.streams(batch, key)
+        """L1 + (1 - SSIM), on values in [0, 1], of images refined from noisy codes."""
+        images, codes, streams = self.images_of(batch), batch["codes"], self.streams(batch, key)
         low, high = self.noise_range
         sigma = low + (high - low) * streams.uniform(())
         decoded = self.codec.decode(self.corrupt(codes, sigma, streams))
         return image_loss(self.network(decoded / 255), images / 255)
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """One step on a batch as of `loss`."""
-        loss = self.loss(batch, self.training_key())
-        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
-        return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the loss, and PSNR and SSIM before and after refining, with the same noise always.
@@ -103,12 +127,8 @@ class Refiner(CodecModule):
         self.log_dict(figures, sync_dist=True, batch_size=len(codes))
 
     @torch.no_grad()
-    def refine(self, images: Tensor) -> Tensor:
-        """Improve decoded images, (B, 3, H, W) uint8 RGB, to the same on their device.
-
-        Raises:
-            InputError: another shape or dtype.
-        """
+    def refine(self, images: Tensor, streams: SampleStreams | None = None) -> Tensor:
+        """Improve decoded images, without noise; arguments as of its base."""
         check_images(images)
         return improve(self.network, images)
 
@@ -122,9 +142,9 @@ def image_loss(decoded: Tensor, images: Tensor) -> Tensor:
     return (decoded - images).abs().mean() + 1 - similarity
 
 
-def load_refiner(name: str | Path) -> Refiner:
+def load_refiner(name: str | Path) -> RefinerModule:
     """Load a refiner as `load_pretrained` does; raises InputError for another model."""
     refiner = load_pretrained(name)
-    if not isinstance(refiner, Refiner):
+    if not isinstance(refiner, RefinerModule):
         raise InputError(f"{name} is a {type(refiner).__name__}, expected a Refiner.")
     return refiner

@@ -18,7 +18,7 @@ from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.samplers import OnStep, Sampler, draw, read_temperature
 from lit_mbldm.training.labels import label_numbers
 from lit_mbldm.training.options import SampleOptions, fresh_seed
-from lit_mbldm.training.refiner import Refiner
+from lit_mbldm.training.refiner import RefinerModule
 from lit_mbldm.training.settle import SettlingModule
 
 _FRAMES = 11  # where nothing else is said
@@ -36,7 +36,7 @@ class SamplingModule(SettlingModule):
         progress: bool = False,
         sampler: Sampler | None = None,
         eta: float | None = None,
-        refiner: Refiner | bool = True,
+        refiner: RefinerModule | bool = True,
         temperature: float | Literal["argmax"] | None = None,
         label: int | str | list[int | str] | None = None,
         guidance: float | None = None,
@@ -164,7 +164,9 @@ class SamplingModule(SettlingModule):
             self.train(training)
         images = self.latent.decode(z0)
         refiner = self.refiner if options.refiner is None else options.refiner
-        return refiner.to(self.device).refine(images) if isinstance(refiner, Refiner) else images
+        if not isinstance(refiner, RefinerModule):
+            return images
+        return refiner.to(self.device).refine(images, streams.branch(0))
 
     def sample_condition(self, numbers: Sequence[int], options: SampleOptions) -> Condition:
         """The labels (B,) int64 of the images of these numbers, or nothing without classes."""

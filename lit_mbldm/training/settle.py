@@ -14,7 +14,7 @@ from lit_mbldm.processes.samplers import check_sampler
 from lit_mbldm.training.labels import check_guidance, label_numbers
 from lit_mbldm.training.module import CodecModule
 from lit_mbldm.training.options import SampleOptions
-from lit_mbldm.training.refiner import Refiner, load_refiner
+from lit_mbldm.training.refiner import RefinerModule, load_refiner
 
 _STEPS = 50  # where nothing else is said
 # what tells how a process reads its network, where it has it
@@ -34,14 +34,14 @@ class SettlingModule(CodecModule):
     class_names: list[str] | None
     label_dropout: float
     test_options = SampleOptions()  # of test and predict; `set_test_options` sets it
-    _refiner: tuple[Refiner, ...] = ()  # no submodule: neither trained nor saved with it
+    _refiner: tuple[RefinerModule, ...] = ()  # no submodule: neither trained nor saved with it
 
     @property
-    def refiner(self) -> Refiner | None:
+    def refiner(self) -> RefinerModule | None:
         """What samples pass through unless told otherwise."""
         return self._refiner[0] if self._refiner else None
 
-    def use_refiner(self, refiner: Refiner) -> None:
+    def use_refiner(self, refiner: RefinerModule) -> None:
         """Pass samples through a refiner unless told otherwise.
 
         Raises:
@@ -114,7 +114,7 @@ class SettlingModule(CodecModule):
         return shape
 
     def _check_refiner(self, refiner: nn.Module) -> None:
-        if not isinstance(refiner, Refiner):
+        if not isinstance(refiner, RefinerModule):
             raise InputError(f"Expected a Refiner, got a {type(refiner).__name__}.")
         expected, found = self.codec.image_fingerprint, refiner.codec.image_fingerprint
         if found != expected:

@@ -109,6 +109,9 @@ def test_blended_streams_keep_their_distribution_and_their_ends() -> None:
         near = torch.corrcoef(numbers)[0]
         assert near[1] > near[2] > near[3]
 
+    branches = blended.branch(3, slice(1, 4)).normal((2,))
+    assert torch.equal(branches[2:], SampleStreams(b[:1]).branch(3).normal((2,)))
+
 
 @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
 def test_a_strength_out_of_range_is_refused(strength: float) -> None:

@@ -1,8 +1,11 @@
 import pytest
 import torch
 
+from lit_mbldm.codecs import CoefficientLatent
+from lit_mbldm.codecs.pixels import PixelLatent
+from lit_mbldm.entries.load import load_codec
 from lit_mbldm.errors import InputError
-from lit_mbldm.processes import Blur, Pool, Truncate
+from lit_mbldm.processes import Blur, Pool, Quantise, Truncate
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.stages import Stage
 
@@ -67,6 +70,23 @@ def test_a_blur_is_a_gaussian_s_and_keeps_means_and_limits() -> None:
         assert variance == pytest.approx(4, rel=0.05)  # cut at three deviations
     flat = torch.ones(1, 2, 3, 5)
     assert torch.allclose(Blur(2.0).down(flat), flat)
+
+
+def test_quantising_leaves_what_the_codes_keep() -> None:
+    """Of coefficients the nearest codewords, of pixels the decoded image."""
+    codec, stage = load_codec("jpq-32-4x4"), Quantise()
+    images = torch.nn.functional.interpolate(torch.rand(2, 3, 4, 4) * 255, (16, 16)).byte()
+    codes = codec.encode(images)
+    latent = CoefficientLatent(48)
+    for chosen in (latent, PixelLatent(4)):
+        chosen.use(codec)
+        stage.use_latent(chosen)
+        if chosen is latent:
+            latent.fit(latent.moments(codes, images))
+        z0, kept = chosen.to_latent(codes, images), chosen.to_latent(codes)
+        assert kept.shape == z0.shape == (2, 48, 4, 4)
+        assert torch.allclose(stage.down(z0), kept, atol=1e-4)
+        assert torch.equal(chosen.decode(kept), codec.decode(codes))
 
 
 @torch.no_grad()

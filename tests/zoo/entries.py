@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from lit_mbldm.entries.about import About, Figure
 from lit_mbldm.entries.tree import describe
-from lit_mbldm.training import Refiner
 from lit_mbldm.training.diffusion import DiffusionModule
+from lit_mbldm.training.refiner import RefinerModule
 from lit_mbldm.zoo import load_pretrained
 
 KINDS = tuple(tiny.MAKERS)
@@ -68,7 +68,7 @@ def outcome(module: nn.Module) -> Tensor:
         return module.sample(3, steps=3, seed=11)
     generator = torch.Generator().manual_seed(3)
     images = torch.randint(0, 256, (2, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    if isinstance(module, Refiner):
+    if isinstance(module, RefinerModule):
         return module.refine(images)
     return module.decode(module.encode(images))
 

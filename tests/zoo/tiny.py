@@ -38,6 +38,7 @@ from lit_mbldm.training import (
     BernoulliDiffusion,
     CategoricalDiffusion,
     ContinuousDiffusion,
+    GenerativeDecoder,
     Refiner,
     StageDiffusion,
 )
@@ -82,6 +83,12 @@ def categorical() -> CategoricalDiffusion:
 def refiner(codec_seed: int = 1) -> Refiner:
     network = RefinerUNet(4, (1,), 1)
     return _finished(Refiner(codec(codec_seed), network, noise_range=(0.0, 0.0)))
+
+
+def generative() -> GenerativeDecoder:
+    """A refiner that draws, in two steps."""
+    network = UNet(None, None, 4, (1,), 1)
+    return _finished(GenerativeDecoder(codec(), network, block=2, boundary=0.1, steps=2))
 
 
 def decoder() -> DecoderCodec:
@@ -145,7 +152,10 @@ def refined() -> ContinuousDiffusion:
 CODECS = codec, decoder, binary
 STAGED = stages, staged_coefficients
 MODELS = continuous, coefficients, categorical, tokens, bits, joint_bits, *STAGED, refined
-MAKERS: dict[str, Callable[[], Any]] = {made.__name__: made for made in (*CODECS, *MODELS, refiner)}
+REFINERS = refiner, generative
+MAKERS: dict[str, Callable[[], Any]] = {
+    made.__name__: made for made in (*CODECS, *MODELS, *REFINERS)
+}
 
 
 def read(folder: Path) -> dict[str, Any]:

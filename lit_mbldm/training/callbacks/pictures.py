@@ -20,7 +20,7 @@ from lit_mbldm.pictures import beside, grid, save, table, to_pil, to_tensor
 from lit_mbldm.training.callbacks.samples import diffusion_model
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.options import SampleOptions
-from lit_mbldm.training.refiner import Refiner
+from lit_mbldm.training.refiner import Refiner, RefinerModule
 from lit_mbldm.training.sampling import frame_steps
 
 _FEW = 4
@@ -218,7 +218,7 @@ class RefineImages(_FitPictures):
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         """Refuse a model that is no refiner."""
-        if not isinstance(pl_module, Refiner):
+        if not isinstance(pl_module, RefinerModule):
             raise InputError(f"RefineImages needs a Refiner, got a {type(pl_module).__name__}.")
         super().setup(trainer, pl_module, stage)
 
@@ -232,9 +232,9 @@ class RefineImages(_FitPictures):
         save(table(shown, columns=("original", "decoded", "refined")), path)
         print(f"\nOriginal, decoded and refined images: {path}")
         if checkpoint := _saved_checkpoint(trainer):
-            noisy = model.noise_range[1] > 0
+            decoder = isinstance(model, Refiner) and model.noise_range[1] == 0
             sample = f"lit-mbldm sample MODEL -n 16 --refiner {checkpoint} --out grid.png"
-            print("Use it:", sample if noisy else f"lit-mbldm codec decoder {checkpoint} OUT")
+            print("Use it:", f"lit-mbldm codec decoder {checkpoint} OUT" if decoder else sample)
 
 
 def sample_every(trainer: L.Trainer, steps: int) -> None:

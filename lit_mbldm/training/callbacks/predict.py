@@ -13,7 +13,7 @@ from lit_mbldm.pictures import save, text_of
 from lit_mbldm.training.callbacks.samples import DrawSamples, SampleNumbers
 from lit_mbldm.training.module import CodecModule
 from lit_mbldm.training.options import SampleOptions
-from lit_mbldm.training.refiner import Refiner
+from lit_mbldm.training.refiner import RefinerModule
 
 
 class WriteSamples(DrawSamples):
@@ -62,7 +62,7 @@ class WriteSamples(DrawSamples):
         """
         settled = pl_module.settle(pl_module.test_options)
         refiner = pl_module.refiner if settled.refiner is None else settled.refiner
-        of_refiner = features_fingerprint(refiner) if isinstance(refiner, Refiner) else None
+        of_refiner = features_fingerprint(refiner) if isinstance(refiner, RefinerModule) else None
         options = {**settled.given(), "seed": settled.seed, "refiner": of_refiner}
         if settled.label is not None:
             options["label"] = settled.label
