@@ -6,7 +6,7 @@ B images, H×W pixels, s pixels a patch side, h = H/s, w = W/s, S code channels,
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 from lit_mbldm.codecs.patches import MAX_PATCH, check_image_size, check_images, describe_value
 from lit_mbldm.errors import InputError
-from lit_mbldm.pictures import Images, to_batch
+
+if TYPE_CHECKING:
+    from lit_mbldm.pictures import Images
 
 
 @contextmanager
@@ -168,7 +170,7 @@ class ImageCodec(nn.Module):
         check_image_size(height, width, self.patch_size)
         return self.num_codes, height // self.patch_size, width // self.patch_size
 
-    def encode(self, images: Images) -> Tensor:
+    def encode(self, images: "Images") -> Tensor:
         """Encode images.
 
         Args:
@@ -188,6 +190,8 @@ class ImageCodec(nn.Module):
             torch.Size([2, 6, 8, 12])
         """
         if not isinstance(images, Tensor):
+            from lit_mbldm.pictures import to_batch  # slow to import
+
             images = to_batch(images).to(next(self.buffers()).device)
         check_images(images)
         S, h, w = self.latent_shape(images.shape[2], images.shape[3])

@@ -89,7 +89,7 @@ def test_the_lines_that_a_card_tells_to_type_do_what_they_say(
         assert torch.equal(known["plain"], module.codec.decode(known["codes"]))
     if kind in ("codec", "decoder", "binary"):
         expected = module.decode(module.encode(images))
-    elif kind == "refiner":
+    elif kind in ("refiner", "generative"):
         expected = module.refine(images)
     else:
         expected = module.sample(16, steps=2, seed=0)
