@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbldm.codecs.bits import from_signs, to_signs
+from lit_mbldm.codecs.decoders import by_parts
 from lit_mbldm.codecs.network_codec import frozen
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 
 _BYTE = 8
-_PIXELS = 2**21  # at once: eight images of 512×512
 
 
 class BinaryCodec(VectorQuantizedCodec):
@@ -51,8 +51,7 @@ class BinaryCodec(VectorQuantizedCodec):
 
     def to_vectors(self, images: Tensor) -> Tensor:
         """Turn images (B, 3, H, W) uint8 RGB into expected bits (B, h, w, c)."""
-        count = max(1, _PIXELS // images[0, 0].numel())
-        logits = torch.cat([self.network.encode(part / 255) for part in images.split(count)])
+        logits = by_parts(lambda x: self.network.encode(x / 255), images, images.shape[2:])
         return (logits / 2).tanh().movedim(1, -1)
 
     def quantize(self, vectors: Tensor) -> Tensor:
@@ -69,6 +68,5 @@ class BinaryCodec(VectorQuantizedCodec):
 
     def to_images(self, vectors: Tensor) -> Tensor:
         """Turn vectors (B, h, w, c) into images (B, 3, H, W) float RGB."""
-        count = max(1, _PIXELS // (vectors[0, ..., 0].numel() * self.patch_size**2))
-        bits = vectors.movedim(-1, 1)
-        return 255 * torch.cat([self.network.decode(part) for part in bits.split(count)])
+        size = [self.patch_size * side for side in vectors.shape[1:3]]
+        return 255 * by_parts(self.network.decode, vectors.movedim(-1, 1), size)

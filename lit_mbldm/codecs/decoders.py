@@ -1,5 +1,8 @@
 """DecoderCodec: a codec whose decoded images a small network improves."""
 
+import math
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -55,17 +58,24 @@ def improve(network: nn.Module, images: Tensor, progress: bool = False) -> Tenso
     """
     if not len(images):
         return images.clone()
+
+    def better(part: Tensor) -> Tensor:
+        return to_uint8(255 * network(part / 255).float())
+
     (H, W), training, improved = images.shape[2:], network.training, torch.empty_like(images)
-    side, margin = (max(H, W), 0) if H * W <= _PIXELS else (_TILE, _MARGIN)
-    parts = [*tiles(H, W, side, margin)]
-    count = max(1, _PIXELS // (H * W))
+    cut = tiles(H, W, _TILE, _MARGIN) if H * W > _PIXELS else tiles(H, W, max(H, W), 0)
     network.eval()
     try:
-        for tile in tqdm(parts, desc="decoding", unit="tile", disable=not progress):
-            for first in range(0, len(images), count):
-                rows = slice(first, first + count)
-                made = network(images[rows, :, *tile.outer] / 255)[:, :, *tile.kept]
-                improved[rows, :, *tile.inner] = to_uint8(255 * made.float())
+        for tile in tqdm([*cut], desc="decoding", unit="tile", disable=not progress):
+            part = images[:, :, *tile.outer]
+            made = by_parts(better, part, part.shape[2:])
+            improved[:, :, *tile.inner] = made[:, :, *tile.kept]
     finally:
         network.train(training)
     return improved
+
+
+def by_parts(function: Callable[[Tensor], Tensor], x: Tensor, size: Sequence[int]) -> Tensor:
+    """Apply a function to the rows of x, a few at a time, each of an image of this (H, W)."""
+    parts = x.split(max(1, _PIXELS // math.prod(size)))
+    return torch.cat([function(part) for part in parts])

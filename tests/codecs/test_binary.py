@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from lit_mbldm.codecs import BinaryCodec, BitLatent, CoefficientLatent, binary
+from lit_mbldm.codecs import BinaryCodec, BitLatent, CoefficientLatent, decoders
 from lit_mbldm.codecs.report import codec_report
 from lit_mbldm.denoisers import ConvAutoencoder
 from lit_mbldm.errors import InputError
@@ -45,7 +45,7 @@ def test_codes_are_reproducible_and_bits_read_back(codec, unseen, monkeypatch):
     assert torch.equal(codec.quantize(vectors), codes.permute(0, 2, 3, 1).flatten(0, 2))
     assert torch.equal(codec.assemble(codec.split(vectors)), vectors)
     decoded = codec.decode(codes).int()
-    monkeypatch.setattr(binary, "_PIXELS", 1)  # an image at a time
+    monkeypatch.setattr(decoders, "_PIXELS", 1)  # an image at a time
     assert (codec.encode(unseen) == codes).float().mean() > 0.99  # sums in another order
     assert (codec.decode(codes).int() - decoded).abs().max() <= 1
     with torch.autocast("cpu", torch.bfloat16):
