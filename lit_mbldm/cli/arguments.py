@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -45,8 +46,19 @@ def _between(
     return read
 
 
+def size(text: str) -> tuple[int, int]:
+    """(height, width) of HEIGHTxWIDTH, or of the side of a square."""
+    sides = re.fullmatch(r"(\d+)(?:[x×](\d+))?", text, re.ASCII)
+    found = (int(sides[1]), int(sides[2] or sides[1])) if sides else (0, 0)
+    if min(found) < 1:
+        expected = "HEIGHTxWIDTH in pixels such as 128x192, or a side"
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r:.40}")
+    return found
+
+
 positive = _between(int, "a whole number from 1", 1)
 natural = _between(int, "a whole number from 0", 0)
+scale = _between(float, "a scale from 1 to 64", 1, 64)
 fraction = _between(float, "a number from 0 to 1", 0, 1)
 
 MODEL = arg("model", "checkpoint, folder of a run or entry, name or org/repo", metavar="MODEL")

@@ -5,17 +5,18 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
-from lit_mbldm.cli.arguments import DEVICE, MODEL, Verbs, add_verb, arg, natural, positive
+from lit_mbldm.cli.arguments import DEVICE, MODEL, Verbs, add_verb, arg, natural, positive, size
 from lit_mbldm.errors import InputError
 
 
 def add_sample(verbs: Verbs) -> None:
     """`sample`: generated images."""
-    count = "number of images (default: 16; 6 a temperature of several; 4 with --path)"
+    count = "images (default: 16; 6 a temperature or 4 a size of several; 4 with --path)"
     sampler = "ddpm (the paper's), ddim or dpm++ (default: the model's own, or ddpm)"
     rows = "of codes or bits, from 0, or argmax; several make rows (default: its own, or 1)"
     label = "class by name or number; several take turns (default: all in turn)"
     interval = "t/T between which there is guidance (default: 0 1)"
+    sizes = "HEIGHTxWIDTH or side, any; several make rows of one latent each (default: its own)"
     path = "show each image's way from noise, a row of frames (default: up to 11)"
     nearest = "shards of training images: pair each sample with the nearest, and count copies"
     out = "PNG to write, or a folder (DIR/) for one file an image"
@@ -34,6 +35,7 @@ def add_sample(verbs: Verbs) -> None:
         arg("--guidance", "scale, from 0 (default: the model's own, or 1: none)", type=float),
         arg("--guidance-interval", interval, type=float, nargs=2, metavar=("LOW", "HIGH")),
         arg("--guide", "earlier or smaller model to guide away from: checkpoint, folder or name"),
+        arg("--size", sizes, type=size, nargs="+", default=[], metavar="HxW"),
         arg("--path", path, type=positive, nargs="?", const=0, metavar="FRAMES"),
         arg("--nearest", nearest, metavar="SHARDS"),
         arg("--refiner", "checkpoint, folder or name; `none` leaves out the model's own"),
@@ -55,18 +57,24 @@ def sample(arguments: argparse.Namespace) -> None:
     from lit_mbldm.processes.samplers import read_temperature
     from lit_mbldm.storage.atomic import check_writable
     from lit_mbldm.training.callbacks.nearest import check_with_shards
-    from lit_mbldm.training.callbacks.pictures import class_columns, path_grid, temperature_grid
+    from lit_mbldm.training.callbacks.pictures import (
+        class_columns,
+        path_grid,
+        size_grid,
+        temperature_grid,
+    )
     from lit_mbldm.training.callbacks.samples import diffusion_model
     from lit_mbldm.training.options import SampleOptions, fresh_seed
     from lit_mbldm.zoo import load_pretrained
 
-    out, size = Path(arguments.out), arguments.batch_size
+    out, batch_size = Path(arguments.out), arguments.batch_size
     to_folder = arguments.out.endswith(os.sep) or out.is_dir()
     path, rows = arguments.path is not None, len(arguments.temperature) > 1
-    if to_folder + path + rows + bool(arguments.nearest) > 1:
+    sizes = arguments.size
+    if to_folder + path + rows + (len(sizes) > 1) + bool(arguments.nearest) > 1:
         raise InputError(
-            "Choose one of a folder as --out, --path, --nearest and several --temperature: each"
-            " makes another kind of output."
+            "Choose one of a folder as --out, --path, --nearest, several --temperature and several"
+            " --size: each makes another kind of output."
         )
     if path and arguments.refiner:
         raise InputError("--path shows z_t as the codec decodes it: leave --refiner out.")
@@ -76,15 +84,20 @@ def sample(arguments: argparse.Namespace) -> None:
         raise InputError(f"{out} already holds pictures. Name another folder as --out.")
     given = {field.name: getattr(arguments, field.name) for field in fields(SampleOptions)}
     given["temperature"] = temperatures[0] if temperatures else None
+    given["size"] = sizes[0] if sizes else None
     given["seed"] = fresh_seed() if arguments.seed is None else arguments.seed
     model = diffusion_model(load_pretrained(arguments.model, device=arguments.device))
     options = model.settle(SampleOptions(**given))
     if path:
         save(path_grid(model, arguments.n or 4, options, arguments.path or None), out)
     elif rows:
-        save(temperature_grid(model, arguments.n or 6, temperatures, options, size, True), out)
+        save(
+            temperature_grid(model, arguments.n or 6, temperatures, options, batch_size, True), out
+        )
+    elif len(sizes) > 1:
+        save(size_grid(model, arguments.n or 4, sizes, options, batch_size, True), out)
     else:
-        batches = model.batches(arguments.n or 16, options, size, progress=True)
+        batches = model.batches(arguments.n or 16, options, batch_size, progress=True)
         if arguments.nearest:
             check = check_with_shards(model, torch.cat(list(batches)), arguments.nearest)
             save(check.picture(len(check.samples)), out)

@@ -12,6 +12,7 @@ from lit_mbldm.training.diffusion import (
     ContinuousDiffusion,
     DiffusionModule,
 )
+from lit_mbldm.training.implicit import ImplicitDecoder
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner
 
@@ -22,6 +23,7 @@ __all__ = [
     "CategoricalDiffusion",
     "ContinuousDiffusion",
     "DiffusionModule",
+    "ImplicitDecoder",
     "PowerEMA",
     "RefineImages",
     "Refiner",

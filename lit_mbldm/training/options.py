@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_info
 
+from lit_mbldm.codecs.sizes import check_size
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.randomness import read_seed
 from lit_mbldm.processes.samplers import Sampler, read_temperature
@@ -34,9 +35,10 @@ class SampleOptions:
         guidance: scale of classifier-free guidance, or of the guide's; 1 is none.
         guidance_interval: of t/T, low and high, in which there is guidance; all by default.
         guide: for autoguidance, a poorer model of the same kind, its name or its path.
+        size: (height, width) of the images in pixels, any; by default the model's own.
 
     Raises:
-        InputError: a seed or a temperature that is none.
+        InputError: a seed, a temperature or a size that is none.
     """
 
     steps: int | None = None
@@ -49,6 +51,7 @@ class SampleOptions:
     guidance: float | None = None
     guidance_interval: tuple[float, float] | None = None
     guide: str | CodecModule | None = None
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", read_seed(self.seed))
@@ -56,6 +59,8 @@ class SampleOptions:
             object.__setattr__(self, "temperature", read_temperature(self.temperature))
         if self.guidance_interval is not None:  # a list where it comes from JSON
             object.__setattr__(self, "guidance_interval", tuple(self.guidance_interval))
+        if self.size is not None:
+            check_size(self.size)
 
     @classmethod
     def read(cls, sampling: Mapping[str, Any]) -> "SampleOptions":
@@ -84,6 +89,8 @@ class SampleOptions:
         values = {**self.given(), "seed": seed}
         others = {name: getattr(self, name) for name in ("refiner", "label", "guide")}
         values |= {name: one for name, one in others.items() if isinstance(one, int | str | list)}
+        if self.size is not None:
+            values["size"] = f"{self.size[0]}x{self.size[1]}"
         words = []
         for name, value in values.items():
             several = value if isinstance(value, list) else [value]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lit_mbldm.codecs.sizes import resize, to_uint8
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.base import Condition, Denoiser
 from lit_mbldm.processes.guidance import guided
@@ -40,6 +41,7 @@ class SamplingModule(SettlingModule):
         guidance: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
         guide: "str | SamplingModule | None" = None,
+        size: tuple[int, int] | None = None,
     ) -> Tensor:
         """Generate images; image i depends on (seed, i) alone, and on its label.
 
@@ -66,6 +68,8 @@ class SamplingModule(SettlingModule):
             guidance_interval: of t/T, in which there is guidance; by default (0, 1).
             guide: an earlier or smaller model, or its name or path, to guide away from
                 (autoguidance).
+            size: (H, W) of the images in pixels, any, decoded from the same latents; by default
+                the model's own. What a refiner has improved is interpolated.
 
         Returns:
             (N, 3, H, W) uint8 RGB on the CPU.
@@ -83,7 +87,7 @@ class SamplingModule(SettlingModule):
         seed = fresh_seed() if seed is None else seed
         chosen = None if refiner is True else refiner or "none"
         how = (steps, seed, sampler, eta, temperature, chosen)
-        options = SampleOptions(*how, label, guidance, guidance_interval, guide)
+        options = SampleOptions(*how, label, guidance, guidance_interval, guide, size)
         return torch.cat(list(self.batches(num_images, options, batch_size, progress)))
 
     def batches(
@@ -91,15 +95,22 @@ class SamplingModule(SettlingModule):
     ) -> Iterator[Tensor]:
         """Generate images 0 to N - 1 as `sample` does, each batch (B, 3, H, W) uint8 on the CPU."""
         options = self.settle(options)
+        for z0 in self.latents(num_images, options, batch_size, progress):
+            yield self.decode(z0, options).cpu()
+
+    def latents(
+        self, num_images: int, options: SampleOptions, batch_size: int = 16, progress: bool = False
+    ) -> Iterator[Tensor]:
+        """Draw z_0 of images 0 to N - 1, each batch (B, C, h, w) on the device, for `decode`."""
+        options = self.settle(options)
         total = num_images * (len(self.process.time_grid(options.steps or 0)) - 1)
         with tqdm(total=total, disable=not progress, desc="sampling") as bar:
             for first in range(0, num_images, batch_size):
                 numbers = range(first, min(first + batch_size, num_images))
-                yield self.generate(
+                yield self.draw_latents(
                     numbers, options, partial(lambda count, *_: bar.update(count), len(numbers))
-                ).cpu()
+                )
 
-    @torch.inference_mode()
     def generate(
         self, numbers: Sequence[int], options: SampleOptions, on_step: OnStep | None = None
     ) -> Tensor:
@@ -108,11 +119,19 @@ class SamplingModule(SettlingModule):
         What the options leave open is the model's own. Raises InputError as `settle`.
         """
         options = self.settle(options)
+        return self.decode(self.draw_latents(numbers, options, on_step), options)
+
+    @torch.inference_mode()
+    def draw_latents(
+        self, numbers: Sequence[int], options: SampleOptions, on_step: OnStep | None = None
+    ) -> Tensor:
+        """Draw z_0 of B sample numbers as one batch, (B, C, h, w) on the device; as `generate`."""
+        options = self.settle(options)
         assert options.steps is not None and options.sampler is not None  # noqa: PT018
         training = self.training
         self.eval()
         try:
-            z0 = draw(
+            return draw(
                 self.process,
                 self._guided(options),
                 self.latent_shape,
@@ -126,9 +145,18 @@ class SamplingModule(SettlingModule):
             )
         finally:
             self.train(training)
-        images = self.latent.decode(z0)
+
+    @torch.inference_mode()
+    def decode(self, z0: Tensor, options: SampleOptions) -> Tensor:
+        """Decode z_0 (B, C, h, w), and refine, to (B, 3, H, W) uint8 RGB on the device.
+
+        The options are settled ones, of which size and refiner count here.
+        """
         refiner = self.refiner if options.refiner is None else options.refiner
-        return refiner.to(self.device).refine(images) if isinstance(refiner, Refiner) else images
+        if not isinstance(refiner, Refiner):
+            return self.latent.decode(z0, options.size)
+        refined = refiner.to(self.device).refine(self.latent.decode(z0))
+        return to_uint8(resize(refined.float(), options.size))
 
     def sample_condition(self, numbers: Sequence[int], options: SampleOptions) -> Condition:
         """The labels (B,) int64 of the images of these numbers, or nothing without classes."""
@@ -166,7 +194,7 @@ class SamplingModule(SettlingModule):
         path = [self.process.prior(self.process.shape_at(self.latent_shape, times[0]), streams)]
         self.generate(numbers, options, on_step=lambda step, z, _: path.append(z))
         full = [self.process.carry(path[step], 0) for step in picks]
-        return torch.stack([self.latent.decode(z) for z in full], dim=1)
+        return torch.stack([self.latent.decode(z, options.size) for z in full], dim=1)
 
     def _sample_streams(self, options: SampleOptions, numbers: Sequence[int]) -> SampleStreams:
         return SampleStreams([(options.seed, number) for number in numbers], self.device)

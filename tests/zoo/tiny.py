@@ -14,9 +14,17 @@ from lit_mbldm.codecs import (
     BitLatent,
     CoefficientLatent,
     DecoderCodec,
+    ImplicitCodec,
     PatchCodec,
 )
-from lit_mbldm.denoisers import ConvAutoencoder, RefinerUNet, TokenTransformer, UNet
+from lit_mbldm.denoisers import (
+    ConvAutoencoder,
+    ConvRenderer,
+    ImplicitNetwork,
+    RefinerUNet,
+    TokenTransformer,
+    UNet,
+)
 from lit_mbldm.processes import (
     BernoulliProcess,
     CategoricalProcess,
@@ -76,6 +84,11 @@ def decoder() -> DecoderCodec:
     return DecoderCodec(codec(), _finished(RefinerUNet(4, (1,), 1))).eval()
 
 
+def implicit() -> ImplicitCodec:
+    network = ImplicitNetwork(ConvRenderer(2, 4), 16, 4, 1)
+    return ImplicitCodec(codec(), _finished(network)).eval()
+
+
 def binary() -> BinaryCodec:
     return BinaryCodec(_finished(ConvAutoencoder(8, 2, 4, (1,), 1))).eval()
 
@@ -114,7 +127,7 @@ def refined() -> ContinuousDiffusion:
     return made
 
 
-CODECS = codec, decoder, binary
+CODECS = codec, decoder, implicit, binary
 MODELS = continuous, coefficients, categorical, tokens, bits, joint_bits, refined
 MAKERS: dict[str, Callable[[], Any]] = {made.__name__: made for made in (*CODECS, *MODELS, refiner)}
 
