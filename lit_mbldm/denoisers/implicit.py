@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lit_mbldm.denoisers.layers import pad_to_even, zero_init
 from lit_mbldm.denoisers.renderers import Grid
+from lit_mbldm.errors import InputError
 
 
 class ImplicitNetwork(nn.Module):
@@ -50,7 +51,12 @@ class ImplicitNetwork(nn.Module):
             self.codes = nn.Conv2d(code_channels, width, 1)
 
     def set_code_channels(self, code_channels: int) -> None:
-        """Make place for so many numbers a position, unless there is."""
+        """Make place for so many numbers a position; InputError where there is for others."""
+        if self.code_channels not in (None, code_channels):
+            raise InputError(
+                f"The network has code_channels {self.code_channels}, the codec {code_channels}"
+                " numbers a patch: leave the network's out."
+            )
         if self.code_channels is None:
             self.code_channels = code_channels
             self.codes = nn.Conv2d(code_channels, self.base_channels, 1)

@@ -498,7 +498,7 @@ def test_upscale_writes_an_image_of_the_size_asked_for(run: Run, fails: Run) -> 
     Image.fromarray(photo).save("photo.png")
     codec = load_pretrained("jpq-48")
     run("upscale photo.png --scale 2.7 --codec jpq-48 --out up.png")
-    image = torch.from_numpy(photo).permute(2, 0, 1)
+    image = sheet("photo.png")
     assert torch.equal(sheet("up.png"), upscale(codec, image, (100, 135)))
     run("upscale photo.png --size 60x50 --codec jpq-48")
     assert sheet("upscaled.png").shape == (3, 60, 50)

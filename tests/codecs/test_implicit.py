@@ -104,6 +104,8 @@ def test_codes_are_the_codec_s_and_images_its_own(jpq: ImageCodec, unseen: Tenso
     assert torch.equal(codec.encode(unseen), jpq.encode(unseen))
     with pytest.raises(InputError, match="has an implicit decoder already"):
         ImplicitCodec(codec, network(RENDERERS[0]))
+    with pytest.raises(InputError, match="code_channels 5, the codec 96"):
+        ImplicitCodec(jpq, ImplicitNetwork(ConvRenderer(4, 8), 5, 8, 1))
     with pytest.raises(InputError, match="has a learned decoder already"):
         DecoderCodec(codec, RefinerUNet(8, (1, 2), 1))
 

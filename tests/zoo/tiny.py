@@ -85,7 +85,7 @@ def decoder() -> DecoderCodec:
 
 
 def implicit() -> ImplicitCodec:
-    network = ImplicitNetwork(ConvRenderer(2, 4), 16, 4, 1)
+    network = ImplicitNetwork(ConvRenderer(2, 4), None, 4, 1)
     return ImplicitCodec(codec(), _finished(network)).eval()
 
 
