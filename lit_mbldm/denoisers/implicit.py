@@ -46,6 +46,10 @@ class ImplicitNetwork(nn.Module):
         width, drawn = base_channels, cast(int, renderer.features)
         self.pixels = nn.Conv2d(12, width, 3, padding=1)
         self.blocks = nn.Sequential(*(PlainBlock(width) for _ in range(num_blocks)))
+        self.filter = nn.Conv2d(3, drawn, 7, padding=3, padding_mode="replicate", bias=False)
+        with torch.no_grad():  # what is flat needs no correction
+            self.filter.weight *= 10
+            self.filter.weight -= self.filter.weight.mean((2, 3), keepdim=True)
         self.head = nn.Conv2d(width, 4 * drawn, 3, padding=1)
         if code_channels is not None:
             self.codes = nn.Conv2d(code_channels, width, 1)
@@ -84,7 +88,7 @@ class ImplicitNetwork(nn.Module):
         )
         x = x + self.codes(numbers)[:, :, rows][:, :, :, columns]
         x = x + self.blocks(x)
-        return F.pixel_shuffle(self.head(x), 2)[:, :, :H, :W]
+        return F.pixel_shuffle(self.head(x), 2)[:, :, :H, :W] + self.filter(images)
 
     def render(
         self,

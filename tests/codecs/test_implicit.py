@@ -6,10 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbldm.codecs import DecoderCodec, ImageCodec, ImplicitCodec, implicit
-from lit_mbldm.denoisers import ConvRenderer, ImplicitNetwork, MLPRenderer, RefinerUNet
+from lit_mbldm.denoisers import (
+    ConvRenderer,
+    ImplicitNetwork,
+    MLPRenderer,
+    PolynomialRenderer,
+    RefinerUNet,
+)
 from lit_mbldm.errors import InputError
 
-RENDERERS = [ConvRenderer(4, 8), MLPRenderer(4, 8)]
+RENDERERS = [ConvRenderer(4, 8), MLPRenderer(4, 8), PolynomialRenderer(4)]
 SIZES = [(96, 160), (130, 128), (259, 345)]
 
 
