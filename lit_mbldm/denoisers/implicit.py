@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_mbldm.denoisers.layers import pad_to_even, zero_init
+from lit_mbldm.denoisers.polynomial import PhaseFilter, draw_polynomials
 from lit_mbldm.denoisers.renderers import Grid
 from lit_mbldm.errors import InputError
 
@@ -20,8 +21,8 @@ class ImplicitNetwork(nn.Module):
     Blocks of 2×2 pixels, joined by the numbers of their patch, pass through residual blocks without
     norms, after Lim et al. 2017 (EDSR, section 3.1): what lies `margin` pixels away has no part in
     a feature, so that tiles agree with the whole. A renderer then draws the features at any size,
-    as Chen et al. 2024 (image neural field diffusion, section 3.1) do. Untrained
-    it changes nothing.
+    as Chen et al. 2024 (image neural field diffusion, section 3.1) do; a linear
+    filter, found by least squares, is added. Untrained it changes nothing.
 
     Args:
         renderer: from features to corrections, a `ConvRenderer` or an `MLPRenderer`.
@@ -46,10 +47,7 @@ class ImplicitNetwork(nn.Module):
         width, drawn = base_channels, cast(int, renderer.features)
         self.pixels = nn.Conv2d(12, width, 3, padding=1)
         self.blocks = nn.Sequential(*(PlainBlock(width) for _ in range(num_blocks)))
-        self.filter = nn.Conv2d(3, drawn, 7, padding=3, padding_mode="replicate", bias=False)
-        with torch.no_grad():  # what is flat needs no correction
-            self.filter.weight *= 10
-            self.filter.weight -= self.filter.weight.mean((2, 3), keepdim=True)
+        self.filter = PhaseFilter()
         self.head = nn.Conv2d(width, 4 * drawn, 3, padding=1)
         if code_channels is not None:
             self.codes = nn.Conv2d(code_channels, width, 1)
@@ -79,7 +77,7 @@ class ImplicitNetwork(nn.Module):
             patch_size: side s of a position in pixels.
 
         Returns:
-            (B, F, H, W).
+            (B, F + 36, H, W), with the filter's coefficients.
         """
         H, W = images.shape[2:]
         x = self.pixels(F.pixel_unshuffle(pad_to_even(2 * images - 1), 2))
@@ -88,7 +86,8 @@ class ImplicitNetwork(nn.Module):
         )
         x = x + self.codes(numbers)[:, :, rows][:, :, :, columns]
         x = x + self.blocks(x)
-        return F.pixel_shuffle(self.head(x), 2)[:, :, :H, :W] + self.filter(images)
+        features = F.pixel_shuffle(self.head(x), 2)[:, :, :H, :W]
+        return torch.cat([features, self.filter(images)], dim=1)
 
     def render(
         self,
@@ -102,7 +101,7 @@ class ImplicitNetwork(nn.Module):
         """Draw a part of the correction.
 
         Args:
-            features: (B, F, …) of a part of the image.
+            features: (B, F + 36, …) of a part of the image.
             sides: (H, W) of the image.
             origin: (row, column) of the image where the features begin.
             size: (H', W') to draw at.
@@ -112,12 +111,12 @@ class ImplicitNetwork(nn.Module):
         Returns:
             (B, 3, rows, columns), nominal ±1.
         """
-        drawn: Tensor = self.renderer(
-            features,
+        grids = (
             Grid(sides[0], size[0], rows.start, rows.stop, origin[0]),
             Grid(sides[1], size[1], columns.start, columns.stop, origin[1]),
         )
-        return drawn
+        drawn: Tensor = self.renderer(features[:, : self.renderer.features], *grids)
+        return drawn + draw_polynomials(features[:, self.renderer.features :], *grids)
 
 
 class PlainBlock(nn.Module):

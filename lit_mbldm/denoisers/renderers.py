@@ -3,7 +3,6 @@
 B images, H×W pixels with F features each, H'×W' pixels drawn.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -85,37 +84,6 @@ class ConvRenderer(nn.Module):
         )
         picked = features[:, :, y][:, :, :, x]
         return self.layers(torch.cat([picked, _places(picked, dy, dx, rows, columns)], dim=1))
-
-
-class PolynomialRenderer(nn.Module):
-    """Features as coefficients of polynomials of the way from the nearest of them, and of its size.
-
-    Of degree two in the way and one in the size of a drawn pixel, for each colour: with features
-    that are linear in pixels this is a filter of its own for each place between pixels, and all
-    work but 36 multiplications lies at the image's own size.
-
-    Args:
-        features: F.
-    """
-
-    margin = 0
-
-    def __init__(self, features: int = 48) -> None:
-        super().__init__()
-        self.features = features
-        self.layers = nn.Sequential(zero_init(nn.Conv2d(features, 3 * 6 * 2, 1)))
-
-    def forward(self, features: Tensor, rows: Grid, columns: Grid) -> Tensor:
-        """Draw features (B, F, H, W) as (B, 3, rows, columns)."""
-        (y, dy), (x, dx) = (
-            grid.nearest(grid.positions(0, features.device)) for grid in (rows, columns)
-        )
-        dy, dx = torch.broadcast_tensors(2 * dy[:, None], 2 * dx)
-        terms = torch.stack([torch.ones_like(dy), dy, dx, dy * dy, dy * dx, dx * dx])
-        size = math.sqrt(rows.cell * columns.cell)
-        terms = torch.cat([terms, size * terms])  # (12, rows, columns)
-        coefficients = self.layers(features)[:, :, y][:, :, :, x].unflatten(1, (3, 12))
-        return (coefficients * terms).sum(2)
 
 
 class MLPRenderer(nn.Module):

@@ -24,6 +24,7 @@ def network(renderer: nn.Module, trained: bool = True) -> ImplicitNetwork:
     made = ImplicitNetwork(copy.deepcopy(renderer), None, 8, 1)
     last: Any = made.renderer.layers[-1]
     if trained:
+        nn.init.normal_(made.filter.kernels.weight, std=0.2)
         nn.init.normal_(last.weight, std=0.5)
     return made
 
@@ -76,7 +77,7 @@ def test_a_flipped_image_is_drawn_flipped(jpq: ImageCodec) -> None:
     nn.init.zeros_(renderer.layers.weight)
     renderer.layers.weight.data[:, 2, 2, 2] = 1.0
     made = ImplicitNetwork(renderer, 96, 8, 0)
-    features = torch.zeros(1, 1, 8, 10)
+    features = torch.zeros(1, 37, 8, 10)  # 36 of the filter
     for size in ((8, 10), (13, 26), (40, 10)):
         whole = [slice(0, n) for n in size]
         drawn = made.render(features, (8, 10), (0, 0), size, *whole)
