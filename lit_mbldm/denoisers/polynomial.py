@@ -13,7 +13,7 @@ from lit_mbldm.denoisers.layers import zero_init
 from lit_mbldm.denoisers.renderers import Grid
 
 _TERMS = 12
-_RIDGE = 1e-4  # of the mean of the diagonal
+_RIDGE = 1e-2  # of the mean of the diagonal
 
 
 class PhaseFilter(nn.Module):
@@ -42,7 +42,10 @@ class PhaseFilter(nn.Module):
         return F.pad(images.flatten(0, 1)[:, None], (self.taps // 2,) * 4, mode="replicate")
 
     def moments(self, images: Tensor, missing: Tensor, rows: Grid, columns: Grid) -> Tensor:
-        """Sums over drawn pixels, in all colours, that `fit` needs.
+        """Sums over drawn pixels, in all colours, that `fit` needs; each image counts as much.
+
+        An image's pixels are divided by their own deviation, as PSNR does: those of large scales
+        would outweigh the others.
 
         Args:
             images: (B, 3, H, W).
@@ -58,9 +61,9 @@ class PhaseFilter(nn.Module):
         taps = taps - taps[:, taps.shape[1] // 2, None]
         taps = taps.unflatten(2, images.shape[2:])[:, :, y][:, :, :, x]  # (3B, T², R, C)
         rows_of = (terms[:, None] * taps[:, None]).flatten(1, 2)  # (3B, 12T², R, C)
-        known = (
-            torch.cat([rows_of, missing.flatten(0, 1)[:, None]], dim=1).transpose(0, 1).flatten(1)
-        )
+        known = torch.cat([rows_of, missing.flatten(0, 1)[:, None]], dim=1)  # (3B, 12T² + 1, R, C)
+        deviations = missing.square().mean((1, 2, 3)).clamp_min(1e-6).sqrt().repeat_interleave(3)
+        known = (known / deviations.view(-1, 1, 1, 1)).transpose(0, 1).flatten(1)
         return (known @ known.mT).double()
 
     @torch.no_grad()

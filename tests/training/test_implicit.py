@@ -21,7 +21,7 @@ def decoder(codec: str = "jpq-48", **options: Any) -> ImplicitDecoder:
     torch.manual_seed(0)
     network = ImplicitNetwork(ConvRenderer(8, 16), None, 16, 1)
     sizes: dict[str, Any] = {"low_size": 24, "max_scale": 3.0, "drawn_size": 48}
-    return ImplicitDecoder(codec, network, **(sizes | options), learning_rate=3e-3)
+    return ImplicitDecoder(codec, network, **(sizes | options), learning_rate=3e-4)
 
 
 def crops(count: int = 8) -> CropDataModule:
