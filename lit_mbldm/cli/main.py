@@ -13,6 +13,7 @@ from lit_mbldm.cli.edit import add_edit
 from lit_mbldm.cli.sample import add_sample
 from lit_mbldm.cli.train import add_train
 from lit_mbldm.cli.trainer_help import TRAINER_VERBS, add_trainer
+from lit_mbldm.cli.upscale import add_upscale
 from lit_mbldm.cli.zoo import add_zoo
 from lit_mbldm.errors import InputError
 
@@ -48,7 +49,7 @@ def dispatch(argv: list[str]) -> None:
         description="Diffusion on the codes of classical codecs. `lightning` is the same command.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    data, made = (add_shards, add_codec, add_encode), (add_sample, add_edit)
+    data, made = (add_shards, add_codec, add_encode), (add_sample, add_edit, add_upscale)
     for add in (add_train, add_trainer, *data, *made, add_zoo):
         add(verbs)
     verb = argv[0] if argv else "--help"

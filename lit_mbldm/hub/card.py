@@ -8,7 +8,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
-from lit_mbldm.codecs import BinaryCodec, DecoderCodec, ImageCodec, IndexLatent
+from lit_mbldm.codecs import BinaryCodec, DecoderCodec, ImageCodec, ImplicitCodec, IndexLatent
 from lit_mbldm.entries.about import About
 from lit_mbldm.entries.entry_config import LIBRARY, PICTURE
 from lit_mbldm.errors import InputError
@@ -102,6 +102,18 @@ def _kind_of(module: nn.Module, about: About) -> _Kind:
                 " codes stay those of the codec alone, so that code shards serve both.",
                 caption="Photographs, the same decoded plainly, and decoded with the network",
                 use=f"{kind.use}\nplain = codec.decode(codes, plain=True)  # without the network",
+                facts=kind.facts | {"Parameters": _numbers(module.network)},
+            )
+        case ImplicitCodec():
+            kind = _codec(module)
+            return replace(
+                kind,
+                summary=f"A codec around {module.codec.quantizer} with an implicit decoder, which"
+                " draws one set of codes at any size. The codes stay those of the codec, so that"
+                " code shards serve both.",
+                caption="Photographs, their half-size codes decoded at twice the size by"
+                " interpolation, and with the network",
+                use=f"{kind.use}\nlarger = codec.decode(codes, size=(384, 512))  # any",
                 facts=kind.facts | {"Parameters": _numbers(module.network)},
             )
         case BinaryCodec():

@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lit_mbldm.codecs import DecoderCodec
+from lit_mbldm.codecs import ImplicitCodec
+from lit_mbldm.codecs.network_codec import NetworkCodec
+from lit_mbldm.codecs.sizes import resize, to_uint8
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.entries.about import about_module
 from lit_mbldm.entries.entry import check_new_entry, entry_files, use_refiner, write_files
@@ -85,15 +87,17 @@ def _make_picture(module: Any) -> Image.Image:
         samples = module.sample(4 * columns if columns else _SAMPLES, progress=True)
         return to_pil(grid(samples, columns))
     codec = module.codec if isinstance(module, RefinerModule) else module
-    side = max(_SIDE // codec.patch_size, 1) * codec.patch_size
+    scale = 2 if isinstance(codec, ImplicitCodec) else 1
+    step = scale * codec.patch_size
+    side = max(_SIDE // step, 1) * step
     with resources.as_file(resources.files("lit_mbldm.data") / "photos") as folder:
         squares = [to_tensor(fit_square(photo, side)) for photo in read_images(folder).values()]
     photos = torch.stack(squares)
-    codes = codec.encode(photos)
+    codes = codec.encode(to_uint8(resize(photos.float(), (side // scale, side // scale))))
     rows = {"photo": photos}
-    if isinstance(codec, DecoderCodec):
-        rows["plain"] = codec.decode(codes, plain=True)
-    rows["decoded"] = codec.decode(codes)
+    if isinstance(codec, NetworkCodec):
+        rows["plain"] = codec.decode(codes, (side, side), plain=True)
+    rows["decoded"] = codec.decode(codes, (side, side))
     if isinstance(module, RefinerModule):
         rows["refined"] = module.refine(rows["decoded"])
     return table(torch.stack(list(rows.values())), rows=list(rows))

@@ -14,6 +14,7 @@ from lit_mbldm.training.diffusion import (
     StageDiffusion,
 )
 from lit_mbldm.training.generative_decoder import GenerativeDecoder
+from lit_mbldm.training.implicit import ImplicitDecoder
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner
 
@@ -25,6 +26,7 @@ __all__ = [
     "ContinuousDiffusion",
     "DiffusionModule",
     "GenerativeDecoder",
+    "ImplicitDecoder",
     "PowerEMA",
     "RefineImages",
     "Refiner",

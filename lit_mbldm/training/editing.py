@@ -65,6 +65,8 @@ class EditingModule(SamplingModule):
             InputError: a mask of another size or type, an image that does not fit, or settings out
                 of range.
         """
+        if settings.get("size") is not None:
+            raise InputError("What stays has the image's own size: leave size away.")
         pixels = self._pixels(images)
         masks = read_mask(mask, pixels)
         again = self.codec.touched(masks)

@@ -41,7 +41,7 @@ class Recipe:
         """That of sample 0, for options whose refiner and guide are still names."""
         settled = model.settle(options)
         kept = {**settled.given(), "seed": settled.seed, "label": settled.label}
-        kept |= {one: getattr(options, one) for one in ("refiner", "guide", "canvas")}
+        kept |= {one: getattr(options, one) for one in ("refiner", "guide", "canvas", "size")}
         places = {key: _place(kept[key]) for key in ("refiner", "guide")}
         options_kept = {key: one for key, one in (kept | places).items() if one is not None}
         version = importlib.metadata.version("lit-mbldm")

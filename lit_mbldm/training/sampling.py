@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lit_mbldm.codecs.sizes import resize, to_uint8
 from lit_mbldm.errors import InputError
 from lit_mbldm.pictures import to_pil
 from lit_mbldm.processes.base import Condition, Denoiser
@@ -43,6 +44,7 @@ class SamplingModule(SettlingModule):
         guidance_interval: tuple[float, float] | None = None,
         guide: "str | SamplingModule | None" = None,
         canvas: tuple[int, int] | None = None,
+        size: tuple[int, int] | None = None,
         output: Literal["tensor", "pil"] = "tensor",
     ) -> Any:
         """Generate images; image i depends on (seed, i) alone, and on its label.
@@ -72,6 +74,8 @@ class SamplingModule(SettlingModule):
                 (autoguidance).
             canvas: (height, width) to draw at in pixels, multiples of the codec's patches; by
                 default those that the model learned.
+            size: (H, W) of the images in pixels, any, decoded from the same latents; by default
+                the model's own. What a refiner has improved is interpolated.
             output: "tensor", or "pil" for a list of N Pillow images.
 
         Returns:
@@ -90,7 +94,7 @@ class SamplingModule(SettlingModule):
         seed = fresh_seed() if seed is None else seed
         chosen = None if refiner is True else refiner or "none"
         how = (steps, seed, sampler, eta, temperature, chosen)
-        options = SampleOptions(*how, label, guidance, guidance_interval, guide, canvas)
+        options = SampleOptions(*how, label, guidance, guidance_interval, guide, canvas, size)
         images = torch.cat(list(self.batches(num_images, options, batch_size, progress)))
         return [*map(to_pil, images)] if output == "pil" else images
 
@@ -99,13 +103,22 @@ class SamplingModule(SettlingModule):
     ) -> Iterator[Tensor]:
         """Generate images 0 to N - 1 as `sample` does, each batch (B, 3, H, W) uint8 on the CPU."""
         options = self.settle(options)
+        for z0, streams in self.latents(num_images, options, batch_size, progress):
+            yield self.decode(z0, options, streams).cpu()
+
+    def latents(
+        self, num_images: int, options: SampleOptions, batch_size: int = 16, progress: bool = False
+    ) -> Iterator[tuple[Tensor, SampleStreams]]:
+        """Draw z_0 of images 0 to N - 1, each batch (B, C, h, w) and its streams, for `decode`."""
+        options = self.settle(options)
         total = num_images * (len(self.process.time_grid(options.steps or 0)) - 1)
         with tqdm(total=total, disable=not progress, desc="sampling") as bar:
             for first in range(0, num_images, batch_size):
                 numbers = range(first, min(first + batch_size, num_images))
-                yield self.generate(
-                    numbers, options, partial(lambda count, *_: bar.update(count), len(numbers))
-                ).cpu()
+                streams = self.sample_streams(options, numbers)
+                condition = self.sample_condition(numbers, options)
+                told = partial(lambda count, *_: bar.update(count), len(numbers))
+                yield self.draw_latents(options, streams, condition, on_step=told), streams
 
     def generate(
         self, numbers: Sequence[int], options: SampleOptions, on_step: OnStep | None = None
@@ -119,7 +132,6 @@ class SamplingModule(SettlingModule):
         condition = self.sample_condition(numbers, options)
         return self.draw_images(options, streams, condition, on_step=on_step)
 
-    @torch.inference_mode()
     def draw_images(
         self,
         options: SampleOptions,
@@ -129,7 +141,21 @@ class SamplingModule(SettlingModule):
         mix: tuple[Condition, Tensor] | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Draw z_0 and decode it: the one way by which all images are made.
+        """Draw z_0 and decode it, as `draw_latents` and `decode`: (B, 3, H, W) uint8 RGB."""
+        z0 = self.draw_latents(options, streams, condition, given, mix, on_step)
+        return self.decode(z0, options, streams)
+
+    @torch.inference_mode()
+    def draw_latents(
+        self,
+        options: SampleOptions,
+        streams: SampleStreams,
+        condition: Condition,
+        given: Given | None = None,
+        mix: tuple[Condition, Tensor] | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Draw z_0: the one way by which all images are made.
 
         Args:
             options: settled ones; their seed and label are not read.
@@ -140,14 +166,14 @@ class SamplingModule(SettlingModule):
             on_step: called after each step.
 
         Returns:
-            (B, 3, H, W) uint8 RGB on the device.
+            (B, C, h, w) on the device.
         """
         assert options.steps is not None and options.sampler is not None  # noqa: PT018
         denoiser = self._guided(options)
         training = self.training
         self.eval()
         try:
-            z0 = draw(
+            return draw(
                 self.process,
                 denoiser if mix is None else mixed(denoiser, *mix),
                 self.shape_on(options.canvas),
@@ -162,11 +188,20 @@ class SamplingModule(SettlingModule):
             )
         finally:
             self.train(training)
-        images = self.latent.decode(z0)
+
+    @torch.inference_mode()
+    def decode(self, z0: Tensor, options: SampleOptions, streams: SampleStreams) -> Tensor:
+        """Decode z_0 (B, C, h, w), and refine, to (B, 3, H, W) uint8 RGB on the device.
+
+        The options are settled ones, of which size and refiner count here; the streams are those
+        that z_0 was drawn with.
+        """
         refiner = self.refiner if options.refiner is None else options.refiner
         if not isinstance(refiner, RefinerModule):
-            return images
-        return refiner.to(self.device).refine(images, streams.branch(0))
+            return self.latent.decode(z0, options.size)
+        decoded = self.latent.decode(z0)
+        refined = refiner.to(self.device).refine(decoded, streams.branch(0))
+        return to_uint8(resize(refined.float(), options.size))
 
     def sample_condition(self, numbers: Sequence[int], options: SampleOptions) -> Condition:
         """The labels (B,) int64 of the images of these numbers, or nothing without classes."""
@@ -205,7 +240,7 @@ class SamplingModule(SettlingModule):
         path = [self.process.prior(self.process.shape_at(shape, times[0]), streams)]
         self.generate(numbers, options, on_step=lambda step, z, _: path.append(z))
         full = [self.process.carry(path[step], times[step], 0) for step in picks]
-        return torch.stack([self.latent.decode(z) for z in full], dim=1)
+        return torch.stack([self.latent.decode(z, options.size) for z in full], dim=1)
 
     def sample_streams(self, options: SampleOptions, numbers: Sequence[int]) -> SampleStreams:
         """The random streams of these sample numbers."""

@@ -19,6 +19,7 @@ from PIL import Image
 
 import lit_mbldm
 from lit_mbldm.cli import main
+from lit_mbldm.codecs.upscale import upscale
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.denoisers import RefinerUNet, UNet
 from lit_mbldm.entries.entry import save_entry
@@ -71,6 +72,12 @@ def write_config(folder: Path, kind: str, data: str = CROPS) -> Path:
     )
     (folder / "job.yaml").write_text(text)
     return folder / "job.yaml"
+
+
+def synthetic(height: int, width: int) -> Any:
+    """A smooth image of noise, (H, W, 3) uint8."""
+    noise = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(noise).resize((width, height)))
 
 
 def make_photos(folder: Path, count: int, side: int = 64) -> Path:
@@ -472,6 +479,47 @@ def test_sample_shows_temperatures_as_rows_of_the_same_seeds(
     rows = [categorical.sample(3, 3, temperature=t) for t in (0, 0.1, 2)]
     expected = grid(torch.cat(rows), columns=3)
     assert torch.equal(sheet("rows.png")[:, :, -expected.shape[2] :], expected)
+
+
+def test_sample_shows_sizes_as_rows_of_the_same_latents(
+    categorical: CategoricalDiffusion, entry: str, run: Run, fails: Run
+) -> None:
+    run(f"sample {entry} -n 3 --steps 3 --size 24 48x40 --out rows.png")
+    first, second = (grid(categorical.sample(3, 3, size=s), 3) for s in ((24, 24), (48, 40)))
+    rows = sheet("rows.png")
+    assert torch.equal(rows[:, : first.shape[1], : first.shape[2]], first)
+    assert torch.equal(rows[:, first.shape[1] :], second)
+    run(f"sample {entry} -n 1 --steps 3 --size 48x40 --out one.png")
+    assert torch.equal(sheet("one.png"), grid(categorical.sample(1, 3, size=(48, 40))))
+    for words, told in (
+        ("24 48 --path", "Choose one"),
+        ("0", "HEIGHTxWIDTH"),
+        ("99999", "at most"),
+    ):
+        assert told in fails(f"sample {entry} --size {words}")
+
+
+def test_upscale_writes_an_image_of_the_size_asked_for(run: Run, fails: Run) -> None:
+    photo = synthetic(37, 50)
+    Image.fromarray(photo).save("photo.png")
+    codec = load_pretrained("jpq-48")
+    run("upscale photo.png --scale 2.7 --codec jpq-48 --out up.png")
+    image = sheet("photo.png")
+    assert torch.equal(sheet("up.png"), upscale(codec, image, (100, 135)))
+    run("upscale photo.png --size 60x50 --codec jpq-48")
+    assert sheet("upscaled.png").shape == (3, 60, 50)
+    Image.fromarray(photo[:5]).save("small.png")
+    for words, told in (
+        ("photo.png --scale 0.5", "a scale from 1"),
+        ("photo.png --scale nan", "a scale from 1"),
+        ("photo.png --size 20x99", "makes an image larger"),
+        ("photo.png --size 0x99", "HEIGHTxWIDTH"),
+        ("photo.png --size 20000x20000", "at most"),
+        ("small.png --scale 2", "at least 8×8 pixels"),
+        ("none.png --scale 2", "none.png"),
+        ("photo.png", "--scale --size"),
+    ):
+        assert told in fails(f"upscale {words} --codec jpq-48")
 
 
 @pytest.mark.parametrize(("given", "frames"), [("3", 3), ("", 5)])  # by default each step

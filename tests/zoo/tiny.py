@@ -14,11 +14,14 @@ from lit_mbldm.codecs import (
     BitLatent,
     CoefficientLatent,
     DecoderCodec,
+    ImplicitCodec,
     PatchCodec,
     PixelCodec,
 )
 from lit_mbldm.denoisers import (
     ConvAutoencoder,
+    ConvRenderer,
+    ImplicitNetwork,
     MultiStageUNet,
     RefinerUNet,
     TokenTransformer,
@@ -95,6 +98,11 @@ def decoder() -> DecoderCodec:
     return DecoderCodec(codec(), _finished(RefinerUNet(4, (1,), 1))).eval()
 
 
+def implicit() -> ImplicitCodec:
+    network = ImplicitNetwork(ConvRenderer(2, 4), None, 4, 1)
+    return ImplicitCodec(codec(), _finished(network)).eval()
+
+
 def binary() -> BinaryCodec:
     return BinaryCodec(_finished(ConvAutoencoder(8, 2, 4, (1,), 1))).eval()
 
@@ -149,7 +157,7 @@ def refined() -> ContinuousDiffusion:
     return made
 
 
-CODECS = codec, decoder, binary
+CODECS = codec, decoder, implicit, binary
 STAGED = stages, staged_coefficients
 MODELS = continuous, coefficients, categorical, tokens, bits, joint_bits, *STAGED, refined
 REFINERS = refiner, generative

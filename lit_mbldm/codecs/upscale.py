@@ -1,0 +1,49 @@
+"""Upscaling: an image through a codec, and back at a larger size."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lit_mbldm.codecs.base import ImageCodec, full_float32
+from lit_mbldm.codecs.patches import check_images
+from lit_mbldm.codecs.sizes import check_size, to_uint8
+from lit_mbldm.errors import InputError
+
+
+@torch.inference_mode()
+def upscale(
+    codec: ImageCodec, image: Tensor, size: tuple[int, int], progress: bool = False
+) -> Tensor:
+    """Encode an image and decode it at a larger size; networks see large ones in tiles.
+
+    Sides that are no multiples of a patch are padded by their last pixel, and cut again before the
+    image is enlarged.
+
+    Args:
+        codec: any; an `ImplicitCodec` draws more than interpolation does.
+        image: (3, H, W) uint8 RGB.
+        size: (H', W'), at least (H, W).
+        progress: show bars over tiles.
+
+    Returns:
+        (3, H', W') uint8 RGB.
+
+    Raises:
+        InputError: another shape or dtype, an image below a patch, or a size below the image or
+            too large.
+    """
+    check_images(image[None])
+    (H, W), p = image.shape[1:], codec.patch_size
+    if min(H, W) < p:
+        raise InputError(f"Expected an image of at least {p}×{p} pixels, a patch; got {H}×{W}.")
+    check_size(size)
+    if size[0] < H or size[1] < W:
+        raise InputError(
+            f"Upscaling makes an image larger: expected at least {H}×{W}, its own size, or a scale"
+            f" of at least 1; got {size[0]}×{size[1]}."
+        )
+    padded = F.pad(image[None].float(), (0, -W % p, 0, -H % p), mode="replicate").byte()
+    vectors = codec.check_and_look_up(codec.encode(padded))
+    with full_float32(image.device):
+        decoded = codec.restore(vectors, progress)[:, :, :H, :W]
+        return to_uint8(codec.enlarge(decoded, vectors, size, progress))[0]
