@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from lit_mbldm.cli.codec import add_codec
 from lit_mbldm.cli.data import add_encode, add_shards
+from lit_mbldm.cli.demo import add_demo
 from lit_mbldm.cli.edit import add_edit
 from lit_mbldm.cli.sample import add_sample
 from lit_mbldm.cli.train import add_train
@@ -49,7 +50,8 @@ def dispatch(argv: list[str]) -> None:
         description="Diffusion on the codes of classical codecs. `lightning` is the same command.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    data, made = (add_shards, add_codec, add_encode), (add_sample, add_edit, add_upscale)
+    data = (add_shards, add_codec, add_encode)
+    made = (add_sample, add_edit, add_upscale, add_demo)
     for add in (add_train, add_trainer, *data, *made, add_zoo):
         add(verbs)
     verb = argv[0] if argv else "--help"

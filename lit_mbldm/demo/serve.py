@@ -1,0 +1,57 @@
+"""Serving the page: on this machine alone unless told otherwise, and without other addresses."""
+
+from collections.abc import Sequence
+
+import gradio as gr
+
+from lit_mbldm.demo.page import demo_page
+from lit_mbldm.errors import InputError
+from lit_mbldm.training.callbacks.samples import diffusion_model
+from lit_mbldm.zoo import load_pretrained
+
+_WAITING = 32  # in the queue at most
+_LARGEST = "64mb"  # of an upload
+# the browser's own fonts, instead of ones that are fetched
+_THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+
+
+def serve(
+    names: Sequence[str],
+    device: str = "cpu",
+    port: int | None = None,
+    share: bool = False,
+    public: bool = False,
+) -> None:
+    """Serve a page of models until it is stopped.
+
+    Args:
+        names: of models, for `load_pretrained`.
+        device: of the models.
+        port: of the page; by default the first free one from 7860.
+        share: tunnel the page through Gradio's servers to a public address for a week.
+        public: listen to other machines too, not only to this one.
+
+    Raises:
+        InputError: a model that does not load, or a port in use.
+    """
+    models = {name: diffusion_model(load_pretrained(name, device=device)) for name in names}
+    page = demo_page(models).queue(max_size=_WAITING)
+    try:
+        _, here, elsewhere = page.launch(
+            server_name="0.0.0.0" if public else "127.0.0.1",
+            server_port=port,
+            share=share,
+            show_error=True,
+            max_file_size=_LARGEST,
+            ssr_mode=False,
+            theme=_THEME,
+            footer_links=[],
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+    except OSError as error:
+        raise InputError(
+            f"Port {port or 'from 7860 on'} is in use: name another as --port."
+        ) from error
+    print(f"The page: {elsewhere or here} (Ctrl-C stops it)", flush=True)
+    page.block_thread()
