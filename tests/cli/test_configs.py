@@ -1,6 +1,9 @@
+import ctypes
+import gc
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +146,16 @@ def test_the_configs_for_own_images_are_named_after_their_size(size: int, resolv
     assert resolve(f"own{size}")["model"]["init_args"]["image_size"] == size
 
 
+@pytest.fixture
+def large_networks() -> Iterator[None]:
+    """Give the memory of networks of paper size back, which the allocator would keep."""
+    yield
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@pytest.mark.usefixtures("large_networks")
 @pytest.mark.parametrize("name", NAMES)
 def test_every_config_builds(name: str, resolve: Any) -> None:
     config = resolve(name)
