@@ -5,7 +5,7 @@ B samples, latents (B, C, h, w), T timesteps; t = 0 is clean, t = T is noise.
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,7 +25,7 @@ class GaussianForward(Process):
     Args as for `GaussianProcess`.
     """
 
-    samplers = ("ddpm", "ddim", "dpm++")
+    samplers: ClassVar[tuple[str, ...]] = ("ddpm", "ddim", "dpm++")
     # log ᾱ_t, (T+1,): float32 holds it where ᾱ_t itself would lose 1 - ᾱ_t and ratios of them
     log_alpha_bar: Tensor
 

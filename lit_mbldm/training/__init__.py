@@ -9,6 +9,7 @@ from lit_mbldm.training.callbacks.scores import ScoreSamples
 from lit_mbldm.training.diffusion import (
     BernoulliDiffusion,
     CategoricalDiffusion,
+    ConsistencyDiffusion,
     ContinuousDiffusion,
     DiffusionModule,
     StageDiffusion,
@@ -23,6 +24,7 @@ __all__ = [
     "BernoulliDiffusion",
     "BinaryAutoencoder",
     "CategoricalDiffusion",
+    "ConsistencyDiffusion",
     "ContinuousDiffusion",
     "DiffusionModule",
     "GenerativeDecoder",

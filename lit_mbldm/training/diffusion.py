@@ -10,7 +10,12 @@ from lit_mbldm.codecs.latents import Latent
 from lit_mbldm.entries.checkpoint import CHECKPOINT_KEY
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import gather_rows
-from lit_mbldm.processes import CategoricalProcess, GaussianProcess, MultiStageProcess
+from lit_mbldm.processes import (
+    CategoricalProcess,
+    ConsistencyProcess,
+    GaussianProcess,
+    MultiStageProcess,
+)
 from lit_mbldm.processes.base import Condition, Process
 from lit_mbldm.processes.bernoulli import BernoulliForward
 from lit_mbldm.processes.guidance import NO_LABEL
@@ -244,6 +249,18 @@ class ContinuousDiffusion(DiffusionModule):
     """DDPM on codes read as numbers (Scribano et al. 2023, section 4.2.2); args as its base's."""
 
     process_class = GaussianProcess
+
+
+class ConsistencyDiffusion(DiffusionModule):
+    """Tuning of a `ContinuousDiffusion` for few steps; args as for `DiffusionModule`."""
+
+    process: ConsistencyProcess
+    process_class = ConsistencyProcess
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Tell the process how far training is."""
+        super().on_train_batch_start(batch, batch_idx)
+        self.process.progress = self.global_step / self.trainer.estimated_stepping_batches
 
 
 class StageDiffusion(DiffusionModule):
