@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from lit_mbldm.codecs.base import ImageCodec
 from lit_mbldm.codecs.network_codec import NetworkCodec
-from lit_mbldm.codecs.sizes import tiles, to_uint8
+from lit_mbldm.codecs.sizes import round_through, tiles
 from lit_mbldm.errors import InputError
 
 _PIXELS = 2**21  # at once: eight images of 512×512
@@ -42,7 +42,7 @@ class DecoderCodec(NetworkCodec):
 
     def restore(self, vectors: Tensor, progress: bool = False) -> Tensor:
         """Decode with the codec, rounded, and pass through the network. As `ImageCodec.restore`."""
-        return improve(self.network, to_uint8(self.codec.restore(vectors)), progress).float()
+        return improve(self.network, round_through(self.codec.restore(vectors)), progress)
 
 
 def improve(network: nn.Module, images: Tensor, progress: bool = False) -> Tensor:
@@ -50,17 +50,18 @@ def improve(network: nn.Module, images: Tensor, progress: bool = False) -> Tenso
 
     Args:
         network: from and to (B, 3, H, W) float RGB in [0, 1].
-        images: (B, 3, H, W) uint8 RGB.
+        images: (B, 3, H, W) float RGB, nominal [0, 255].
         progress: show a bar over the tiles.
 
     Returns:
-        (B, 3, H, W) uint8 RGB.
+        (B, 3, H, W) float RGB, nominal [0, 255]; gradients pass.
     """
     if not len(images):
         return images.clone()
 
     def better(part: Tensor) -> Tensor:
-        return to_uint8(255 * network(part / 255).float())
+        drawn: Tensor = 255 * network(part / 255).float()
+        return drawn
 
     (H, W), training, improved = images.shape[2:], network.training, torch.empty_like(images)
     cut = tiles(H, W, _TILE, _MARGIN) if H * W > _PIXELS else tiles(H, W, max(H, W), 0)

@@ -24,6 +24,16 @@ def check_size(size: tuple[int, int]) -> None:
         )
 
 
+def check_enlarged(sides: tuple[int, int], size: tuple[int, int]) -> None:
+    """Raise InputError for a size that an image of these (height, width) is not enlarged to."""
+    check_size(size)
+    if size[0] < sides[0] or size[1] < sides[1]:
+        raise InputError(
+            f"Upscaling makes an image larger: expected at least {sides[0]}×{sides[1]}, its own"
+            f" size, or a scale of at least 1; got {size[0]}×{size[1]}."
+        )
+
+
 def resize(images: Tensor, size: tuple[int, int] | None) -> Tensor:
     """Resize images (B, 3, H, W) float by antialiased bicubic interpolation; None keeps them.
 
@@ -36,9 +46,20 @@ def resize(images: Tensor, size: tuple[int, int] | None) -> Tensor:
     return F.interpolate(images, list(size), mode="bicubic", antialias=True)
 
 
+def pad_to_multiple(images: Tensor, side: int) -> Tensor:
+    """Repeat the last row and column of images (B, 3, H, W) float up to multiples of a side."""
+    H, W = images.shape[2:]
+    return F.pad(images, (0, -W % side, 0, -H % side), mode="replicate")
+
+
 def to_uint8(images: Tensor) -> Tensor:
     """Round images (B, 3, H, W) float, nominal range [0, 255], to uint8."""
     return images.round().clamp(0, 255).to(torch.uint8)
+
+
+def round_through(images: Tensor) -> Tensor:
+    """Round images as `to_uint8` does, to float; gradients pass as if nothing was rounded."""
+    return images.detach().round().clamp(0, 255) + (images - images.detach())
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,10 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lit_mbldm.codecs.base import ImageCodec, full_float32
 from lit_mbldm.codecs.patches import check_images
-from lit_mbldm.codecs.sizes import check_size, to_uint8
+from lit_mbldm.codecs.sizes import check_enlarged, pad_to_multiple, to_uint8
 from lit_mbldm.errors import InputError
 
 
@@ -36,13 +35,8 @@ def upscale(
     (H, W), p = image.shape[1:], codec.patch_size
     if min(H, W) < p:
         raise InputError(f"Expected an image of at least {p}×{p} pixels, a patch; got {H}×{W}.")
-    check_size(size)
-    if size[0] < H or size[1] < W:
-        raise InputError(
-            f"Upscaling makes an image larger: expected at least {H}×{W}, its own size, or a scale"
-            f" of at least 1; got {size[0]}×{size[1]}."
-        )
-    padded = F.pad(image[None].float(), (0, -W % p, 0, -H % p), mode="replicate").byte()
+    check_enlarged((H, W), size)
+    padded = pad_to_multiple(image[None].float(), p).byte()
     vectors = codec.check_and_look_up(codec.encode(padded))
     with full_float32(image.device):
         decoded = codec.restore(vectors, progress)[:, :, :H, :W]

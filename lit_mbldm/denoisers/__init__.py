@@ -3,19 +3,14 @@
 from lit_mbldm.denoisers.autoencoder import ConvAutoencoder
 from lit_mbldm.denoisers.implicit import ImplicitNetwork
 from lit_mbldm.denoisers.multi_stage_unet import MultiStageUNet
-from lit_mbldm.denoisers.polynomial import PolynomialRenderer
 from lit_mbldm.denoisers.refiner_unet import RefinerUNet
-from lit_mbldm.denoisers.renderers import ConvRenderer, MLPRenderer
 from lit_mbldm.denoisers.token_transformer import TokenTransformer
 from lit_mbldm.denoisers.unet import UNet
 
 __all__ = [
     "ConvAutoencoder",
-    "ConvRenderer",
     "ImplicitNetwork",
-    "MLPRenderer",
     "MultiStageUNet",
-    "PolynomialRenderer",
     "RefinerUNet",
     "TokenTransformer",
     "UNet",

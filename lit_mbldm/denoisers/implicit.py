@@ -1,17 +1,14 @@
 """The network of an implicit decoder: features of decoded images and codes, drawn at any size.
 
-B images, H×W pixels decoded, h×w positions of D numbers, F features a pixel.
+B images, H×W pixels decoded, h×w positions of D numbers.
 """
-
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_mbldm.denoisers.layers import pad_to_even, zero_init
-from lit_mbldm.denoisers.polynomial import PhaseFilter, draw_polynomials
-from lit_mbldm.denoisers.renderers import Grid
+from lit_mbldm.denoisers.polynomial import COEFFICIENTS, Grid, PhaseFilter, draw_polynomials
 from lit_mbldm.errors import InputError
 
 
@@ -20,12 +17,12 @@ class ImplicitNetwork(nn.Module):
 
     Blocks of 2×2 pixels, joined by the numbers of their patch, pass through residual blocks without
     norms, after Lim et al. 2017 (EDSR, section 3.1): what lies `margin` pixels away has no part in
-    a feature, so that tiles agree with the whole. A renderer then draws the features at any size,
-    as Chen et al. 2024 (image neural field diffusion, section 3.1) do; a linear
-    filter, found by least squares, is added. Untrained it changes nothing.
+    what comes out, so that tiles agree with the whole. That is, for each pixel and colour, the
+    coefficients of a polynomial of the way to a drawn pixel and of its size: all work but 36
+    products a drawn pixel lies at the image's own size. Those of a linear filter, found by least
+    squares, are added. Untrained it changes nothing.
 
     Args:
-        renderer: from features to corrections, a `ConvRenderer` or an `MLPRenderer`.
         code_channels: numbers D a position; None waits for `set_code_channels`, which the codec
             or the training calls.
         base_channels: width of the blocks.
@@ -33,24 +30,18 @@ class ImplicitNetwork(nn.Module):
     """
 
     def __init__(
-        self,
-        renderer: nn.Module,
-        code_channels: int | None = None,
-        base_channels: int = 48,
-        num_blocks: int = 6,
+        self, code_channels: int | None = None, base_channels: int = 48, num_blocks: int = 6
     ) -> None:
         super().__init__()
-        self.renderer: Any = renderer
         self.code_channels = code_channels
         self.base_channels = base_channels
         self.num_blocks = num_blocks
-        width, drawn = base_channels, cast(int, renderer.features)
-        self.pixels = nn.Conv2d(12, width, 3, padding=1)
-        self.blocks = nn.Sequential(*(PlainBlock(width) for _ in range(num_blocks)))
+        self.pixels = nn.Conv2d(12, base_channels, 3, padding=1)
+        self.blocks = nn.Sequential(*(PlainBlock(base_channels) for _ in range(num_blocks)))
+        self.head = zero_init(nn.Conv2d(base_channels, 4 * COEFFICIENTS, 3, padding=1))
         self.filter = PhaseFilter()
-        self.head = nn.Conv2d(width, 4 * drawn, 3, padding=1)
         if code_channels is not None:
-            self.codes = nn.Conv2d(code_channels, width, 1)
+            self.codes = nn.Conv2d(code_channels, base_channels, 1)
 
     def set_code_channels(self, code_channels: int) -> None:
         """Make place for so many numbers a position; InputError where there is for others."""
@@ -65,11 +56,11 @@ class ImplicitNetwork(nn.Module):
 
     @property
     def margin(self) -> int:
-        """Pixels around one that its features depend on, and those that a renderer takes."""
-        return 2 * (2 * self.num_blocks + 3) + int(self.renderer.margin)
+        """Pixels around one that its coefficients depend on."""
+        return 2 * (2 * self.num_blocks + 3)
 
     def encode(self, images: Tensor, numbers: Tensor, patch_size: int) -> Tensor:
-        """Find features.
+        """Find coefficients.
 
         Args:
             images: (B, 3, H, W) float RGB, nominal [0, 1].
@@ -77,7 +68,7 @@ class ImplicitNetwork(nn.Module):
             patch_size: side s of a position in pixels.
 
         Returns:
-            (B, F + 36, H, W), with the filter's coefficients.
+            (B, 36, H, W).
         """
         H, W = images.shape[2:]
         x = self.pixels(F.pixel_unshuffle(pad_to_even(2 * images - 1), 2))
@@ -86,8 +77,7 @@ class ImplicitNetwork(nn.Module):
         )
         x = x + self.codes(numbers)[:, :, rows][:, :, :, columns]
         x = x + self.blocks(x)
-        features = F.pixel_shuffle(self.head(x), 2)[:, :, :H, :W]
-        return torch.cat([features, self.filter(images)], dim=1)
+        return F.pixel_shuffle(self.head(x), 2)[:, :, :H, :W] + self.filter(images)
 
     def render(
         self,
@@ -101,7 +91,7 @@ class ImplicitNetwork(nn.Module):
         """Draw a part of the correction.
 
         Args:
-            features: (B, F + 36, …) of a part of the image.
+            features: coefficients (B, 36, …) of a part of the image.
             sides: (H, W) of the image.
             origin: (row, column) of the image where the features begin.
             size: (H', W') to draw at.
@@ -115,8 +105,7 @@ class ImplicitNetwork(nn.Module):
             Grid(sides[0], size[0], rows.start, rows.stop, origin[0]),
             Grid(sides[1], size[1], columns.start, columns.stop, origin[1]),
         )
-        drawn: Tensor = self.renderer(features[:, : self.renderer.features], *grids)
-        return drawn + draw_polynomials(features[:, self.renderer.features :], *grids)
+        return draw_polynomials(features, *grids)
 
 
 class PlainBlock(nn.Module):

@@ -1,19 +1,58 @@
-"""Polynomials between pixels: a renderer, and a linear filter found by least squares.
+"""Polynomials between pixels: coefficients drawn at any size, and a filter by least squares.
 
-B images, H×W pixels, T×T taps, 12 kernels.
+B images, H×W pixels, T×T taps, 12 terms a colour.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_mbldm.denoisers.layers import zero_init
-from lit_mbldm.denoisers.renderers import Grid
 
 _TERMS = 12
+COEFFICIENTS = 3 * _TERMS  # a pixel
 _RIDGE = 1e-2  # of the mean of the diagonal
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows, or columns, of a larger image in the coordinates of the image that has features.
+
+    Attributes:
+        side: pixels of the image along this axis.
+        size: pixels of the larger image.
+        start: first of its pixels that are drawn.
+        stop: the pixel after the last one.
+        origin: pixel of the image where the features begin.
+    """
+
+    side: int
+    size: int
+    start: int
+    stop: int
+    origin: int = 0
+
+    @property
+    def cell(self) -> float:
+        """Height, or width, of a drawn pixel in the image's."""
+        return self.side / self.size
+
+    def positions(self, device: torch.device) -> Tensor:
+        """Centres of the drawn pixels, float64; n is the centre of feature n."""
+        pixels = torch.arange(self.start, self.stop, device=device).double()
+        return (2 * pixels + 1) * self.side / (2 * self.size) - 0.5 - self.origin
+
+    def nearest(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """The features nearest to positions, int64, and the way from them to these.
+
+        The way is in the image's pixels, float32.
+        """
+        last = self.side - 1 - self.origin
+        pixels = (positions + 0.5).floor().long().clamp(-self.origin, last)
+        return pixels, (positions - pixels).float()
 
 
 class PhaseFilter(nn.Module):
@@ -76,27 +115,6 @@ class PhaseFilter(nn.Module):
         self.kernels.weight.copy_(taps.view_as(self.kernels.weight))
 
 
-class PolynomialRenderer(nn.Module):
-    """Features as coefficients of polynomials, for each colour.
-
-    All work but 36 products a drawn pixel lies at the image's own size.
-
-    Args:
-        features: F.
-    """
-
-    margin = 0
-
-    def __init__(self, features: int = 48) -> None:
-        super().__init__()
-        self.features = features
-        self.layers = nn.Sequential(zero_init(nn.Conv2d(features, 3 * _TERMS, 1)))
-
-    def forward(self, features: Tensor, rows: Grid, columns: Grid) -> Tensor:
-        """Draw features (B, F, H, W) as (B, 3, rows, columns)."""
-        return draw_polynomials(self.layers(features), rows, columns)
-
-
 def polynomials(rows: Grid, columns: Grid, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Polynomials of the way to drawn pixels from the nearest ones, and which these are.
 
@@ -105,7 +123,7 @@ def polynomials(rows: Grid, columns: Grid, device: torch.device) -> tuple[Tensor
     Returns:
         (12, rows, columns) float32, and the nearest pixels' (rows,) and (columns,) int64.
     """
-    (y, dy), (x, dx) = (grid.nearest(grid.positions(0, device)) for grid in (rows, columns))
+    (y, dy), (x, dx) = (grid.nearest(grid.positions(device)) for grid in (rows, columns))
     dy, dx = torch.broadcast_tensors(2 * dy[:, None], 2 * dx)
     terms = torch.stack([torch.ones_like(dy), dy, dx, dy * dy, dy * dx, dx * dx])
     return torch.cat([terms, math.sqrt(rows.cell * columns.cell) * terms]), y, x
@@ -114,4 +132,5 @@ def polynomials(rows: Grid, columns: Grid, device: torch.device) -> tuple[Tensor
 def draw_polynomials(coefficients: Tensor, rows: Grid, columns: Grid) -> Tensor:
     """Draw (B, 3, rows, columns) of coefficients (B, 36, H, W), twelve a colour."""
     terms, y, x = polynomials(rows, columns, coefficients.device)
-    return (coefficients[:, :, y][:, :, :, x].unflatten(1, (3, _TERMS)) * terms).sum(2)
+    picked = coefficients.index_select(2, y).index_select(3, x)  # (B, 36, rows, columns)
+    return (picked.unflatten(1, (3, _TERMS)) * terms).sum(2)

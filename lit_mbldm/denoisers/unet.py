@@ -148,4 +148,4 @@ class UNet(Backbone, HeadedNetwork):
     ) -> Tensor:
         """Everything before `head`, (B, base_channels, h, w); arguments as `forward`."""
         label = self.embed_labels(condition, time)
-        return self.body(torch.cat([z_t, self_condition], dim=1), time, label)
+        return self.body(self.join(z_t, self_condition, condition), time, label)

@@ -4,13 +4,14 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.entries.about import About
 from lit_mbldm.errors import InputError
 
@@ -48,12 +49,12 @@ def _written(value: Any) -> Any:
 def assemble(tree: Tree, weights: Mapping[str, Tensor], about: About) -> nn.Module:
     """Build a module of exactly these tensors, in eval mode, and attach `about`.
 
-    Parameters may be in float16, in which entries keep them where that loses nothing.
+    Numbers may be in float16, in which entries keep those of networks where that loses nothing.
     """
     module = build(tree)
-    state, trained = module.state_dict(), {name for name, _ in module.named_parameters()}
+    state, networks = module.state_dict(), {name for name, _ in network_tensors(module)}
     weights = {
-        name: v.float() if v.dtype == torch.float16 and name in trained else v
+        name: v.float() if v.dtype == torch.float16 and name in networks else v
         for name, v in weights.items()
     }
     for name in sorted(state.keys() | weights.keys(), key=str):
@@ -66,6 +67,16 @@ def assemble(tree: Tree, weights: Mapping[str, Tensor], about: About) -> nn.Modu
     module.load_state_dict(weights, assign=True)
     vars(module)["about"] = about
     return module.eval()
+
+
+def network_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """What was learned by gradients, by name: parameters, and the weights of codecs' networks."""
+    yield from module.named_parameters()
+    for name, part in module.named_modules():
+        network = getattr(part, "network", None)
+        if isinstance(part, ImageCodec) and isinstance(network, nn.Module):
+            prefix = f"{name}.network" if name else "network"
+            yield from network.named_buffers(prefix)
 
 
 def build(tree: Mapping[str, Any]) -> nn.Module:

@@ -15,6 +15,7 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.training import GenerativeDecoder
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.refiner import RefinerModule
+from lit_mbldm.training.upscaler import Upscaler
 
 _LOAD = 'load_pretrained("org/repo")'  # in the card of an entry that has no repository yet
 _NOT_STATED = "not stated"
@@ -76,6 +77,20 @@ class _Kind:
 
 def _kind_of(module: nn.Module, about: About) -> _Kind:
     match module:
+        case Upscaler():
+            kind = _diffusion(module, about)
+            return replace(
+                kind,
+                title=f"Super-resolution by diffusion on {module.codec.quantizer} codes",
+                summary="A diffusion model draws the latent of a larger image, of which it is told"
+                f" a smaller one, up to {module.max_scale:g} times as large; a classical codec"
+                " decodes it, to any size.",
+                caption="Photographs, of half the side by interpolation, and drawn by the model",
+                task="image-to-image",
+                tag="super-resolution",
+                use=f"model = {_LOAD}\nH, W = images.shape[2:]  # uint8 (B, 3, H, W)\n"
+                f"images = model.upscale(images, size=(2 * H, 2 * W), seed=0{_options(about)})",
+            )
         case DiffusionModule():
             return _diffusion(module, about)
         case RefinerModule():
@@ -133,7 +148,6 @@ def _kind_of(module: nn.Module, about: About) -> _Kind:
 
 def _diffusion(model: DiffusionModule, about: About) -> _Kind:
     size, codec, process = model.image_size, model.codec, model.process
-    options = "".join(f", {name}={json.dumps(value)}" for name, value in about.sampling.items())
     S, h, w = model.codes_shape
     latent = f"{S} codes of {codec.codebook_size} codewords at {h}×{w} positions"
     if not isinstance(model.latent, IndexLatent):
@@ -147,7 +161,7 @@ def _diffusion(model: DiffusionModule, about: About) -> _Kind:
         task="unconditional-image-generation",
         tag="diffusion",
         use=f"model = {_LOAD}\n"
-        f"images = model.sample(16, seed=0{options})  # uint8 (16, 3, {size}, {size})",
+        f"images = model.sample(16, seed=0{_options(about)})  # uint8 (16, 3, {size}, {size})",
         facts={
             "Images": f"{size}×{size}",
             "Latent": latent,
@@ -160,6 +174,11 @@ def _diffusion(model: DiffusionModule, about: About) -> _Kind:
             "Refiner": "in `refiner/`, applied to samples" if model.refiner else "none",
         },
     )
+
+
+def _options(about: About) -> str:
+    """The model's own settings of sampling as arguments."""
+    return "".join(f", {name}={json.dumps(value)}" for name, value in about.sampling.items())
 
 
 def _codec(codec: ImageCodec) -> _Kind:

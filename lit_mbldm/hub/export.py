@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
-from lit_mbldm.codecs import ImplicitCodec
+from lit_mbldm.codecs import ImageCodec, ImplicitCodec
 from lit_mbldm.codecs.network_codec import NetworkCodec
 from lit_mbldm.codecs.sizes import resize, to_uint8
 from lit_mbldm.data.sources.read_images import read_images
@@ -18,6 +18,7 @@ from lit_mbldm.entries.about import about_module
 from lit_mbldm.entries.entry import check_new_entry, entry_files, use_refiner, write_files
 from lit_mbldm.entries.entry_config import CARD, PICTURE
 from lit_mbldm.entries.load import load_pretrained
+from lit_mbldm.entries.tree import network_tensors
 from lit_mbldm.errors import InputError
 from lit_mbldm.hub.card import address_card, write_card
 from lit_mbldm.images import fit_square
@@ -26,6 +27,7 @@ from lit_mbldm.training import SampleOptions
 from lit_mbldm.training.callbacks.pictures import class_columns
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.refiner import RefinerModule, load_refiner
+from lit_mbldm.training.upscaler import Upscaler
 
 _SIDE = 192  # of the photographs in a picture, about
 _SAMPLES = 16
@@ -43,12 +45,16 @@ def export(
 
     `facts` are attributes of `About`, stated over what is known of the model. Its samples pass
     through `refiner`, and its card loads it by `name`; pushing fills that in otherwise. `half`
-    rounds its parameters to float16, in which the entry then keeps them.
+    rounds networks to float16, in which the entry then keeps them; codebooks stay.
     """
     check_new_entry(out)
     module = load_pretrained(model)
-    for parameter in module.parameters() if half else ():
-        parameter.data = parameter.data.half().float()
+    # a model's codec stays as it is, for others know its images by their fingerprint
+    rounded = (
+        network_tensors(module) if isinstance(module, ImageCodec) else module.named_parameters()
+    )
+    for _, weights in rounded if half else ():
+        weights.data = weights.data.half().float()
     if refiner is not None:
         use_refiner(module, load_refiner(refiner))
     about = replace(about_module(module), **facts)
@@ -81,7 +87,17 @@ def whole_entry(
 
 
 def _make_picture(module: Any) -> Image.Image:
-    """Samples of a diffusion model, or what a codec or refiner makes of four photographs."""
+    """Samples of a diffusion model, or what another module makes of four photographs."""
+    if isinstance(module, Upscaler):
+        sides = (module.image_size, module.image_size)
+        photos = _photos(module.image_size)
+        small = to_uint8(resize(photos.float(), (sides[0] // 2, sides[1] // 2)))
+        shown = {
+            "photo": photos,
+            "bicubic": to_uint8(resize(small.float(), sides)),
+            "drawn": module.upscale(small, sides, progress=True),
+        }
+        return table(torch.stack(list(shown.values())), rows=list(shown))
     if isinstance(module, DiffusionModule):
         columns = class_columns(module, module.sampling)  # a column a class
         samples = module.sample(4 * columns if columns else _SAMPLES, progress=True)
@@ -90,9 +106,7 @@ def _make_picture(module: Any) -> Image.Image:
     scale = 2 if isinstance(codec, ImplicitCodec) else 1
     step = scale * codec.patch_size
     side = max(_SIDE // step, 1) * step
-    with resources.as_file(resources.files("lit_mbldm.data") / "photos") as folder:
-        squares = [to_tensor(fit_square(photo, side)) for photo in read_images(folder).values()]
-    photos = torch.stack(squares)
+    photos = _photos(side)
     codes = codec.encode(to_uint8(resize(photos.float(), (side // scale, side // scale))))
     rows = {"photo": photos}
     if isinstance(codec, NetworkCodec):
@@ -101,3 +115,10 @@ def _make_picture(module: Any) -> Image.Image:
     if isinstance(module, RefinerModule):
         rows["refined"] = module.refine(rows["decoded"])
     return table(torch.stack(list(rows.values())), rows=list(rows))
+
+
+def _photos(side: int) -> Tensor:
+    """The photographs in the package as squares, (4, 3, side, side) uint8."""
+    with resources.as_file(resources.files("lit_mbldm.data") / "photos") as folder:
+        squares = [to_tensor(fit_square(photo, side)) for photo in read_images(folder).values()]
+    return torch.stack(squares)

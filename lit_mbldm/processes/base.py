@@ -16,7 +16,7 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.processes.randomness import SampleStreams
 
 Time = int | Tensor
-# What a denoiser is told besides z_t and t: a row a sample, or nothing.
+# What a denoiser is told besides z_t and t: labels (B,) int64, a map (B, M, h, w), or nothing.
 Condition = Tensor | None
 
 

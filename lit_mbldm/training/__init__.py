@@ -18,6 +18,7 @@ from lit_mbldm.training.generative_decoder import GenerativeDecoder
 from lit_mbldm.training.implicit import ImplicitDecoder
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner
+from lit_mbldm.training.upscaler import Upscaler
 
 __all__ = [
     "AnnealGumbelTemperature",
@@ -36,5 +37,6 @@ __all__ = [
     "SampleOptions",
     "ScoreSamples",
     "StageDiffusion",
+    "Upscaler",
     "WriteSamples",
 ]

@@ -87,6 +87,7 @@ class DiffusionModule(EditingModule):
         shapes = self.process.shapes(self.latent_shape)
         outputs = [self.process.output_channels(channels) for channels, *_ in shapes]
         told: dict[str, tuple[Any, ...]] = {
+            "set_map_channels": (self.map_channels,),
             "set_channels": (channels, outputs[0]),
             "set_grid": self.latent_shape[1:],
             "set_shapes": (shapes, outputs),
@@ -101,6 +102,11 @@ class DiffusionModule(EditingModule):
         self._use_classes(class_names, "the config")
         self.train_by_time, self.val_by_time = LossByTime(), LossByTime()
         self.train()
+
+    @property
+    def map_channels(self) -> int:
+        """Channels of the map that the denoiser is told, where it is told one."""
+        return 0
 
     def _check_parts(self) -> None:
         for part, needed in ((self.process, self.process_class), (self.latent, self.latent_class)):

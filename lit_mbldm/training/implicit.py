@@ -15,14 +15,14 @@ from lit_mbldm.codecs import ImageCodec, ImplicitCodec, VectorQuantizedCodec
 from lit_mbldm.codecs.base import full_float32
 from lit_mbldm.codecs.implicit import code_numbers
 from lit_mbldm.codecs.sizes import resize, to_uint8
-from lit_mbldm.denoisers.renderers import Grid
+from lit_mbldm.denoisers.polynomial import Grid
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.codec_quality import psnr
 from lit_mbldm.parallel.ranks import is_first, sum_ranks
 from lit_mbldm.training.module import CodecModule, Decay, OptimizerName
 
 _MEASURED = (1.5, 2.0, 3.0, 4.0)  # scales of validation, those that are trained
-_FITTED, _WINDOW = 128, 32  # batches that the filter is fitted to, and their window
+_FITTED, _WINDOW = 32, 32  # batches that the filter is fitted to, and their window
 
 
 class ImplicitDecoder(CodecModule):

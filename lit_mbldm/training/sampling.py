@@ -1,6 +1,6 @@
 """Sampling of a diffusion model: one way from numbers and options to images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.pictures import to_pil
 from lit_mbldm.processes.base import Condition, Denoiser
 from lit_mbldm.processes.given import Given
-from lit_mbldm.processes.guidance import guided, mixed
+from lit_mbldm.processes.guidance import guided
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.samplers import OnStep, Sampler, draw, read_temperature
 from lit_mbldm.training.labels import label_numbers
@@ -22,6 +22,7 @@ from lit_mbldm.training.options import SampleOptions, fresh_seed
 from lit_mbldm.training.refiner import RefinerModule
 from lit_mbldm.training.settle import SettlingModule
 
+Wrap = Callable[[Denoiser], Denoiser]
 _FRAMES = 11  # where nothing else is said
 
 
@@ -138,11 +139,11 @@ class SamplingModule(SettlingModule):
         streams: SampleStreams,
         condition: Condition,
         given: Given | None = None,
-        mix: tuple[Condition, Tensor] | None = None,
+        wrap: Wrap | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Draw z_0 and decode it, as `draw_latents` and `decode`: (B, 3, H, W) uint8 RGB."""
-        z0 = self.draw_latents(options, streams, condition, given, mix, on_step)
+        z0 = self.draw_latents(options, streams, condition, given, wrap, on_step)
         return self.decode(z0, options, streams)
 
     @torch.inference_mode()
@@ -152,7 +153,7 @@ class SamplingModule(SettlingModule):
         streams: SampleStreams,
         condition: Condition,
         given: Given | None = None,
-        mix: tuple[Condition, Tensor] | None = None,
+        wrap: Wrap | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Draw z_0: the one way by which all images are made.
@@ -162,7 +163,7 @@ class SamplingModule(SettlingModule):
             streams: B of them.
             condition: what the denoiser is told, B rows, or None.
             given: a latent to start from.
-            mix: another condition and its weights (B,), of `guidance.mixed`.
+            wrap: what the guided denoiser goes through, such as `guidance.mixed`.
             on_step: called after each step.
 
         Returns:
@@ -175,7 +176,7 @@ class SamplingModule(SettlingModule):
         try:
             return draw(
                 self.process,
-                denoiser if mix is None else mixed(denoiser, *mix),
+                denoiser if wrap is None else wrap(denoiser),
                 self.shape_on(options.canvas),
                 options.steps,
                 streams,

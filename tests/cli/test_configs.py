@@ -172,7 +172,8 @@ def test_every_config_builds(name: str, resolve: Any) -> None:
         channels, *sides = shapes[-1] if len(shapes) > 1 else (*shapes[0][:1], 8, 8)
         z = torch.zeros(1, channels, *sides)
         with torch.no_grad():
-            found = model.denoiser(z, torch.zeros(1), z)
+            told = torch.zeros(1, model.map_channels, *sides) if model.map_channels else None
+            found = model.denoiser(z, torch.zeros(1), z, told)
         assert found.shape == (1, model.process.output_channels(channels), *sides)
 
 

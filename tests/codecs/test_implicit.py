@@ -1,53 +1,38 @@
-import copy
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lit_mbldm.codecs import DecoderCodec, ImageCodec, ImplicitCodec, implicit
-from lit_mbldm.denoisers import (
-    ConvRenderer,
-    ImplicitNetwork,
-    MLPRenderer,
-    PolynomialRenderer,
-    RefinerUNet,
-)
+from lit_mbldm.denoisers import ImplicitNetwork, RefinerUNet
 from lit_mbldm.errors import InputError
 
-RENDERERS = [ConvRenderer(4, 8), MLPRenderer(4, 8), PolynomialRenderer(4)]
 SIZES = [(96, 160), (130, 128), (259, 345)]
 
 
-def network(renderer: nn.Module, trained: bool = True) -> ImplicitNetwork:
+def network(trained: bool = True) -> ImplicitNetwork:
     torch.manual_seed(0)
-    made = ImplicitNetwork(copy.deepcopy(renderer), None, 8, 1)
-    last: Any = made.renderer.layers[-1]
+    made = ImplicitNetwork(None, 8, 1)
     if trained:
         nn.init.normal_(made.filter.kernels.weight, std=0.2)
-        nn.init.normal_(last.weight, std=0.5)
+        nn.init.normal_(made.head.weight, std=0.5)
     return made
 
 
-def codec_of(inner: ImageCodec, renderer: nn.Module = RENDERERS[0]) -> ImplicitCodec:
-    return ImplicitCodec(inner, network(renderer))
+def codec_of(inner: ImageCodec) -> ImplicitCodec:
+    return ImplicitCodec(inner, network())
 
 
-@pytest.mark.parametrize("renderer", RENDERERS)
 def test_untrained_it_interpolates_bit_for_bit(
-    renderer: nn.Module, opq: ImageCodec, jpq: ImageCodec, unseen: Tensor
+    opq: ImageCodec, jpq: ImageCodec, unseen: Tensor
 ) -> None:
     for inner in (opq, jpq, DecoderCodec(jpq, RefinerUNet(8, (1, 2), 1))):
-        codec, codes = ImplicitCodec(inner, network(renderer, trained=False)), jpq.encode(unseen)
+        codec, codes = ImplicitCodec(inner, network(trained=False)), jpq.encode(unseen)
         for size in SIZES:
             assert torch.equal(codec.decode(codes, size), inner.decode(codes, size))
 
 
-@pytest.mark.parametrize("renderer", RENDERERS)
-def test_it_differs_from_its_codec_above_its_size_only(
-    renderer: nn.Module, jpq: ImageCodec, unseen: Tensor
-) -> None:
-    codec, codes = codec_of(jpq, renderer), jpq.encode(unseen)
+def test_it_differs_from_its_codec_above_its_size_only(jpq: ImageCodec, unseen: Tensor) -> None:
+    codec, codes = codec_of(jpq), jpq.encode(unseen)
     for size in (None, (96, 128), (50, 70), (200, 100)):
         assert torch.equal(codec.decode(codes, size), jpq.decode(codes, size))
     for size in SIZES:
@@ -57,11 +42,10 @@ def test_it_differs_from_its_codec_above_its_size_only(
         assert torch.equal(codec.decode(codes, size, plain=True), jpq.decode(codes, size))
 
 
-@pytest.mark.parametrize("renderer", RENDERERS)
 def test_chunks_and_tiles_agree_with_the_whole(
-    renderer: nn.Module, jpq: ImageCodec, unseen: Tensor, monkeypatch: pytest.MonkeyPatch
+    jpq: ImageCodec, unseen: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    codec, vectors = codec_of(jpq, renderer), jpq.to_vectors(unseen)
+    codec, vectors = codec_of(jpq), jpq.to_vectors(unseen)
     images = codec.restore(vectors)[:, :, :95, :121]  # sides that are no whole patches
     whole = [codec.enlarge(images, vectors, size) for size in SIZES]
     monkeypatch.setattr(implicit, "_DRAWN", 1000)
@@ -70,24 +54,8 @@ def test_chunks_and_tiles_agree_with_the_whole(
         assert torch.allclose(codec.enlarge(images, vectors, size), expected, atol=1e-3)
 
 
-def test_a_flipped_image_is_drawn_flipped(jpq: ImageCodec) -> None:
-    """Coordinates are those of pixels' centres: a renderer of the way to the right changes sign."""
-    renderer = ConvRenderer(1, 1)
-    renderer.layers = nn.Conv2d(5, 3, 5, bias=False)  # type: ignore[assignment]
-    nn.init.zeros_(renderer.layers.weight)
-    renderer.layers.weight.data[:, 2, 2, 2] = 1.0
-    made = ImplicitNetwork(renderer, 96, 8, 0)
-    features = torch.zeros(1, 37, 8, 10)  # 36 of the filter
-    for size in ((8, 10), (13, 26), (40, 10)):
-        whole = [slice(0, n) for n in size]
-        drawn = made.render(features, (8, 10), (0, 0), size, *whole)
-        assert torch.allclose(drawn, -drawn.flip(3), atol=1e-6)
-        assert drawn.abs().max() <= 1
-        assert drawn.abs().max() > 0.6 or size[1] == 10  # where all ways are 0
-
-
 def test_gradients_reach_the_network_and_none_the_codec(jpq: ImageCodec, unseen: Tensor) -> None:
-    made = network(RENDERERS[0])
+    made = network()
     codec = ImplicitCodec(jpq, made)
     vectors = jpq.to_vectors(unseen).requires_grad_()
     codec.enlarge(codec.restore(vectors), vectors, (150, 200)).sum().backward()
@@ -110,9 +78,9 @@ def test_codes_are_the_codec_s_and_images_its_own(jpq: ImageCodec, unseen: Tenso
     assert len(prints) == 4
     assert torch.equal(codec.encode(unseen), jpq.encode(unseen))
     with pytest.raises(InputError, match="has an implicit decoder already"):
-        ImplicitCodec(codec, network(RENDERERS[0]))
+        ImplicitCodec(codec, network())
     with pytest.raises(InputError, match="code_channels 5, the codec 96"):
-        ImplicitCodec(jpq, ImplicitNetwork(ConvRenderer(4, 8), 5, 8, 1))
+        ImplicitCodec(jpq, ImplicitNetwork(5, 8, 1))
     with pytest.raises(InputError, match="has a learned decoder already"):
         DecoderCodec(codec, RefinerUNet(8, (1, 2), 1))
 

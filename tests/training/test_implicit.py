@@ -8,7 +8,7 @@ import torch
 from lit_mbldm.cli import main
 from lit_mbldm.codecs import ImplicitCodec
 from lit_mbldm.data import CropDataModule
-from lit_mbldm.denoisers import ConvRenderer, ImplicitNetwork
+from lit_mbldm.denoisers import ImplicitNetwork
 from lit_mbldm.errors import InputError
 from lit_mbldm.training import ImplicitDecoder
 from lit_mbldm.training.implicit import crop
@@ -19,7 +19,7 @@ PHOTOS = Path(__file__).parents[2] / "lit_mbldm" / "data" / "photos"
 
 def decoder(codec: str = "jpq-48", **options: Any) -> ImplicitDecoder:
     torch.manual_seed(0)
-    network = ImplicitNetwork(ConvRenderer(8, 16), None, 16, 1)
+    network = ImplicitNetwork(None, 16, 1)
     sizes: dict[str, Any] = {"low_size": 24, "max_scale": 3.0, "drawn_size": 48}
     return ImplicitDecoder(codec, network, **(sizes | options), learning_rate=3e-4)
 
@@ -68,7 +68,7 @@ def test_steps_lower_the_loss() -> None:
 
 def test_training_draws_what_the_codec_decodes() -> None:
     model = decoder()
-    torch.nn.init.normal_(model.network.renderer.layers[-1].weight, std=0.1)
+    torch.nn.init.normal_(model.network.head.weight, std=0.1)
     images = torch.randint(0, 256, (2, 3, 60, 60), dtype=torch.uint8)
     low = torch.nn.functional.interpolate(images.float(), (24, 24), mode="bicubic", antialias=True)
     codec = model.trained()

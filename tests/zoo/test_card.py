@@ -43,7 +43,7 @@ def test_a_card_tells_all_that_is_known(modules: Modules, kind: str) -> None:
     assert unstated(card) == ()
     assert ("`refiner/`" in card) == (kind == "refined")
     assert ("at 4×4 positions, as 8 numbers (`CoefficientLatent`)" in card) == (
-        "coefficients" in kind
+        "coefficients" in kind or kind == "upscaler"
     )
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     if kind in ("decoder", "implicit", "binary"):  # frozen

@@ -92,6 +92,8 @@ def test_the_lines_that_a_card_tells_to_type_do_what_they_say(
         expected = module.decode(module.encode(images))
     elif kind in ("refiner", "generative"):
         expected = module.refine(images)
+    elif kind == "upscaler":
+        expected = module.upscale(images, (64, 64), steps=2, seed=0)
     else:
         expected = module.sample(16, steps=2, seed=0)
     assert torch.equal(made, expected)
