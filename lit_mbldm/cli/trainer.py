@@ -9,10 +9,13 @@ from argparse import SUPPRESS
 from typing import Any
 
 import lightning as L
+import torch
 from jsonargparse import ArgumentError
 from jsonargparse.typing import PositiveInt
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_mbldm.cli.config_files import expand_bases
@@ -30,6 +33,8 @@ from lit_mbldm.training.resume.checkpoint_files import AtomicCheckpointIO, check
 from lit_mbldm.training.resume.last_checkpoint import CONFIG_NAME, keep_last, start_from
 from lit_mbldm.training.resume.preemption import Preemption
 
+# mixed precisions, which on a CPU all mean bfloat16
+_HALF = ("bf16-mixed", "16-mixed", "bf16", "16", 16)
 _NOISE = re.compile(r"\s*(Given value|Subtypes|Errors:|Does not validate|- Expected a <class).*\n?")
 _EXPLAINED = (ArgumentError, MisconfigurationException)
 # of the verbs that draw samples: the section of the settings, what they make, and what that does
@@ -135,6 +140,17 @@ class _TrainerCLI(LightningCLI):
         else:
             self.save_config_callback = None
 
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Build the trainer, with a precision that the processor computes fast."""
+        options = self._get(self.config_init, "trainer")
+        if options["precision"] in _HALF and slow_in_half(options["accelerator"]):
+            rank_zero_only(print)(
+                "This CPU has no instructions for bfloat16, which would be many times slower:"
+                f" precision is 32-true in place of {options['precision']}."
+            )
+            kwargs["precision"] = "32-true"
+        return super().instantiate_trainer(**kwargs)
+
     def after_instantiate_classes(self) -> None:
         """Prepare checkpoints, and find the one to start from."""
         trainer, strategy = self.trainer, self.trainer.strategy
@@ -160,3 +176,15 @@ class _TrainerCLI(LightningCLI):
             samples = self._get(self.config_init, _DRAWING[subcommand][0])
             arguments["datamodule"] = samples.numbers(self.datamodule)
         return arguments
+
+
+def slow_in_half(accelerator: Any) -> bool:
+    """Whether this is the CPU, and one without x86's instructions for bfloat16.
+
+    ARM's do not count as long as nobody has measured that training gains by them.
+    """
+    gpu = CUDAAccelerator.is_available() or MPSAccelerator.is_available()
+    if accelerator != "cpu" and (accelerator != "auto" or gpu):
+        return False
+    found = torch.cpu.get_capabilities()
+    return not (found.get("amx_bf16") or found.get("avx512_bf16"))

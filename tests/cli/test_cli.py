@@ -1,3 +1,4 @@
+import functools
 import importlib.metadata
 import json
 import os
@@ -10,15 +11,17 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from unittest.mock import Mock
 
-import lightning.pytorch  # noqa: F401  its log handler must hold a stream that outlives a test
+import lightning as L  # its log handler must hold a stream that outlives a test
 import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.accelerators import CUDAAccelerator
 from PIL import Image
 
 import lit_mbldm
 from lit_mbldm.cli import main
+from lit_mbldm.cli.trainer import slow_in_half
 from lit_mbldm.codecs.upscale import upscale
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.denoisers import RefinerUNet, UNet
@@ -152,6 +155,31 @@ def test_intervals_are_options_beside_a_list_of_callbacks(tmp_path: Path, run: R
     assert saved == {"epoch=1-step=3.ckpt", "last.ckpt"}
     drawn = {path.name for path in (tmp_path / "pictures").glob("samples*")}
     assert drawn == {"samples-0000002.png", "samples-0000004.png"}
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "bf16"),
+    [("cpu", "amx_bf16"), ("auto", "avx512_bf16"), ("cpu", None), ("auto", None)],
+)
+def test_a_cpu_without_bfloat16_trains_in_float32(
+    accelerator: str, bf16: str | None, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, bf16: True})
+    monkeypatch.setattr(CUDAAccelerator, "is_available", staticmethod(lambda: False))
+    used: list[L.Trainer] = []
+    fit = functools.wraps(L.Trainer.fit)(lambda trainer, *args, **kwargs: used.append(trainer))
+    monkeypatch.setattr(L.Trainer, "fit", fit)
+    config = write_config(tmp_path, "continuous")
+    options = f"--trainer.precision=bf16-mixed --trainer.accelerator={accelerator}"
+    told = run(f"fit --config={config} {options}")
+    assert [trainer.precision for trainer in used] == ["bf16-mixed" if bf16 else "32-true"]
+    assert ("no instructions for bfloat16" in told) != bool(bf16)
+
+
+def test_a_gpu_keeps_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    monkeypatch.setattr(CUDAAccelerator, "is_available", staticmethod(lambda: True))
+    assert [slow_in_half(name) for name in ("auto", "gpu", "cuda", "cpu")] == [False] * 3 + [True]
 
 
 def test_a_refiner_ends_with_its_picture_and_the_next_command(photos: Path, run: Run) -> None:
