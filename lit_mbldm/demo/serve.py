@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import gradio as gr
 
 from lit_mbldm.demo.page import demo_page
+from lit_mbldm.entries.load import load_pretrained
 from lit_mbldm.errors import InputError
 from lit_mbldm.training.callbacks.samples import diffusion_model
-from lit_mbldm.zoo import load_pretrained
 
 _WAITING = 32  # in the queue at most
 _LARGEST = "64mb"  # of an upload
