@@ -27,6 +27,7 @@ from lit_mbldm.training import ScoreSamples, WriteSamples
 from lit_mbldm.training.callbacks.pictures import sample_every
 from lit_mbldm.training.callbacks.samples import DrawSamples, diffusion_model
 from lit_mbldm.training.callbacks.time_left import TimeLeft
+from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.module import TrainingModule
 from lit_mbldm.training.resume.between_steps import SaveBetweenSteps
 from lit_mbldm.training.resume.checkpoint_files import AtomicCheckpointIO, check_exists
@@ -43,10 +44,22 @@ _DRAWING: dict[str, tuple[str, type[DrawSamples], str]] = {
     "test": ("score", ScoreSamples, "verbose"),
     "predict": ("samples", WriteSamples, "return_predictions"),
 }
-# keys of fit's config, with their help
-_INTERVALS = {
-    "checkpoint_every": "Steps from one last.ckpt to the next, in place of what callbacks say.",
-    "sample_every": "Steps from one grid of samples to the next, in place of each validation.",
+# keys of fit's config, with their types and help
+_EVERY: Any = PositiveInt | None
+_OF_FIT: dict[str, tuple[Any, str]] = {
+    "checkpoint_every": (
+        _EVERY,
+        "Steps from one last.ckpt to the next, in place of what callbacks say.",
+    ),
+    "sample_every": (
+        _EVERY,
+        "Steps from one grid of samples to the next, in place of each validation.",
+    ),
+    "from_pretrained": (
+        str | None,
+        "Model whose weights training starts from: a name, a folder, a checkpoint or org/repo; also"
+        " --model.from_pretrained.",
+    ),
 }
 # warnings that tell users of this package nothing
 _UNTOLD = (
@@ -75,6 +88,8 @@ def run_trainer(argv: list[str]) -> None:
         warnings.filterwarnings("ignore", message=message)
     adverts = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     adverts.addFilter(lambda record: not str(record.msg).startswith("💡 Tip"))
+    # a key of the run, not of the model: what is published does not depend on it
+    argv = [word.replace("--model.from_pretrained", "--from_pretrained", 1) for word in argv]
     sys.argv[1:] = expand_bases(argv)  # LightningCLI warns of arguments given in any other way
     raising = {"exit_on_error": False}  # in place of printing a hundred options
     try:
@@ -109,9 +124,9 @@ class _TrainerCLI(LightningCLI):
     ) -> LightningArgumentParser:
         """Add each verb's own section; the other verbs take it in a config, unread."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        for name, text in _INTERVALS.items():
+        for name, (kind, text) in _OF_FIT.items():
             shown = text if subcommand == "fit" else SUPPRESS
-            parser.add_argument(f"--{name}", type=PositiveInt | None, default=None, help=shown)
+            parser.add_argument(f"--{name}", type=kind, default=None, help=shown)
         for verb, (section, callback, done) in _DRAWING.items():
             if verb == subcommand:
                 parser.add_lightning_class_args(callback, section)
@@ -161,6 +176,14 @@ class _TrainerCLI(LightningCLI):
         if self.subcommand == "fit":
             if isinstance(self.model, TrainingModule):
                 self.model.training_config = shared_config(self.config["fit"].as_dict())
+            name = self._get(self.config, "from_pretrained")
+            if name and self._get(self.config, "ckpt_path") is None:
+                if not isinstance(self.model, DiffusionModule):
+                    raise InputError(
+                        "from_pretrained starts diffusion models, got a"
+                        f" {type(self.model).__name__}: leave it out."
+                    )
+                self.model.start_from(name)
             keep_last(trainer, self._get(self.config, "checkpoint_every"))
             if steps := self._get(self.config, "sample_every"):
                 sample_every(trainer, steps)

@@ -10,8 +10,10 @@ from lit_mbldm.demo.actions import Actions
 from lit_mbldm.demo.wiring import Wiring, told
 
 _MOST = 16  # pictures at once
-_EDITOR = 512  # side of a picture to paint on, about
-_BRUSH = gr.Brush(default_size=48, colors=["#ff2d6f"], color_mode="fixed")
+_EDITOR = 320  # side of a picture to paint on, about; a phone shows it whole
+_BRUSH = gr.Brush(default_size=32, colors=["#ff2d6f"], color_mode="fixed")
+
+_BUTTONS: list[Any] = ["download"]  # of pictures; sharing would send them elsewhere
 
 
 def gallery_tab(actions: Actions, wire: Wiring, chosen: gr.State) -> list[Dependency]:
@@ -78,11 +80,14 @@ def inpaint_tab(actions: Actions, wire: Wiring, chosen: gr.State, clicks: list[D
 
     with gr.Tab("Inpaint"):
         upload = gr.UploadButton("Upload a photograph", file_types=["image"])
+        gr.Markdown("Paint over what is to be drawn again.")
         editor = gr.ImageEditor(
-            height=600,
-            label="Paint over what is to be drawn again; a picture clicked in Gallery comes here",
+            height=_EDITOR + 80,
+            label="Paint",
             type="numpy",
             format="png",
+            canvas_size=enlarged,
+            placeholder="A picture clicked in Gallery, or uploaded here, is painted on.",
             sources=(),
             transforms=(),
             layers=False,
@@ -103,7 +108,9 @@ def codec_tab(actions: Actions) -> None:
     with gr.Tab("Codec"):
         upload = gr.UploadButton("Upload a photograph", file_types=["image"])
         which = gr.Radio(["codec"], value="codec", label="At the right of the original")
-        slider = gr.ImageSlider(label="Original and decoded", format="png", interactive=False)
+        slider = gr.ImageSlider(
+            label="Original and decoded", format="png", buttons=_BUTTONS, interactive=False
+        )
         facts, shown = gr.Markdown(), gr.State()
 
     def compress(path: str | None) -> Any:
@@ -134,6 +141,8 @@ def _pictures(label: str, columns: int = 4) -> gr.Gallery:
         format="png",
         allow_preview=False,
         height="auto",
+        buttons=_BUTTONS,
+        elem_classes="pictures",
         interactive=False,
     )
 
@@ -146,7 +155,15 @@ def _scrubber(label: str) -> list[gr.components.Component]:
     """Frames, a slider over them, the one shown, and facts."""
     frames = gr.State()
     slider = gr.Slider(0, 1, 0, step=1, label=label)
-    shown = gr.Image(label="Picture", format="png", interactive=False)
+    shown = gr.Image(
+        label="Picture",
+        alt_text="The picture where the slider stands",
+        format="png",
+        height=_EDITOR,
+        buttons=_BUTTONS,
+        elem_classes="scrubbed",
+        interactive=False,
+    )
     slider.input(
         lambda pictures, number: pictures and pictures[number],
         [frames, slider],

@@ -51,6 +51,10 @@ class TimeEmbedding(nn.Module):
         hidden = self.layers[:-1](torch.cat([angles.sin(), angles.cos()], dim=1))
         return self.layers[-1](hidden if label is None else hidden + label)
 
+    def add_constant(self, label: Tensor) -> None:
+        """From now on embed without a label what was embedded with this one, (width,)."""
+        self.layers[-2].bias.add_(label)  # type: ignore[operator]
+
 
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions with group norm, scaled and shifted by the time embedding if any.

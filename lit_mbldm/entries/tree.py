@@ -18,6 +18,7 @@ from lit_mbldm.errors import InputError
 Tree = dict[str, Any]
 # What models are made of: other rooms have classes that read files and the network.
 _CLASS_PATH = re.compile(r"(lit_mbldm\.(?:codecs|denoisers|processes|training))\.([A-Z]\w*)")
+GONE = {"allow_residual"}  # arguments that entries hold, and nothing takes any more
 _MAX_TENSORS = 10_000
 _MAX_NUMBERS = 1 << 20
 _WEIGHTS = {torch.empty, torch.zeros, torch.eye}
@@ -98,6 +99,7 @@ def _build(tree: Mapping[str, Any]) -> nn.Module:
     built = {
         name: [_built(part) for part in value] if isinstance(value, list) else _built(value)
         for name, value in init_args.items()
+        if name not in GONE
     }
     try:
         if isinstance(built.get("codec"), str):  # which would be read from the disk or the Hub
