@@ -29,7 +29,8 @@ def check_start(model: SettlingModule, trained: object) -> SettlingModule:
             f" {model.codec.quantizer}, fingerprint {found[:16]}. Set model.codec to it, and encode"
             " code shards with it."
         )
-    if (expected := trained.reading()) != (got := model.reading()):
+    expected, got = trained.reading(), model.reading()
+    if not isinstance(model.process, type(trained.process)) or expected[1] != got[1]:
         raise InputError(
             f"Expected the process of the model to start from, {expected}, got {got}. Set"
             " model.process alike."
