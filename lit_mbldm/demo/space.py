@@ -7,7 +7,8 @@ import gradio as gr
 
 from lit_mbldm.demo.page import TITLE
 from lit_mbldm.entries.entry import save_entry
-from lit_mbldm.entries.load import find_local, list_pretrained, load_pretrained
+from lit_mbldm.entries.entry_config import list_pretrained
+from lit_mbldm.entries.load import find_local, load_pretrained
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import check_writable, replacing
 from lit_mbldm.training.callbacks.samples import diffusion_model

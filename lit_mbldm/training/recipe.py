@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lit_mbldm.entries.load import list_pretrained, load_pretrained
+from lit_mbldm.entries.entry_config import list_pretrained
+from lit_mbldm.entries.load import load_pretrained
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.inception import features_fingerprint
 from lit_mbldm.pictures import text_of

@@ -2,7 +2,9 @@ import functools
 import importlib.metadata
 import json
 import os
+import platform
 import re
+import resource
 import subprocess
 import sys
 import tarfile
@@ -236,6 +238,18 @@ def test_the_command_has_three_names() -> None:
     assert texts[0] == texts[1] == texts[2]
     for verb in ("fit", "validate", "shards", "codec", "encode", "sample"):
         assert verb in texts[0]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is about glibc")
+def test_the_command_keeps_the_memory_that_it_frees(run: Run) -> None:
+    with pytest.raises(SystemExit):
+        run("--help")
+    faults = []
+    for _ in range(8):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2**24)  # 2**14 pages
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert min(faults) < 2**10  # as soon as the heap is large enough
 
 
 @pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
