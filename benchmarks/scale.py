@@ -1,6 +1,6 @@
 """Any size from one latent: quality, likeness of sizes, seconds and memory by scale.
 
-    python benchmarks/scale.py KODAK --codec jpq-48+decoder --picture docs/scale.png
+    python benchmarks/scale.py KODAK --codec jpq-48+scale --picture docs/scale.png
 
 Each image of the folder is made smaller by a scale, encoded, and decoded at its first size: PSNR
 and SSIM; of an implicit decoder beside interpolation of what its codec decodes. Sides are cut to
@@ -12,7 +12,7 @@ process of its own. The picture shows one latent at five sizes.
 
 import argparse
 import multiprocessing
-import resource
+import re
 import time
 from pathlib import Path
 
@@ -33,7 +33,6 @@ from lit_mbldm.pictures import check_path, save, table, to_tensor
 SCALES = (1.5, 2.0, 2.7, 3.0, 4.0)
 SIDES = (128, 160, 192)  # of latents of 64 pixels
 SHOWN = (64, 96, 128, 192, 256)
-MEBIBYTE = 1024  # in what Linux counts
 
 
 def decode(codec: ImageCodec, codes: Tensor, size: tuple[int, int], plain: bool) -> Tensor:
@@ -68,13 +67,18 @@ def cost(
     codec = load_codec(name)
     shape = codec.latent_shape(512, 512)
     codes = torch.randint(codec.codebook_size, (1, *shape), dtype=torch.uint8)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     start = time.perf_counter()
     with torch.inference_mode():
         decode(codec, codes, (round(512 * scale), round(512 * scale)), plain)
     seconds = time.perf_counter() - start
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    answers.put([seconds, grown / MEBIBYTE])
+    answers.put([seconds, peak() - before])
+
+
+def peak() -> float:
+    """The most memory that this process had, in MiB; getrusage's begins with its parent's."""
+    (kibibytes,) = re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    return int(kibibytes) / 1024
 
 
 def measured(name: str, scale: float, plain: bool) -> list[float]:
@@ -95,7 +99,7 @@ def draw(codec: ImageCodec, image: Tensor, path: Path) -> None:
         torch.cat([_enlarged(decode(codec, codes, (side, side), plain)) for side in SHOWN])
         for plain in (False, True)
     ]
-    columns = [f"{side}×{side}" for side in SHOWN]
+    columns = [f"{side} pixels" for side in SHOWN]
     save(table(torch.stack(rows), [codec.quantizer, "bicubic"], columns), path)
 
 
@@ -108,7 +112,7 @@ def main() -> None:
     """Print the table, and write the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("images", type=Path, help="folder of images")
-    parser.add_argument("--codec", default="jpq-48+decoder", help="name or folder")
+    parser.add_argument("--codec", default="jpq-48+scale", help="name or folder")
     parser.add_argument("--max-images", type=int, default=24)
     parser.add_argument("--picture", type=Path, help="PNG to write")
     parser.add_argument("--no-kid", action="store_true", help="leave KID out")

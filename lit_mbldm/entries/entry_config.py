@@ -58,7 +58,7 @@ def list_pretrained() -> list[str]:
 
     Example:
         >>> list_pretrained()
-        ['eurosat-64', 'jpq-32-4x4', 'jpq-48', 'jpq-48+decoder', 'opq-32-8-8']
+        ['eurosat-64', 'jpq-32-4x4', 'jpq-48', 'jpq-48+decoder', 'jpq-48+scale', 'opq-32-8-8']
     """
     return sorted(path.parent.name for path in ASSETS.glob(f"*/{CONFIG}"))
 
