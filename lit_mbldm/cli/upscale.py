@@ -22,6 +22,7 @@ def add_upscale(verbs: Verbs) -> None:
         arg("--codec", "name or folder of a codec (default: jpq-48+scale)"),
         arg("--model", "checkpoint, folder, name or org/repo of an Upscaler, in place of a codec"),
         arg("--steps", steps, type=positive),
+        arg("--sampler", "of the model: ddpm, ddim or dpm++ (default: its own, or ddpm)"),
         arg("--seed", "of the model: whole number, or random (default: 0)", type=seed, default=0),
         DEVICE,
         arg("--out", "PNG to write", type=Path, default=Path("upscaled.png")),
@@ -40,8 +41,8 @@ def upscale(options: argparse.Namespace) -> None:
 
     if options.model and options.codec:
         raise InputError("A model brings its codec: leave --codec or --model out.")
-    if not options.model and (options.steps or options.seed != 0):
-        raise InputError("--steps and --seed are a model's, a codec has none: add --model.")
+    if not options.model and (options.steps or options.sampler or options.seed != 0):
+        raise InputError("--steps, --sampler and --seed are a model's, not a codec's: add --model.")
     check_path(options.out)
     image = to_tensor(load_rgb(options.image.read_bytes()))
     height, width = image.shape[1:]
@@ -68,4 +69,5 @@ def _drawn(options: argparse.Namespace, image: "Tensor", wanted: tuple[int, int]
             f" {type(model).__name__}."
         )
     seed = fresh_seed() if options.seed is None else options.seed
-    return model.upscale(image[None], wanted, progress=True, steps=options.steps, seed=seed)[0]
+    settings = {"steps": options.steps, "sampler": options.sampler, "seed": seed}
+    return model.upscale(image[None], wanted, progress=True, **settings)[0]

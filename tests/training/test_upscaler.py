@@ -148,6 +148,7 @@ def test_the_real_commands_train_and_upscale(
         ("--model jpq-48", "takes an Upscaler"),
         ("--model entry --codec jpq-48", "leave --codec or --model out"),
         ("--steps 3", "add --model"),
+        ("--sampler ddim", "add --model"),
     ):
         with pytest.raises(SystemExit, match=told):
             main(["upscale", "photo.png", "--scale", "2", *command.split()])
