@@ -102,7 +102,8 @@ class Attention(nn.Module):
         """Map (B, C, h, w) to the same shape."""
         B, _, h, w = x.shape
         qkv = self.qkv(self.norm(x)).view(B, 3, self.num_heads, -1, h * w)
-        q, k, v = qkv.transpose(3, 4).unbind(1)  # (B, heads, hw, head_channels)
+        # contiguous, without which the fused kernel is not taken, and memory grows with (hw)²
+        q, k, v = qkv.transpose(3, 4).contiguous().unbind(1)  # (B, heads, hw, head_channels)
         attended = F.scaled_dot_product_attention(q, k, v)
         return x + self.out(attended.transpose(2, 3).reshape(B, -1, h, w))
 
