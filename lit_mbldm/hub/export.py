@@ -29,6 +29,7 @@ from lit_mbldm.training.refiner import RefinerModule, load_refiner
 
 _SIDE = 192  # of the photographs in a picture, about
 _SAMPLES = 16
+_A_CLASS = 6  # samples
 
 
 def export(
@@ -81,11 +82,28 @@ def whole_entry(
 
 
 def _make_picture(module: Any) -> Image.Image:
-    """Samples of a diffusion model, or what a codec or refiner makes of four photographs."""
-    if isinstance(module, DiffusionModule):
-        columns = class_columns(module, module.sampling)  # a column a class
-        samples = module.sample(4 * columns if columns else _SAMPLES, progress=True)
-        return to_pil(grid(samples, columns))
+    """What a codec or refiner makes of four photographs; above it samples of a diffusion model."""
+    if not isinstance(module, DiffusionModule):
+        return _photographs(module)
+    samples, photographs = _samples(module), _photographs(module.codec)
+    width, gap = max(samples.width, photographs.width), 8
+    sheet = Image.new("RGB", (width, samples.height + gap + photographs.height), "white")
+    sheet.paste(samples, (0, 0))
+    sheet.paste(photographs, (0, samples.height + gap))
+    return sheet
+
+
+def _samples(model: DiffusionModule) -> Image.Image:
+    """A row of samples a class, if it has some and they fit on a sheet."""
+    classes = class_columns(model, model.sampling)
+    if classes is None:
+        return to_pil(grid(model.sample(_SAMPLES, progress=True)))
+    drawn = model.sample(_A_CLASS * classes, progress=True)  # the classes in turn
+    return table(drawn.unflatten(0, (-1, classes)).transpose(0, 1), rows=model.class_names or ())
+
+
+def _photographs(module: Any) -> Image.Image:
+    """A row of photographs, and rows of what a codec, with decoder and refiner, makes of them."""
     codec = module.codec if isinstance(module, RefinerModule) else module
     scale = 2 if isinstance(codec, ImplicitCodec) else 1
     step = scale * codec.patch_size
