@@ -8,7 +8,15 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
-from lit_mbldm.codecs import BinaryCodec, DecoderCodec, ImageCodec, ImplicitCodec, IndexLatent
+from lit_mbldm.codecs import (
+    BinaryCodec,
+    BitLatent,
+    CoefficientLatent,
+    DecoderCodec,
+    ImageCodec,
+    ImplicitCodec,
+    IndexLatent,
+)
 from lit_mbldm.entries.about import About
 from lit_mbldm.entries.entry_config import LIBRARY, PICTURE
 from lit_mbldm.errors import InputError
@@ -19,6 +27,7 @@ from lit_mbldm.training.upscaler import Upscaler
 
 _LOAD = 'load_pretrained("org/repo")'  # in the card of an entry that has no repository yet
 _NOT_STATED = "not stated"
+_COPIES = re.compile("copies", re.IGNORECASE)
 _DATASET = re.compile(r"[\w.-]+(/[\w.-]+)?")  # as the Hub names them
 
 
@@ -36,7 +45,7 @@ def write_card(module: nn.Module, about: About) -> str:
         f"---\n{_metadata(kind, about)}\n---",
         f"# {kind.title}\n\n{kind.summary}\n\n![{kind.caption}]({PICTURE})\n\n*{kind.caption}.*",
         "## Use\n\n`pip install lit-mbldm`, then",
-        f"```python\nfrom lit_mbldm.zoo import load_pretrained\n\n{kind.use}\n```",
+        f"```python\nfrom lit_mbldm import load_pretrained\n\n{kind.use}\n```",
         f"## What it is\n\n{_list({'Class': f'`{type(module).__name__}`', **kind.facts})}",
         "Weights are safetensors. `config.json` holds the sha256 of every file: pulling compares"
         " all of them, loading those that it reads.",
@@ -153,11 +162,17 @@ def _diffusion(model: DiffusionModule, about: About) -> _Kind:
     if not isinstance(model.latent, IndexLatent):
         latent += f", as {model.latent_shape[0]} numbers (`{type(model.latent).__name__}`)"
     classes = {"Classes": ", ".join(model.class_names)} if model.class_names else {}
+    if model.class_names:
+        options = f", label={json.dumps(model.class_names[0], ensure_ascii=False)}{options}"
+    learned = _learned(model)
+    copies = [
+        f"{f.metric}: {f.value:g} ({f.data})" for f in about.figures if _COPIES.match(f.metric)
+    ]
     return _Kind(
-        title=f"{size}×{size} images by diffusion on {codec.quantizer} codes",
-        summary="A diffusion model learned the codes of a classical codec, which decodes its"
-        " samples to images.",
-        caption="Samples, not chosen",
+        title=f"{size}×{size} images by diffusion on {codec.quantizer} {learned}",
+        summary=f"A diffusion model learned the {learned} of a codec, which decodes its samples to"
+        " images.",
+        caption="Samples, not chosen; below them photographs, and the same after the codec alone",
         task="unconditional-image-generation",
         tag="diffusion",
         use=f"model = {_LOAD}\n"
@@ -172,6 +187,7 @@ def _diffusion(model: DiffusionModule, about: About) -> _Kind:
             f" {process.schedule} schedule",
             "Parameters": _parameters(model),
             "Refiner": "in `refiner/`, applied to samples" if model.refiner else "none",
+            "Copy check": "; ".join(copies) or "none was made",
         },
     )
 
@@ -179,6 +195,13 @@ def _diffusion(model: DiffusionModule, about: About) -> _Kind:
 def _options(about: About) -> str:
     """The model's own settings of sampling as arguments."""
     return "".join(f", {name}={json.dumps(value)}" for name, value in about.sampling.items())
+
+
+def _learned(model: DiffusionModule) -> str:
+    """What the model's numbers are of a codec."""
+    if isinstance(model.latent, CoefficientLatent):
+        return "coefficients"
+    return "bits" if isinstance(model.latent, BitLatent) else "codes"
 
 
 def _codec(codec: ImageCodec) -> _Kind:

@@ -31,6 +31,7 @@ from lit_mbldm.training.upscaler import Upscaler
 
 _SIDE = 192  # of the photographs in a picture, about
 _SAMPLES = 16
+_A_CLASS = 6  # samples
 
 
 def export(
@@ -87,21 +88,42 @@ def whole_entry(
 
 
 def _make_picture(module: Any) -> Image.Image:
-    """Samples of a diffusion model, or what another module makes of four photographs."""
+    """What a codec or refiner makes of four photographs; above it samples of a diffusion model."""
     if isinstance(module, Upscaler):
-        sides = (module.image_size, module.image_size)
-        photos = _photos(module.image_size)
-        small = to_uint8(resize(photos.float(), (sides[0] // 2, sides[1] // 2)))
-        shown = {
-            "photo": photos,
-            "bicubic": to_uint8(resize(small.float(), sides)),
-            "drawn": module.upscale(small, sides, progress=True),
-        }
-        return table(torch.stack(list(shown.values())), rows=list(shown))
-    if isinstance(module, DiffusionModule):
-        columns = class_columns(module, module.sampling)  # a column a class
-        samples = module.sample(4 * columns if columns else _SAMPLES, progress=True)
-        return to_pil(grid(samples, columns))
+        return _upscaled(module)
+    if not isinstance(module, DiffusionModule):
+        return _photographs(module)
+    samples, photographs = _samples(module), _photographs(module.codec)
+    width, gap = max(samples.width, photographs.width), 8
+    sheet = Image.new("RGB", (width, samples.height + gap + photographs.height), "white")
+    sheet.paste(samples, (0, 0))
+    sheet.paste(photographs, (0, samples.height + gap))
+    return sheet
+
+
+def _upscaled(model: Upscaler) -> Image.Image:
+    """Photographs, made smaller and interpolated, and drawn by the model."""
+    size, photos = (model.image_size, model.image_size), _photos(model.image_size)
+    small = to_uint8(resize(photos.float(), (size[0] // 2, size[1] // 2)))
+    rows = {
+        "photo": photos,
+        "bicubic": to_uint8(resize(small.float(), size)),
+        "drawn": model.upscale(small, size, progress=True),
+    }
+    return table(torch.stack(list(rows.values())), rows=list(rows))
+
+
+def _samples(model: DiffusionModule) -> Image.Image:
+    """A row of samples a class, if it has some and they fit on a sheet."""
+    classes = class_columns(model, model.sampling)
+    if classes is None:
+        return to_pil(grid(model.sample(_SAMPLES, progress=True)))
+    drawn = model.sample(_A_CLASS * classes, progress=True)  # the classes in turn
+    return table(drawn.unflatten(0, (-1, classes)).transpose(0, 1), rows=model.class_names or ())
+
+
+def _photographs(module: Any) -> Image.Image:
+    """A row of photographs, and rows of what a codec, with decoder and refiner, makes of them."""
     codec = module.codec if isinstance(module, RefinerModule) else module
     scale = 2 if isinstance(codec, ImplicitCodec) else 1
     step = scale * codec.patch_size

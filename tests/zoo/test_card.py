@@ -51,6 +51,15 @@ def test_a_card_tells_all_that_is_known(modules: Modules, kind: str) -> None:
     assert kind == "codec" or f"Parameters: {trained:,}" in card
 
 
+def test_a_card_says_what_was_learned_and_whether_it_is_a_copy(modules: Modules) -> None:
+    figure = Figure("Copies of training images (%)", 0.3, "1000 samples", "lightning test")
+    for kind, learned in [("continuous", "codes"), ("coefficients", "coefficients")]:
+        card = write_card(modules[kind], replace(ABOUT, figures=(figure,)))
+        assert f"A diffusion model learned the {learned} of a codec" in card
+        assert "- Copy check: Copies of training images (%): 0.3 (1000 samples)" in card
+    assert "- Copy check: none was made" in write_card(modules[kind], ABOUT)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_card_of_a_model_of_which_nothing_is_known_says_so(modules: Modules, kind: str) -> None:
     card = write_card(modules[kind], About())

@@ -55,7 +55,7 @@ def test_a_checkpoint_becomes_a_folder_with_all_facts(checkpoint: Path, tmp_path
         assert fact in card
     assert "model.sample(16, seed=0, steps=3, temperature=0.5)" in card
     grid = Image.open(folder / "samples.png").convert("RGB")
-    assert grid.size == (4 * 10 + 2, 4 * 10 + 2)
+    assert grid.height > 4 * 10 + 2  # the codec's photographs follow
     first = module.sample(16, seed=0, steps=3, temperature=0.5)[0]
     assert grid.crop((2, 2, 10, 10)).tobytes() == first.permute(1, 2, 0).numpy().tobytes()
 
