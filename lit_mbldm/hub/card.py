@@ -162,6 +162,7 @@ def _diffusion(model: DiffusionModule, about: About) -> _Kind:
     if not isinstance(model.latent, IndexLatent):
         latent += f", as {model.latent_shape[0]} numbers (`{type(model.latent).__name__}`)"
     classes = {"Classes": ", ".join(model.class_names)} if model.class_names else {}
+    options = _options(about)
     if model.class_names:
         options = f", label={json.dumps(model.class_names[0], ensure_ascii=False)}{options}"
     learned = _learned(model)
@@ -176,7 +177,7 @@ def _diffusion(model: DiffusionModule, about: About) -> _Kind:
         task="unconditional-image-generation",
         tag="diffusion",
         use=f"model = {_LOAD}\n"
-        f"images = model.sample(16, seed=0{_options(about)})  # uint8 (16, 3, {size}, {size})",
+        f"images = model.sample(16, seed=0{options})  # uint8 (16, 3, {size}, {size})",
         facts={
             "Images": f"{size}×{size}",
             "Latent": latent,

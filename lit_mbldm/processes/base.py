@@ -97,7 +97,7 @@ class Process(nn.Module):
         """Bring z_t, or an estimate of its shape, to the shape at time s < t."""
         return z
 
-    def time_grid(self, steps: int) -> list[int]:
+    def time_grid(self, steps: int, sampler: str = "ddpm") -> list[int]:
         """Times T = t_0 > t_1 > … > 0 of a sampler, evenly spaced.
 
         Raises:

@@ -65,7 +65,7 @@ class ConsistencyProcess(GaussianProcess):
         error = (self._estimate(denoiser, z_t, t, condition) - target).square().flatten(1).mean(1)
         noise_t, noise_s = (self.snr(one).flatten().rsqrt() for one in (t, s))
         share = (noise_t - noise_s) / noise_t
-        return self.snr(t).flatten().clamp(max=self.min_snr_gamma) * error / share
+        return self.clamped_snr(t) * error / share
 
     def earlier(self, t: Tensor) -> Tensor:
         """The time s < t (B,) to agree with, for t (B,) in [1, T]."""

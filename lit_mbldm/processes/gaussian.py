@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal, get_args
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,6 +19,7 @@ from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.schedules import Schedule, alpha_bar
 
 Objective = Literal["eps", "x0", "v"]
+_LAMBDA = (-4.5, 4.0)  # of dpm++'s times, by benchmarks/sampler_grid.py
 
 
 class GaussianForward(Process):
@@ -74,6 +76,25 @@ class GaussianForward(Process):
     def clamped_snr(self, t: Time) -> Tensor:
         """min(SNR, γ), (B,) (Hang et al. 2023, section 3.4)."""
         return self.snr(t).flatten().clamp(max=self.min_snr_gamma)
+
+    def time_grid(self, steps: int, sampler: str = "ddpm") -> list[int]:
+        """Times T = t_0 > t_1 > … > 0 of a sampler: evenly spaced, of dpm++ even in λ.
+
+        Its steps are of second order in λ = log SNR / 2 (Lu et al. 2022, section 4), of which the
+        range counts where an image forms. The last step, to λ = ∞, counts as one of the others.
+        """
+        even = super().time_grid(steps, sampler)
+        if sampler != "dpm++":
+            return even
+        log_a = self.log_alpha_bar[1:].double().cpu()
+        half_log_snr = (log_a - (-log_a.expm1()).log()) / 2  # (T,), at t = 1 to T
+        low, high = half_log_snr[-1].clamp(min=_LAMBDA[0]), half_log_snr[0].clamp(max=_LAMBDA[1])
+        aims = torch.linspace(float(low), float(high), steps + 1, dtype=torch.float64)[1:-1]
+        nearest = (half_log_snr - aims[:, None]).abs().argmin(1) + 1
+        times = even[:1]
+        for left, t in zip(range(steps - 1, 0, -1), nearest.tolist(), strict=True):
+            times.append(max(left, min(t, times[-1] - 1)))
+        return [*times, 0]
 
     def prior(self, shape: Sequence[int], streams: SampleStreams) -> Tensor:
         """Draw z_T ~ N(0, 1): (B, *shape)."""

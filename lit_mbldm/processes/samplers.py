@@ -44,7 +44,7 @@ def draw(
     """
     check_sampler(process, sampler, eta)
     update = _UPDATES[sampler](process, streams, temperature, eta)
-    times = process.time_grid(steps)
+    times = process.time_grid(steps, sampler)
     rounds = 1
     if given is not None:
         times, rounds = given.times(times), given.resamplings

@@ -234,7 +234,7 @@ class SamplingModule(SettlingModule):
             InputError: as `settle`, or as `frame_steps`.
         """
         options = self.settle(replace(options, refiner="none"))
-        times = self.process.time_grid(options.steps or 0)
+        times = self.process.time_grid(options.steps or 0, options.sampler or "ddpm")
         picks = frame_steps(frames, len(times) - 1)
         numbers, streams = range(num_images), self.sample_streams(options, range(num_images))
         shape = self.shape_on(options.canvas)

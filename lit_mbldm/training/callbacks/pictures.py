@@ -75,7 +75,8 @@ def path_grid(
 ) -> Image:
     """Samples on their way from noise to image, a row each (Scribano et al., figure 7)."""
     paths = model.sample_paths(rows, options, frames)
-    times = model.process.time_grid(model.settle(options).steps or 0)
+    options = model.settle(options)
+    times = model.process.time_grid(options.steps or 0, options.sampler or "ddpm")
     captions = [f"t = {times[step]}" for step in frame_steps(frames, len(times) - 1)]
     return table(paths, columns=captions)
 
