@@ -14,6 +14,7 @@ from jsonargparse import ArgumentError
 from jsonargparse.typing import PositiveInt
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -151,7 +152,7 @@ class _TrainerCLI(LightningCLI):
             )
         if self.subcommand == "fit":
             save = SaveBetweenSteps(self._preemption.between_steps)
-            self.trainer_defaults["callbacks"] = [TimeLeft(), save, self._preemption]
+            self.trainer_defaults["callbacks"] = [TimeLeft(), save, self._preemption, *self._bar()]
         else:
             self.save_config_callback = None
 
@@ -165,6 +166,14 @@ class _TrainerCLI(LightningCLI):
             )
             kwargs["precision"] = "32-true"
         return super().instantiate_trainer(**kwargs)
+
+    def _bar(self) -> list[L.Callback]:
+        """The bar that shows the time left; Lightning takes rich's where rich is installed."""
+        settings = self._get(self.config, "trainer")
+        given = settings.callbacks or []
+        callbacks = given if isinstance(given, list) else [given]
+        own = any("ProgressBar" in one.class_path for one in callbacks)
+        return [] if own or settings.enable_progress_bar is False else [TQDMProgressBar()]
 
     def after_instantiate_classes(self) -> None:
         """Prepare checkpoints, and find the one to start from."""
