@@ -20,8 +20,8 @@ from lit_mbldm.cli.upscale import add_upscale
 from lit_mbldm.cli.zoo import add_zoo
 from lit_mbldm.errors import InputError
 
-# of glibc's mallopt: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-_KEEP = {-3: 1 << 30, -1: (1 << 31) - 1}
+# of glibc's mallopt
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # these keep what is done when they are interrupted, and continue
 _RESUMED = ("train", "shards", "encode", "test", "predict", "pull")
 
@@ -29,7 +29,8 @@ _RESUMED = ("train", "shards", "encode", "test", "predict", "pull")
 def main(args: Sequence[str] | None = None) -> None:
     """Run `lightning`, `lit-mbldm` or `python -m lit_mbldm`."""
     argv = list(sys.argv[1:] if args is None else args)
-    keep_memory()
+    if args is None:  # the process is the command's own
+        keep_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # ? for what the locale cannot write
@@ -52,13 +53,14 @@ def keep_memory() -> None:
     """Let glibc keep the large blocks that a step frees for the next step.
 
     It would give them back to the system, and meet a page fault for each 4 KiB when it takes them
-    again: 5 to 20 % of the processor time (docs/speed.md).
+    again: about a tenth of the processor time (docs/speed.md).
     """
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # another C library
             mallopt = ctypes.CDLL(None).mallopt
-            for option, value in _KEEP.items():
-                mallopt(option, value)
+            # older versions refuse more than 32 MiB
+            if mallopt(_M_MMAP_THRESHOLD, 1 << 30) or mallopt(_M_MMAP_THRESHOLD, 1 << 25):
+                mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def dispatch(argv: list[str]) -> None:

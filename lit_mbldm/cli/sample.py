@@ -16,12 +16,16 @@ def seed(text: str) -> int | None:
     return None if text == "random" else natural(text)
 
 
+_SAMPLER = (
+    "ddpm (the paper's), ddim, dpm++ or, of a model tuned for few steps, consistency (default: the"
+    " model's own, or ddpm)"
+)
 # how samples are drawn, by `edit` too
 SETTINGS = (
     arg("--steps", "reverse steps (default: the model's own, or 50)", type=positive),
     arg("--seed", "whole number, or random", type=seed, default=0),
     arg("--batch-size", "images made at once", type=positive, default=16),
-    arg("--sampler", "ddpm (the paper's), ddim or dpm++ (default: the model's own, or ddpm)"),
+    arg("--sampler", _SAMPLER),
     arg("--eta", "noise of ddim, from 0 to 1 (default: 0)", type=float),
     arg("--guidance", "scale, from 0 (default: the model's own, or 1: none)", type=float),
     arg("--guidance-interval", _INTERVAL, type=float, nargs=2, metavar=("LOW", "HIGH")),

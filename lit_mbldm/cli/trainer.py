@@ -218,5 +218,7 @@ def slow_in_half(accelerator: Any) -> bool:
     gpu = CUDAAccelerator.is_available() or MPSAccelerator.is_available()
     if accelerator != "cpu" and (accelerator != "auto" or gpu):
         return False
+    if not hasattr(torch.cpu, "get_capabilities"):  # older torch
+        return not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     found = torch.cpu.get_capabilities()
     return not (found.get("amx_bf16") or found.get("avx512_bf16"))

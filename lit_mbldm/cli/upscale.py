@@ -22,7 +22,7 @@ def add_upscale(verbs: Verbs) -> None:
         arg("--codec", "name or folder of a codec (default: jpq-48+scale)"),
         arg("--model", "checkpoint, folder, name or org/repo of an Upscaler, in place of a codec"),
         arg("--steps", steps, type=positive),
-        arg("--sampler", "of the model: ddpm, ddim or dpm++ (default: its own, or ddpm)"),
+        arg("--sampler", "of the model, as of `sample` (default: its own, or ddpm)"),
         arg("--seed", "of the model: whole number, or random (default: 0)", type=seed, default=0),
         DEVICE,
         arg("--out", "PNG to write", type=Path, default=Path("upscaled.png")),
@@ -34,24 +34,23 @@ def add_upscale(verbs: Verbs) -> None:
 
 def upscale(options: argparse.Namespace) -> None:
     """Make an image larger by a codec and its decoder, or by a diffusion model."""
-    from lit_mbldm.codecs.upscale import upscale
+    from lit_mbldm.codecs.upscale import upscale as upscale_by_codec
     from lit_mbldm.entries.load import load_codec
-    from lit_mbldm.images import load_rgb
-    from lit_mbldm.pictures import check_path, save, to_tensor
+    from lit_mbldm.pictures import check_path, save, to_batch
 
     if options.model and options.codec:
         raise InputError("A model brings its codec: leave --codec or --model out.")
     if not options.model and (options.steps or options.sampler or options.seed != 0):
         raise InputError("--steps, --sampler and --seed are a model's, not a codec's: add --model.")
     check_path(options.out)
-    image = to_tensor(load_rgb(options.image.read_bytes()))
+    (image,) = to_batch(options.image)
     height, width = image.shape[1:]
     wanted = options.size or (round(options.scale * height), round(options.scale * width))
     if options.model:
         larger = _drawn(options, image, wanted)
     else:
         codec = load_codec(options.codec or "jpq-48+scale").to(options.device)
-        larger = upscale(codec, image.to(options.device), wanted, progress=True)
+        larger = upscale_by_codec(codec, image.to(options.device), wanted, progress=True)
     save(larger, options.out)
     print(f"{height}×{width} -> {wanted[0]}×{wanted[1]}: {options.out}")
 

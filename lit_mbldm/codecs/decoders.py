@@ -20,7 +20,8 @@ class DecoderCodec(NetworkCodec):
     """A codec with a learned decoder: its codes are the codec's, its images a network's.
 
     The network sees what the codec decodes, neighbouring patches included, and takes the grid of
-    patches out. An image of more than two million pixels passes through it in overlapping tiles.
+    patches out. An image of more than two million pixels passes through it in overlapping tiles,
+    whose group norms see the tile alone: its pixels differ a little from those of a whole pass.
 
     Args:
         codec: without a learned decoder.

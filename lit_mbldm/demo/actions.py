@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lit_mbldm.codecs import DecoderCodec
+from lit_mbldm.codecs.network_codec import NetworkCodec
 from lit_mbldm.demo.photos import painted, read_photo, square, whole_patches
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.codec_quality import psnr
@@ -114,10 +114,12 @@ class Actions:
         photo = to_batch(whole_patches(read_photo(path), codec.patch_size)).to(self.model.device)
         start = time.monotonic()
         codes = codec.encode(photo)
-        if isinstance(codec, DecoderCodec):
-            shown = {"codec": codec.decode(codes, plain=True), "decoder": codec.decode(codes)}
-        else:
-            shown = {"codec": codec.decode(codes)}
+        plain = codec
+        while isinstance(plain, NetworkCodec):
+            plain = plain.codec
+        shown = {"codec": plain.decode(codes)}
+        if plain is not codec:
+            shown["decoder"] = codec.decode(codes)
         if refiner is not None:
             shown["refiner"] = refiner.refine([*shown.values()][-1])
         seconds = time.monotonic() - start

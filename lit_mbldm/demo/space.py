@@ -48,8 +48,10 @@ def write_space(names: Sequence[str], folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} already holds files. Name a new or an empty folder as --space.")
     listed = []
-    for number, name in enumerate(names):
-        model = diffusion_model(load_pretrained(name))
+    models = [
+        diffusion_model(load_pretrained(name)) for name in names
+    ]  # all, or nothing is written
+    for number, (name, model) in enumerate(zip(names, models, strict=True)):
         if name not in list_pretrained() and find_local(name) is not None:
             name = f"models/{number}-{Path(name).stem}"
             save_entry(model, folder / name)

@@ -40,9 +40,9 @@ class Grid:
         """Height, or width, of a drawn pixel in the image's."""
         return self.side / self.size
 
-    def positions(self, device: torch.device) -> Tensor:
-        """Centres of the drawn pixels, float64; n is the centre of feature n."""
-        pixels = torch.arange(self.start, self.stop, device=device).double()
+    def positions(self) -> Tensor:
+        """Centres of the drawn pixels, float64, on the CPU; n is the centre of feature n."""
+        pixels = torch.arange(self.start, self.stop).double()
         return (2 * pixels + 1) * self.side / (2 * self.size) - 0.5 - self.origin
 
     def nearest(self, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,7 +103,7 @@ class PhaseFilter(nn.Module):
         known = torch.cat([rows_of, missing.flatten(0, 1)[:, None]], dim=1)  # (3B, 12T² + 1, R, C)
         deviations = missing.square().mean((1, 2, 3)).clamp_min(1e-6).sqrt().repeat_interleave(3)
         known = (known / deviations.view(-1, 1, 1, 1)).transpose(0, 1).flatten(1)
-        return (known @ known.mT).double()
+        return (known @ known.mT).cpu().double()
 
     @torch.no_grad()
     def fit(self, moments: Tensor) -> None:
@@ -123,7 +123,8 @@ def polynomials(rows: Grid, columns: Grid, device: torch.device) -> tuple[Tensor
     Returns:
         (12, rows, columns) float32, and the nearest pixels' (rows,) and (columns,) int64.
     """
-    (y, dy), (x, dx) = (grid.nearest(grid.positions(device)) for grid in (rows, columns))
+    found = (grid.nearest(grid.positions()) for grid in (rows, columns))
+    (y, dy), (x, dx) = ((pixels.to(device), way.to(device)) for pixels, way in found)
     dy, dx = torch.broadcast_tensors(2 * dy[:, None], 2 * dx)
     terms = torch.stack([torch.ones_like(dy), dy, dx, dy * dy, dy * dx, dx * dx])
     return torch.cat([terms, math.sqrt(rows.cell * columns.cell) * terms]), y, x

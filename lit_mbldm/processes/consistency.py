@@ -26,7 +26,7 @@ class ConsistencyProcess(GaussianProcess):
         schedule: of ᾱ.
         objective: what the network predicts: ε, z_0 or v.
         min_snr_gamma: the clamp γ of Min-SNR weighting.
-        halvings: of the distance from t to s, by the end of training.
+        halvings: of the distance from t to s, at even intervals of training.
 
     Raises:
         InputError: fewer than no halvings.
@@ -71,7 +71,7 @@ class ConsistencyProcess(GaussianProcess):
         """The time s < t (B,) to agree with, for t (B,) in [1, T]."""
         noise = self.snr(torch.arange(self.num_timesteps + 1, device=t.device)).flatten().rsqrt()
         n = 1 + 8 * torch.sigmoid(-noise[t])
-        ratio = 1 - n / 2 ** int(self.progress * self.halvings)
+        ratio = 1 - n / 2 ** min(int(self.progress * (self.halvings + 1)), self.halvings)
         s = torch.searchsorted(noise, noise[t] * ratio.clamp(min=0), right=True) - 1
         return torch.minimum(s, t - 1)
 

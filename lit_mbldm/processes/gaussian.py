@@ -86,7 +86,7 @@ class GaussianForward(Process):
         even = super().time_grid(steps, sampler)
         if sampler != "dpm++":
             return even
-        log_a = self.log_alpha_bar[1:].double().cpu()
+        log_a = self.log_alpha_bar[1:].cpu().double()
         half_log_snr = (log_a - (-log_a.expm1()).log()) / 2  # (T,), at t = 1 to T
         low, high = half_log_snr[-1].clamp(min=_LAMBDA[0]), half_log_snr[0].clamp(max=_LAMBDA[1])
         aims = torch.linspace(float(low), float(high), steps + 1, dtype=torch.float64)[1:-1]

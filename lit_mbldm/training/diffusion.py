@@ -1,5 +1,6 @@
 """Training of diffusion models: wiring of codec, latent, process and denoiser."""
 
+import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -285,10 +286,21 @@ class ConsistencyDiffusion(DiffusionModule):
     process: ConsistencyProcess
     process_class = ConsistencyProcess
 
+    def on_fit_start(self) -> None:
+        """Refuse a run without an end; raises InputError."""
+        super().on_fit_start()
+        if math.isinf(self.trainer.estimated_stepping_batches):
+            raise InputError("Consistency tuning needs a run of known length: set max_steps.")
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Tell the process how far training is."""
         super().on_train_batch_start(batch, batch_idx)
         self.process.progress = self.global_step / self.trainer.estimated_stepping_batches
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Log the loss of the closest times, whatever training is at."""
+        self.process.progress = 1.0
+        super().validation_step(batch, batch_idx)
 
 
 class StageDiffusion(DiffusionModule):

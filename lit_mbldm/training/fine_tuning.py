@@ -48,7 +48,10 @@ def take_over(model: SettlingModule, trained: SettlingModule) -> None:
     Raises:
         InputError: a network of other layers.
     """
-    own, found = model.state_dict(), trained.state_dict()
+    own, found = (  # not of the codec, whose codes are the same, though its decoder may differ
+        {name: v for name, v in one.state_dict().items() if not name.startswith("codec.")}
+        for one in (model, trained)
+    )
     labels, before = own.pop(_LABELS, None), found.pop(_LABELS, None)
     for name in sorted(own.keys() | found.keys()):
         expected, got = (

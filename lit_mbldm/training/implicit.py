@@ -86,11 +86,19 @@ class ImplicitDecoder(CodecModule):
         return ImplicitCodec(self.codec, self.network)
 
     def on_fit_start(self) -> None:
-        """Find a new network's linear filter by least squares, on crops as of the first epoch."""
+        """Find a new network's linear filter by least squares, on crops as of the first epoch.
+
+        Raises:
+            InputError: a new network, and data without a data module.
+        """
         super().on_fit_start()
         data: Any = getattr(self.trainer, "datamodule", None)
-        if data is None or self.trainer.ckpt_path:
+        if self.trainer.ckpt_path or self.network.filter.kernels.weight.any():
             return
+        if data is None:
+            raise InputError(
+                "A new network's filter is found on a data module's images: fit with one."
+            )
         loader, moments = data.train_dataloader(), torch.zeros(())
         count = min(len(loader), _FITTED)
         for batch in tqdm(islice(loader, count), "fitting", count, disable=not is_first()):

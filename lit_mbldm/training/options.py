@@ -25,7 +25,7 @@ class SampleOptions:
     Attributes:
         steps: reverse steps, at most T.
         seed: of the noise, any integer; sample i depends on (seed, i) alone.
-        sampler: ddpm (the paper's), ddim or dpm++.
+        sampler: ddpm (the paper's), ddim, dpm++, or consistency of a model tuned for it.
         eta: of ddim, from 0 (no noise) to 1.
         temperature: of a model of codes or bits; 0 or argmax takes the most probable ones.
         refiner: a refiner, its name or its path, to pass the images through; `none` leaves out
@@ -60,8 +60,11 @@ class SampleOptions:
         if self.temperature is not None:
             object.__setattr__(self, "temperature", read_temperature(self.temperature))
         for name in ("guidance_interval", "canvas", "size"):  # a list where it comes from JSON
-            if (pair := getattr(self, name)) is not None:
-                object.__setattr__(self, name, tuple(pair))
+            if (pair := getattr(self, name)) is None:
+                continue
+            if not isinstance(pair, list | tuple) or len(pair) != 2:
+                raise InputError(f"Expected two numbers as {name}, got {pair!r}.")
+            object.__setattr__(self, name, tuple(pair))
         if self.size is not None:
             check_size(self.size)
 

@@ -60,8 +60,9 @@ class SamplingModule(SettlingModule):
             batch_size: images made at once.
             progress: show a progress bar.
             sampler: "ddpm" (ancestral, the paper's, the default), "ddim" or "dpm++" (DPM-Solver++
-                2M). The latter two follow the expected z_0; a categorical model then draws its
-                codewords at the last step.
+                2M), which follow the expected z_0; a categorical model then draws its codewords at
+                the last step. "consistency" noises each estimate anew, of a
+                `ConsistencyDiffusion`.
             eta: of ddim, from 0 (no noise, the default) to 1.
             refiner: to pass the decoded images through; True is the one that came with the model,
                 if any, False none.

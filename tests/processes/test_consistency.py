@@ -35,7 +35,7 @@ def test_the_earlier_time_comes_closer_with_each_halving() -> None:
     process.progress, before = 0.0, process.earlier(t)
     assert not before.any()
     for k in range(1, 9):
-        process.progress = k / 8
+        process.progress = (k + 0.5) / 9
         s = process.earlier(t)
         assert ((s < t) & (s >= before)).all()
         noise = process.snr(s[600:] + 1).rsqrt() / process.snr(t[600:]).rsqrt()  # above 1 - n/2ᵏ
