@@ -42,8 +42,10 @@ def describe(module: nn.Module) -> Tree:
 
 
 def _written(value: Any) -> Any:
-    if isinstance(value, nn.ModuleList):
-        return [describe(part) for part in value]
+    if isinstance(value, nn.ModuleList | list):
+        return [_written(part) for part in value]
+    if isinstance(value, tuple):
+        return tuple(_written(part) for part in value)
     return describe(value) if isinstance(value, nn.Module) else value
 
 
