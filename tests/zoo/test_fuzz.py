@@ -116,6 +116,8 @@ def says(given: Any, built: Any) -> bool:
         names = [str(tree["class_path"]).rpartition(".")[2] for tree in (given, built)]
         asked, found = given.get("init_args", {}), built["init_args"]
         return names[0] == names[1] and all(says(asked[key], found[key]) for key in asked)
+    if isinstance(given, list) and isinstance(built, list | tuple):
+        return len(given) == len(built) and all(map(says, given, built))
     return bool(given == json.loads(json.dumps(built)))
 
 
