@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+from torch.nn import functional as F
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.images import ImageError, check_bytes, load_rgb, to_rgb
@@ -47,6 +48,12 @@ def beside(left: Tensor, right: Tensor) -> Tensor:
     """Put two pictures (3, H, W) uint8 of equal height side by side, a wide gap between."""
     gap = torch.full((3, left.shape[1], 8 * _GAP), 255, dtype=torch.uint8)
     return torch.cat([left, gap, right], dim=2)
+
+
+def stacked(pictures: Sequence[Tensor]) -> Tensor:
+    """Put pictures (3, H, W) uint8 one above another, white at the right of narrower ones."""
+    width = max(one.shape[2] for one in pictures)
+    return torch.cat([F.pad(one, (0, width - one.shape[2]), value=255) for one in pictures], dim=1)
 
 
 def table(images: Tensor, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> Image.Image:

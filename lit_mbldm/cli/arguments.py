@@ -58,6 +58,7 @@ def size(text: str) -> tuple[int, int]:
 
 positive = _between(int, "a whole number from 1", 1)
 natural = _between(int, "a whole number from 0", 0)
+scale = _between(float, "a scale from 1 to 64", 1, 64)
 fraction = _between(float, "a number from 0 to 1", 0, 1)
 
 MODEL = arg("model", "checkpoint, folder of a run or entry, name or org/repo", metavar="MODEL")

@@ -59,7 +59,7 @@ def edit(arguments: argparse.Namespace) -> None:
     if to_folder and any(out.glob("*.png")):
         raise InputError(f"{out} already holds pictures. Name another folder as --out.")
     arguments.seed = fresh_seed() if arguments.seed is None else arguments.seed
-    given = {field.name: getattr(arguments, field.name) for field in fields(SampleOptions)}
+    given = {field.name: getattr(arguments, field.name, None) for field in fields(SampleOptions)}
     settings = {k: v for k, v in given.items() if v is not None and k != "canvas"}
     settings["batch_size"] = arguments.batch_size
     model = diffusion_model(load_pretrained(arguments.model, device=arguments.device))

@@ -16,12 +16,16 @@ def seed(text: str) -> int | None:
     return None if text == "random" else natural(text)
 
 
+_SAMPLER = (
+    "ddpm (the paper's), ddim, dpm++ or, of a model tuned for few steps, consistency (default: the"
+    " model's own, or ddpm)"
+)
 # how samples are drawn, by `edit` too
 SETTINGS = (
     arg("--steps", "reverse steps (default: the model's own, or 50)", type=positive),
     arg("--seed", "whole number, or random", type=seed, default=0),
     arg("--batch-size", "images made at once", type=positive, default=16),
-    arg("--sampler", "ddpm (the paper's), ddim or dpm++ (default: the model's own, or ddpm)"),
+    arg("--sampler", _SAMPLER),
     arg("--eta", "noise of ddim, from 0 to 1 (default: 0)", type=float),
     arg("--guidance", "scale, from 0 (default: the model's own, or 1: none)", type=float),
     arg("--guidance-interval", _INTERVAL, type=float, nargs=2, metavar=("LOW", "HIGH")),
@@ -33,13 +37,14 @@ SETTINGS = (
 
 def add_sample(verbs: Verbs) -> None:
     """`sample`: generated images."""
-    count = "number of images (default: 16; 6 a temperature of several; 4 with --path)"
+    count = "images (default: 16; 6 a temperature or 4 a size of several; 4 with --path)"
     rows = "of codes or bits, from 0, or argmax; several make rows (default: its own, or 1)"
     label = "class by name or number; several take turns (default: all in turn)"
     path = "show each image's way from noise, a row of frames (default: up to 11)"
     nearest = "shards of training images: pair each sample with the nearest, and count copies"
     out = "PNG to write, or a folder (DIR/) for one file an image"
     canvas = "HEIGHTxWIDTH to draw at, where the model's denoiser allows it (default: as learned)"
+    sizes = "HEIGHTxWIDTH or side, any; several make rows of one latent each (default: its own)"
     like = "make the picture of a file that `--out DIR/` wrote again, bit for bit"
     parser = add_verb(
         verbs,
@@ -48,6 +53,7 @@ def add_sample(verbs: Verbs) -> None:
         arg("--temperature", rows, nargs="+", default=[]),
         arg("--label", label, nargs="+"),
         arg("--canvas", canvas, type=size, metavar="HxW"),
+        arg("--size", sizes, type=size, nargs="+", default=[], metavar="HxW"),
         *SETTINGS,
         arg("--like", like, type=Path, metavar="PNG"),
         arg("--path", path, type=positive, nargs="?", const=0, metavar="FRAMES"),
@@ -65,7 +71,12 @@ def sample(arguments: argparse.Namespace) -> None:
     from lit_mbldm.processes.samplers import read_temperature
     from lit_mbldm.storage.atomic import check_writable
     from lit_mbldm.training.callbacks.nearest import check_with_shards
-    from lit_mbldm.training.callbacks.pictures import class_columns, path_grid, temperature_grid
+    from lit_mbldm.training.callbacks.pictures import (
+        class_columns,
+        path_grid,
+        size_grid,
+        temperature_grid,
+    )
     from lit_mbldm.training.callbacks.samples import diffusion_model
     from lit_mbldm.training.options import SampleOptions, fresh_seed
     from lit_mbldm.training.recipe import Recipe
@@ -75,6 +86,7 @@ def sample(arguments: argparse.Namespace) -> None:
     to_folder = arguments.out.endswith(os.sep) or out.is_dir()
     _check_kind(arguments, to_folder)
     temperatures = [read_temperature(text) for text in arguments.temperature]
+    sizes = arguments.size
     (check_writable if to_folder else check_path)(out)
     if to_folder and any(out.glob("*.png")):
         raise InputError(f"{out} already holds pictures. Name another folder as --out.")
@@ -84,6 +96,7 @@ def sample(arguments: argparse.Namespace) -> None:
         return
     given = {field.name: getattr(arguments, field.name) for field in fields(SampleOptions)}
     given["temperature"] = temperatures[0] if temperatures else None
+    given["size"] = sizes[0] if sizes else None
     given["seed"] = fresh_seed() if arguments.seed is None else arguments.seed
     model = diffusion_model(load_pretrained(arguments.model, device=arguments.device))
     told, count = SampleOptions(**given), arguments.n
@@ -92,6 +105,8 @@ def sample(arguments: argparse.Namespace) -> None:
         save(path_grid(model, count or 4, options, arguments.path or None), out)
     elif len(temperatures) > 1:
         save(temperature_grid(model, count or 6, temperatures, options, batch_size, True), out)
+    elif len(sizes) > 1:
+        save(size_grid(model, count or 4, sizes, options, batch_size, True), out)
     else:
         batches = model.batches(count or 16, options, batch_size, progress=True)
         if arguments.nearest:
@@ -110,10 +125,11 @@ def sample(arguments: argparse.Namespace) -> None:
 def _check_kind(arguments: argparse.Namespace, to_folder: bool) -> None:
     """Raise InputError where options are for outputs of different kinds."""
     path, rows = arguments.path is not None, len(arguments.temperature) > 1
-    if to_folder + path + rows + bool(arguments.nearest) > 1:
+    sizes = arguments.size
+    if to_folder + path + rows + (len(sizes) > 1) + bool(arguments.nearest) > 1:
         raise InputError(
-            "Choose one of a folder as --out, --path, --nearest and several --temperature: each"
-            " makes another kind of output."
+            "Choose one of a folder as --out, --path, --nearest, several --temperature and several"
+            " --size: each makes another kind of output."
         )
     if path and arguments.refiner:
         raise InputError("--path shows z_t as the codec decodes it: leave --refiner out.")

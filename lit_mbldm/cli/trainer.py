@@ -9,10 +9,14 @@ from argparse import SUPPRESS
 from typing import Any
 
 import lightning as L
+import torch
 from jsonargparse import ArgumentError
 from jsonargparse.typing import PositiveInt
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_mbldm.cli.config_files import expand_bases
@@ -24,12 +28,15 @@ from lit_mbldm.training import ScoreSamples, WriteSamples
 from lit_mbldm.training.callbacks.pictures import sample_every
 from lit_mbldm.training.callbacks.samples import DrawSamples, diffusion_model
 from lit_mbldm.training.callbacks.time_left import TimeLeft
+from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.module import TrainingModule
 from lit_mbldm.training.resume.between_steps import SaveBetweenSteps
 from lit_mbldm.training.resume.checkpoint_files import AtomicCheckpointIO, check_exists
 from lit_mbldm.training.resume.last_checkpoint import CONFIG_NAME, keep_last, start_from
 from lit_mbldm.training.resume.preemption import Preemption
 
+# mixed precisions, which on a CPU all mean bfloat16
+_HALF = ("bf16-mixed", "16-mixed", "bf16", "16", 16)
 _NOISE = re.compile(r"\s*(Given value|Subtypes|Errors:|Does not validate|- Expected a <class).*\n?")
 _EXPLAINED = (ArgumentError, MisconfigurationException)
 # of the verbs that draw samples: the section of the settings, what they make, and what that does
@@ -38,10 +45,22 @@ _DRAWING: dict[str, tuple[str, type[DrawSamples], str]] = {
     "test": ("score", ScoreSamples, "verbose"),
     "predict": ("samples", WriteSamples, "return_predictions"),
 }
-# keys of fit's config, with their help
-_INTERVALS = {
-    "checkpoint_every": "Steps from one last.ckpt to the next, in place of what callbacks say.",
-    "sample_every": "Steps from one grid of samples to the next, in place of each validation.",
+# keys of fit's config, with their types and help
+_EVERY: Any = PositiveInt | None
+_OF_FIT: dict[str, tuple[Any, str]] = {
+    "checkpoint_every": (
+        _EVERY,
+        "Steps from one last.ckpt to the next, in place of what callbacks say.",
+    ),
+    "sample_every": (
+        _EVERY,
+        "Steps from one grid of samples to the next, in place of each validation.",
+    ),
+    "from_pretrained": (
+        str | None,
+        "Model whose weights training starts from: a name, a folder, a checkpoint or org/repo; also"
+        " --model.from_pretrained.",
+    ),
 }
 # warnings that tell users of this package nothing
 _UNTOLD = (
@@ -70,6 +89,8 @@ def run_trainer(argv: list[str]) -> None:
         warnings.filterwarnings("ignore", message=message)
     adverts = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     adverts.addFilter(lambda record: not str(record.msg).startswith("💡 Tip"))
+    # a key of the run, not of the model: what is published does not depend on it
+    argv = [word.replace("--model.from_pretrained", "--from_pretrained", 1) for word in argv]
     sys.argv[1:] = expand_bases(argv)  # LightningCLI warns of arguments given in any other way
     raising = {"exit_on_error": False}  # in place of printing a hundred options
     try:
@@ -104,9 +125,9 @@ class _TrainerCLI(LightningCLI):
     ) -> LightningArgumentParser:
         """Add each verb's own section; the other verbs take it in a config, unread."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        for name, text in _INTERVALS.items():
+        for name, (kind, text) in _OF_FIT.items():
             shown = text if subcommand == "fit" else SUPPRESS
-            parser.add_argument(f"--{name}", type=PositiveInt | None, default=None, help=shown)
+            parser.add_argument(f"--{name}", type=kind, default=None, help=shown)
         for verb, (section, callback, done) in _DRAWING.items():
             if verb == subcommand:
                 parser.add_lightning_class_args(callback, section)
@@ -131,9 +152,28 @@ class _TrainerCLI(LightningCLI):
             )
         if self.subcommand == "fit":
             save = SaveBetweenSteps(self._preemption.between_steps)
-            self.trainer_defaults["callbacks"] = [TimeLeft(), save, self._preemption]
+            self.trainer_defaults["callbacks"] = [TimeLeft(), save, self._preemption, *self._bar()]
         else:
             self.save_config_callback = None
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Build the trainer, with a precision that the processor computes fast."""
+        options = self._get(self.config_init, "trainer")
+        if options["precision"] in _HALF and slow_in_half(options["accelerator"]):
+            rank_zero_only(print)(
+                "This CPU has no instructions for bfloat16, which would be many times slower:"
+                f" precision is 32-true in place of {options['precision']}."
+            )
+            kwargs["precision"] = "32-true"
+        return super().instantiate_trainer(**kwargs)
+
+    def _bar(self) -> list[L.Callback]:
+        """The bar that shows the time left; Lightning takes rich's where rich is installed."""
+        settings = self._get(self.config, "trainer")
+        given = settings.callbacks or []
+        callbacks = given if isinstance(given, list) else [given]
+        own = any("ProgressBar" in one.class_path for one in callbacks)
+        return [] if own or settings.enable_progress_bar is False else [TQDMProgressBar()]
 
     def after_instantiate_classes(self) -> None:
         """Prepare checkpoints, and find the one to start from."""
@@ -145,6 +185,14 @@ class _TrainerCLI(LightningCLI):
         if self.subcommand == "fit":
             if isinstance(self.model, TrainingModule):
                 self.model.training_config = shared_config(self.config["fit"].as_dict())
+            name = self._get(self.config, "from_pretrained")
+            if name and self._get(self.config, "ckpt_path") is None:
+                if not isinstance(self.model, DiffusionModule):
+                    raise InputError(
+                        "from_pretrained starts diffusion models, got a"
+                        f" {type(self.model).__name__}: leave it out."
+                    )
+                self.model.start_from(name)
             keep_last(trainer, self._get(self.config, "checkpoint_every"))
             if steps := self._get(self.config, "sample_every"):
                 sample_every(trainer, steps)
@@ -160,3 +208,17 @@ class _TrainerCLI(LightningCLI):
             samples = self._get(self.config_init, _DRAWING[subcommand][0])
             arguments["datamodule"] = samples.numbers(self.datamodule)
         return arguments
+
+
+def slow_in_half(accelerator: Any) -> bool:
+    """Whether this is the CPU, and one without x86's instructions for bfloat16.
+
+    ARM's do not count as long as nobody has measured that training gains by them.
+    """
+    gpu = CUDAAccelerator.is_available() or MPSAccelerator.is_available()
+    if accelerator != "cpu" and (accelerator != "auto" or gpu):
+        return False
+    if not hasattr(torch.cpu, "get_capabilities"):  # older torch
+        return not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    found = torch.cpu.get_capabilities()
+    return not (found.get("amx_bf16") or found.get("avx512_bf16"))

@@ -23,7 +23,7 @@ def add_zoo(verbs: Verbs) -> None:
         arg("--command", "command that made the model"),
         arg("--figures", figures, type=Path),
         arg("--refiner", "refiner for the model's samples, put in the folder too"),
-        arg("--half", "round its parameters to float16: half the size", action="store_true"),
+        arg("--half", "round its networks to float16: half the size", action="store_true"),
         arg("--steps", "reverse steps that suit the model", type=positive),
         arg("--sampler", "sampler that suits it"),
         arg("--temperature", "temperature that suits it"),

@@ -5,6 +5,7 @@ from lit_mbldm.codecs.binary import BinaryCodec
 from lit_mbldm.codecs.bits import BitLatent
 from lit_mbldm.codecs.channelwise import PatchCodec
 from lit_mbldm.codecs.decoders import DecoderCodec
+from lit_mbldm.codecs.implicit import ImplicitCodec
 from lit_mbldm.codecs.joint import JointCodec
 from lit_mbldm.codecs.latents import CoefficientLatent, IndexLatent
 from lit_mbldm.codecs.pixels import PixelCodec
@@ -16,6 +17,7 @@ __all__ = [
     "CoefficientLatent",
     "DecoderCodec",
     "ImageCodec",
+    "ImplicitCodec",
     "IndexLatent",
     "JointCodec",
     "PatchCodec",

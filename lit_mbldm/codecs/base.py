@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_mbldm.codecs.patches import MAX_PATCH, check_image_size, check_images, describe_value
+from lit_mbldm.codecs.sizes import resize, to_uint8
 from lit_mbldm.errors import InputError
 
 if TYPE_CHECKING:
@@ -232,11 +233,33 @@ class ImageCodec(nn.Module):
             >>> codec.decode(torch.zeros(2, 6, 8, 12, dtype=torch.uint8)).shape
             torch.Size([2, 3, 64, 96])
         """
-        return to_uint8(resize(self.reconstruct(codes), size))
+        return self.decode_vectors(self.check_and_look_up(codes), size)
 
     def decode_vectors(self, vectors: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Decode vectors that need not be quantised to (B, 3, H, W) uint8; `size` as `decode`."""
-        return to_uint8(resize(self.to_images(vectors), size))
+        with full_float32(vectors.device):
+            return to_uint8(self.enlarge(self.restore(vectors), vectors, size))
+
+    def restore(self, vectors: Tensor, progress: bool = False) -> Tensor:
+        """Turn vectors into images as they are shown, (B, 3, H, W) float RGB, nominal [0, 255].
+
+        They are `to_images`'s but for a network; `progress` shows a bar over large ones' tiles.
+        """
+        return self.to_images(vectors)
+
+    def enlarge(
+        self,
+        images: Tensor,
+        vectors: Tensor,
+        size: tuple[int, int] | None,
+        progress: bool = False,
+    ) -> Tensor:
+        """Bring images (B, 3, H, W) float RGB of `restore` to another size.
+
+        Here by antialiased bicubic interpolation. Rows and columns may be missing from the end of
+        what the vectors stand for.
+        """
+        return resize(images, size)
 
     def reconstruct(self, codes: Tensor) -> Tensor:
         """Decode codes without rounding or clipping: float32 (B, 3, H, W), nominal [0, 255].
@@ -247,6 +270,11 @@ class ImageCodec(nn.Module):
         Raises:
             InputError: another shape, or a code out of range.
         """
+        with full_float32(codes.device):
+            return self.to_images(self.check_and_look_up(codes))
+
+    def check_and_look_up(self, codes: Tensor) -> Tensor:
+        """Turn codes (B, S, h, w) into vectors; raises InputError as `reconstruct`."""
         fits = isinstance(codes, Tensor) and codes.ndim == 4 and codes.shape[1] == self.num_codes
         if not fits or codes.is_floating_point():
             raise InputError(
@@ -260,22 +288,4 @@ class ImageCodec(nn.Module):
                 f" [{int(codes.min())}, {int(codes.max())}]."
             )
         with full_float32(codes.device):
-            return self.to_images(self.look_up(codes.long()))
-
-
-def resize(images: Tensor, size: tuple[int, int] | None) -> Tensor:
-    """Resize images (B, 3, H, W) float by antialiased bicubic interpolation; None keeps them.
-
-    Raises:
-        InputError: a side below 1.
-    """
-    if size is None or tuple(images.shape[2:]) == tuple(size):
-        return images
-    if len(size) != 2 or min(size) < 1:
-        raise InputError(f"Expected a size of (height, width) in pixels, got {size}.")
-    return F.interpolate(images, list(size), mode="bicubic", antialias=True)
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Round images (B, 3, H, W) float, nominal range [0, 255], to uint8."""
-    return images.round().clamp(0, 255).to(torch.uint8)
+            return self.look_up(codes.long())

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbldm.codecs.bits import from_signs, to_signs
-from lit_mbldm.codecs.decoders import by_parts, frozen
+from lit_mbldm.codecs.decoders import by_parts
+from lit_mbldm.codecs.network_codec import frozen
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 
 _BYTE = 8

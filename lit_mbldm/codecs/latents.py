@@ -58,6 +58,24 @@ class Latent(nn.Module):
         """Turn z_0 (B, C, h, w) of any values into the nearest codes (B, S, h, w) uint8."""
         raise NotImplementedError
 
+    def image_error(self, z0: Tensor, images: Tensor) -> Tensor:
+        """Mean squared RGB error, x in [-1, 1], of what z_0 decodes to; differentiable in z_0.
+
+        Args:
+            z0: (B, C, h, w).
+            images: (B, 3, H, W) uint8 RGB, of any size that the codec decodes to.
+
+        Returns:
+            (B,) float32.
+
+        Raises:
+            InputError: a latent that is decoded by way of codes alone.
+        """
+        raise InputError(
+            f"A {type(self).__name__} decodes rounded numbers, through which no gradient passes:"
+            " use a CoefficientLatent, or leave alignment_weight out."
+        )
+
     def decode(self, z0: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Decode z_0 (B, C, h, w) to images (B, 3, H, W) uint8 RGB; None is the codec's size."""
         return self.codec.decode(self.to_codes(z0), size)
@@ -212,6 +230,14 @@ class CoefficientLatent(Latent):
         codec = cast(VectorQuantizedCodec, self.codec)
         x = self.mean + z0.float().movedim(1, -1) @ self.inverse.mT  # (B, h, w, D)
         return codec.assemble([part.contiguous() for part in x.split(self._widths, dim=-1)])
+
+    def image_error(self, z0: Tensor, images: Tensor) -> Tensor:
+        """Mean squared RGB error of what z_0 decodes to without quantisation. As `Latent`'s."""
+        with full_float32(z0.device):
+            vectors = self._vectors(z0)
+            size = (images.shape[2], images.shape[3])
+            decoded = self.codec.enlarge(self.codec.restore(vectors), vectors, size)
+            return ((decoded - images) / 127.5).square().mean((1, 2, 3))
 
     def to_codes(self, z0: Tensor) -> Tensor:
         """Find the codewords nearest to all D numbers: (B, S, h, w) uint8."""

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_mbldm.codecs.base import resize, to_uint8
 from lit_mbldm.codecs.latents import Latent
+from lit_mbldm.codecs.sizes import resize, to_uint8
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError
 

@@ -1,5 +1,6 @@
-"""What the denoisers share: what a model tells them, labels, and a 1×1 head."""
+"""What the denoisers share: what a model tells them, labels or a map, and a 1×1 head."""
 
+import torch
 from torch import Tensor, nn
 
 from lit_mbldm.denoisers.layers import zero_init
@@ -14,6 +15,7 @@ class HeadedNetwork(nn.Module):
     """
 
     head: nn.Conv2d
+    map_channels = 0  # of a spatial condition
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,6 +33,19 @@ class HeadedNetwork(nn.Module):
         """Make the layers before the head, for an input of so many channels."""
         raise NotImplementedError
 
+    def set_map_channels(self, map_channels: int) -> None:
+        """Take a map of so many channels as condition; before `set_channels`.
+
+        Raises:
+            InputError: the layers are made, for another map.
+        """
+        if hasattr(self, "head") and map_channels != self.map_channels:
+            raise InputError(
+                f"The denoiser has layers for a map of {self.map_channels} channels, the model"
+                f" tells it {map_channels}: leave in_channels and out_channels out."
+            )
+        self.map_channels = map_channels
+
     def set_channels(self, in_channels: int, out_channels: int) -> None:
         """Make the layers for a latent and a prediction of so many channels, unless they are made.
 
@@ -45,13 +60,21 @@ class HeadedNetwork(nn.Module):
                     " out: it follows from latent and process."
                 )
         if not hasattr(self, "head"):
-            self.build(2 * in_channels)
+            self.build(2 * in_channels + self.map_channels)
             self.head = zero_init(nn.Conv2d(self.feature_channels, out_channels, 1))
 
     def set_classes(self, num_classes: int) -> None:
         """Embed so many labels, and none in the last row, unless that is done."""
         if self.labels is None:
             self.labels = nn.Embedding(num_classes + 1, self.feature_channels)
+
+    def join(self, z_t: Tensor, self_condition: Tensor, condition: Tensor | None) -> Tensor:
+        """What the first layer sees of `forward`'s arguments, (B, stem_channels, h, w)."""
+        parts = [z_t, self_condition]
+        if self.map_channels:
+            assert condition is not None
+            parts.append(condition)
+        return torch.cat(parts, dim=1)
 
     def embed_labels(self, condition: Tensor | None, time: Tensor) -> Tensor | None:
         """Embed the labels of B samples as (B, feature_channels), if the network has classes."""
@@ -74,7 +97,8 @@ class HeadedNetwork(nn.Module):
             time: (B,) t/T in [0, 1].
             self_condition: (B, in_channels, h, w), an earlier estimate of z_0 or zeros.
             condition: labels (B,) int64, -1 for none; None is -1 for all, and all that a network
-                without classes takes.
+                without classes takes. After `set_map_channels` it is a map
+                (B, map_channels, h, w) float.
         """
         return self.head(self.features(z_t, time, self_condition, condition))
 

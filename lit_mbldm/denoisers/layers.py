@@ -30,6 +30,23 @@ def pad_to_even(x: Tensor) -> Tensor:
     return F.pad(x, (0, W % 2, 0, H % 2), mode="replicate") if H % 2 or W % 2 else x
 
 
+def lay_out(x: Tensor, widest: int) -> Tensor:
+    """Put the channels of (B, C, h, w) last, where a network's layers are faster so.
+
+    They are on a CPU in float32 without gradients, 1.1 to 1.15 times (docs/speed.md). With
+    gradients those of the weights are slower and eat the gain up, and with wide layers the
+    reordering of their weights does. The batch has no say, as an image depends on none.
+
+    Args:
+        x: input of the network.
+        widest: channels of its widest layer.
+    """
+    pays = x.device.type == "cpu" and x.dtype == torch.float32 and widest <= 256
+    if not pays or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        return x
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 class TimeEmbedding(nn.Module):
     """Sinusoids of t/T, then two linear layers: (B,) in [0, 1] to (B, width).
 
@@ -50,6 +67,10 @@ class TimeEmbedding(nn.Module):
         angles = time[:, None].float() * self.frequencies  # type: ignore[operator]
         hidden = self.layers[:-1](torch.cat([angles.sin(), angles.cos()], dim=1))
         return self.layers[-1](hidden if label is None else hidden + label)
+
+    def add_constant(self, label: Tensor) -> None:
+        """From now on embed without a label what was embedded with this one, (width,)."""
+        self.layers[-2].bias.add_(label)  # type: ignore[operator]
 
 
 class ResidualBlock(nn.Module):
@@ -98,7 +119,8 @@ class Attention(nn.Module):
         """Map (B, C, h, w) to the same shape."""
         B, _, h, w = x.shape
         qkv = self.qkv(self.norm(x)).view(B, 3, self.num_heads, -1, h * w)
-        q, k, v = qkv.transpose(3, 4).unbind(1)  # (B, heads, hw, head_channels)
+        # contiguous, without which the fused kernel is not taken, and memory grows with (hw)²
+        q, k, v = qkv.transpose(3, 4).contiguous().unbind(1)  # (B, heads, hw, head_channels)
         attended = F.scaled_dot_product_attention(q, k, v)
         return x + self.out(attended.transpose(2, 3).reshape(B, -1, h, w))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_mbldm.denoisers.layers import ResidualBlock, group_norm, zero_init
+from lit_mbldm.denoisers.layers import ResidualBlock, group_norm, lay_out, zero_init
 from lit_mbldm.denoisers.unet import UNet
 from lit_mbldm.errors import InputError
 
@@ -106,7 +106,8 @@ class MultiStageUNet(UNet):
         entry = self.entries[self.shapes.index(shape) - 1]
         assert self.time is not None
         emb = self.time(time, self.embed_labels(condition, time))
-        first = entry.stem(torch.cat([z_t, self_condition], dim=1))
+        x = lay_out(torch.cat([z_t, self_condition], dim=1), max(self.widths))
+        first = entry.stem(x)
         x = entry.narrow(self.inside(entry.level, first, emb))
         x = entry.last(torch.cat([x, first], dim=1), emb)
         return entry.head(F.silu(entry.head_norm(x)))

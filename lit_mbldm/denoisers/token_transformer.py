@@ -152,8 +152,8 @@ class TokenTransformer(HeadedNetwork):
         """Everything before `head`, (B, width, h, w); arguments as `forward`."""
         h, w = z_t.shape[2:]
         emb = self.time(time, self.embed_labels(condition, time))
-        numbers = torch.cat([z_t, self_condition], dim=1).flatten(2).transpose(1, 2)  # (B, hw, 2C)
-        x = self.stem(numbers) + self.positions_at(h, w)
+        numbers = self.join(z_t, self_condition, condition).flatten(2)  # (B, 2C, hw)
+        x = self.stem(numbers.transpose(1, 2)) + self.positions_at(h, w)
         if self.time_as_token:
             x = torch.cat([x, emb[:, None]], dim=1)
         for block in self.blocks:

@@ -15,6 +15,7 @@ from lit_mbldm.denoisers.layers import (
     TimeEmbedding,
     Upsample,
     group_norm,
+    lay_out,
 )
 
 
@@ -77,7 +78,7 @@ class Backbone(nn.Module):
         They come after the last norm and SiLU; an embedded label, if any, joins the time.
         """
         emb = None if self.time is None else self.time(time, label)
-        first = self.stem(x)
+        first = self.stem(lay_out(x, max(self.widths)))
         x = self.narrow[-1](self.inside(0, first, emb))
         x = self.last[0](torch.cat([x, first], dim=1), emb)
         return F.silu(self.head_norm(x))
@@ -148,4 +149,4 @@ class UNet(Backbone, HeadedNetwork):
     ) -> Tensor:
         """Everything before `head`, (B, base_channels, h, w); arguments as `forward`."""
         label = self.embed_labels(condition, time)
-        return self.body(torch.cat([z_t, self_condition], dim=1), time, label)
+        return self.body(self.join(z_t, self_condition, condition), time, label)

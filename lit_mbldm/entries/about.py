@@ -5,11 +5,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from lit_mbldm.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _FACTS = {
     **dict.fromkeys(("license", "data", "terms", "command"), str),
@@ -71,7 +72,7 @@ class About:
         return {name: value for name, value in asdict(self).items() if value not in (None, (), {})}
 
 
-def about_module(module: nn.Module) -> About:
+def about_module(module: "nn.Module") -> About:
     """What a module was loaded with."""
     about = getattr(module, "about", None)
     return about if isinstance(about, About) else About()

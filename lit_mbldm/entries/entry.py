@@ -22,7 +22,7 @@ from lit_mbldm.entries.entry_config import (
     read_bytes,
     read_config,
 )
-from lit_mbldm.entries.tree import assemble, describe
+from lit_mbldm.entries.tree import assemble, describe, network_tensors
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import check_writable, replacing
 
@@ -39,10 +39,11 @@ def entry_files(
     """The contents of an entry's files, by path; InputError where it could not be loaded again."""
     tree = describe(module)
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    trained = {name: tensors[name] for name, _ in module.named_parameters() if name in tensors}
-    halves = {name: v.half() for name, v in trained.items() if v.dtype == torch.float32}
-    if all(name in halves and torch.equal(halves[name].float(), v) for name, v in trained.items()):
-        tensors |= halves  # half the size, nothing lost
+    for name, _ in network_tensors(module):
+        found = tensors.get(name)
+        if found is not None and found.dtype == torch.float32:
+            half = found.half()
+            tensors[name] = half if torch.equal(half.float(), found) else found
     try:
         assemble(tree, tensors, about)
         fingerprint = _fingerprint(module)

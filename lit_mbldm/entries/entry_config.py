@@ -1,15 +1,19 @@
-"""`config.json` of a zoo entry: what to build, and the sha256 of every other file."""
+"""`config.json` of a zoo entry: what to build, and the sha256 of every other file.
+
+Imports no torch, so that `lit-mbldm zoo` answers at once.
+"""
 
 import hashlib
 import importlib.metadata
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lit_mbldm.entries.about import About
-from lit_mbldm.entries.tree import Tree
 from lit_mbldm.errors import InputError
 
+ASSETS = Path(__file__).parents[1] / "zoo" / "assets"
 FORMAT = 1
 LIBRARY = "lit_mbldm"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -30,7 +34,7 @@ class DamagedError(InputError):
 class EntryConfig:
     """What `config.json` says: sha256 by path, and the fingerprint of the codec."""
 
-    model: Tree
+    model: dict[str, Any]  # a class_path tree
     sha256: dict[str, str]
     fingerprint: str
     about: About
@@ -47,6 +51,16 @@ class EntryConfig:
             "sha256": dict(sorted(self.sha256.items())),
         }
         return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def list_pretrained() -> list[str]:
+    """Names of the entries that ship with the package.
+
+    Example:
+        >>> list_pretrained()
+        ['eurosat-64', 'jpq-32-4x4', 'jpq-48', 'jpq-48+decoder', 'jpq-48+scale', 'opq-32-8-8']
+    """
+    return sorted(path.parent.name for path in ASSETS.glob(f"*/{CONFIG}"))
 
 
 def read_bytes(path: Path, sha256: str | None = None) -> bytes:

@@ -9,22 +9,11 @@ import torch
 from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.entries.checkpoint import load_checkpoint
 from lit_mbldm.entries.entry import load_entry
-from lit_mbldm.entries.entry_config import CONFIG
+from lit_mbldm.entries.entry_config import ASSETS, CONFIG, list_pretrained
 from lit_mbldm.errors import InputError
 
-ASSETS = Path(__file__).parents[1] / "zoo" / "assets"
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 PICKLES = (".ckpt", ".bin", ".pt", ".pth", ".pkl")
-
-
-def list_pretrained() -> list[str]:
-    """Names of the entries that ship with the package.
-
-    Example:
-        >>> list_pretrained()
-        ['eurosat-64', 'jpq-32-4x4', 'jpq-48', 'jpq-48+decoder', 'opq-32-8-8']
-    """
-    return sorted(path.parent.name for path in ASSETS.glob(f"*/{CONFIG}"))
 
 
 def load_pretrained(

@@ -9,7 +9,7 @@ import lightning as L
 
 # Only these texts are kept: others may be keys, passwords and the folders of a machine.
 _TEXTS = {"class_path", "precision", "schedule", "strategy", "accelerator"}
-_TEXTS |= {"objective", "image_target", "sampler"}
+_TEXTS |= {"objective", "image_target", "sampler", "optimizer", "decay"}
 _PRIVATE = {"logger", "plugins", "profiler"}  # of the trainer; loggers log in
 _DEFAULTS = {name: p.default for name, p in inspect.signature(L.Trainer).parameters.items()}
 

@@ -4,19 +4,21 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.entries.about import About
 from lit_mbldm.errors import InputError
 
 Tree = dict[str, Any]
 # What models are made of: other rooms have classes that read files and the network.
 _CLASS_PATH = re.compile(r"(lit_mbldm\.(?:codecs|denoisers|processes|training))\.([A-Z]\w*)")
+GONE = {"allow_residual"}  # arguments that entries hold, and nothing takes any more
 _MAX_TENSORS = 10_000
 _MAX_NUMBERS = 1 << 20
 _WEIGHTS = {torch.empty, torch.zeros, torch.eye}
@@ -40,20 +42,22 @@ def describe(module: nn.Module) -> Tree:
 
 
 def _written(value: Any) -> Any:
-    if isinstance(value, nn.ModuleList):
-        return [describe(part) for part in value]
+    if isinstance(value, nn.ModuleList | list):
+        return [_written(part) for part in value]
+    if isinstance(value, tuple):
+        return tuple(_written(part) for part in value)
     return describe(value) if isinstance(value, nn.Module) else value
 
 
 def assemble(tree: Tree, weights: Mapping[str, Tensor], about: About) -> nn.Module:
     """Build a module of exactly these tensors, in eval mode, and attach `about`.
 
-    Parameters may be in float16, in which entries keep them where that loses nothing.
+    Numbers may be in float16, in which entries keep those of networks where that loses nothing.
     """
     module = build(tree)
-    state, trained = module.state_dict(), {name for name, _ in module.named_parameters()}
+    state, networks = module.state_dict(), {name for name, _ in network_tensors(module)}
     weights = {
-        name: v.float() if v.dtype == torch.float16 and name in trained else v
+        name: v.float() if v.dtype == torch.float16 and name in networks else v
         for name, v in weights.items()
     }
     for name in sorted(state.keys() | weights.keys(), key=str):
@@ -66,6 +70,16 @@ def assemble(tree: Tree, weights: Mapping[str, Tensor], about: About) -> nn.Modu
     module.load_state_dict(weights, assign=True)
     vars(module)["about"] = about
     return module.eval()
+
+
+def network_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """What was learned by gradients, by name: parameters, and the weights of codecs' networks."""
+    yield from module.named_parameters()
+    for name, part in module.named_modules():
+        network = getattr(part, "network", None)
+        if isinstance(part, ImageCodec) and isinstance(network, nn.Module):
+            prefix = f"{name}.network" if name else "network"
+            yield from network.named_buffers(prefix)
 
 
 def build(tree: Mapping[str, Any]) -> nn.Module:
@@ -87,6 +101,7 @@ def _build(tree: Mapping[str, Any]) -> nn.Module:
     built = {
         name: [_built(part) for part in value] if isinstance(value, list) else _built(value)
         for name, value in init_args.items()
+        if name not in GONE
     }
     try:
         if isinstance(built.get("codec"), str):  # which would be read from the disk or the Hub

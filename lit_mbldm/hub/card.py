@@ -8,16 +8,26 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
-from lit_mbldm.codecs import BinaryCodec, DecoderCodec, ImageCodec, IndexLatent
+from lit_mbldm.codecs import (
+    BinaryCodec,
+    BitLatent,
+    CoefficientLatent,
+    DecoderCodec,
+    ImageCodec,
+    ImplicitCodec,
+    IndexLatent,
+)
 from lit_mbldm.entries.about import About
 from lit_mbldm.entries.entry_config import LIBRARY, PICTURE
 from lit_mbldm.errors import InputError
 from lit_mbldm.training import GenerativeDecoder
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.refiner import RefinerModule
+from lit_mbldm.training.upscaler import Upscaler
 
 _LOAD = 'load_pretrained("org/repo")'  # in the card of an entry that has no repository yet
 _NOT_STATED = "not stated"
+_COPIES = re.compile("copies", re.IGNORECASE)
 _DATASET = re.compile(r"[\w.-]+(/[\w.-]+)?")  # as the Hub names them
 
 
@@ -35,7 +45,7 @@ def write_card(module: nn.Module, about: About) -> str:
         f"---\n{_metadata(kind, about)}\n---",
         f"# {kind.title}\n\n{kind.summary}\n\n![{kind.caption}]({PICTURE})\n\n*{kind.caption}.*",
         "## Use\n\n`pip install lit-mbldm`, then",
-        f"```python\nfrom lit_mbldm.zoo import load_pretrained\n\n{kind.use}\n```",
+        f"```python\nfrom lit_mbldm import load_pretrained\n\n{kind.use}\n```",
         f"## What it is\n\n{_list({'Class': f'`{type(module).__name__}`', **kind.facts})}",
         "Weights are safetensors. `config.json` holds the sha256 of every file: pulling compares"
         " all of them, loading those that it reads.",
@@ -76,6 +86,20 @@ class _Kind:
 
 def _kind_of(module: nn.Module, about: About) -> _Kind:
     match module:
+        case Upscaler():
+            kind = _diffusion(module, about)
+            return replace(
+                kind,
+                title=f"Super-resolution by diffusion on {module.codec.quantizer} codes",
+                summary="A diffusion model draws the latent of a larger image, of which it is told"
+                f" a smaller one, up to {module.max_scale:g} times as large; a classical codec"
+                " decodes it, to any size.",
+                caption="Photographs, of half the side by interpolation, and drawn by the model",
+                task="image-to-image",
+                tag="super-resolution",
+                use=f"model = {_LOAD}\nH, W = images.shape[2:]  # uint8 (B, 3, H, W)\n"
+                f"images = model.upscale(images, size=(2 * H, 2 * W), seed=0{_options(about)})",
+            )
         case DiffusionModule():
             return _diffusion(module, about)
         case RefinerModule():
@@ -104,6 +128,18 @@ def _kind_of(module: nn.Module, about: About) -> _Kind:
                 use=f"{kind.use}\nplain = codec.decode(codes, plain=True)  # without the network",
                 facts=kind.facts | {"Parameters": _numbers(module.network)},
             )
+        case ImplicitCodec():
+            kind = _codec(module)
+            return replace(
+                kind,
+                summary=f"A codec around {module.codec.quantizer} with an implicit decoder, which"
+                " draws one set of codes at any size. The codes stay those of the codec, so that"
+                " code shards serve both.",
+                caption="Photographs, their half-size codes decoded at twice the size by"
+                " interpolation, and with the network",
+                use=f"{kind.use}\nlarger = codec.decode(codes, size=(384, 512))  # any",
+                facts=kind.facts | {"Parameters": _numbers(module.network)},
+            )
         case BinaryCodec():
             kind = _codec(module)
             return replace(
@@ -121,17 +157,23 @@ def _kind_of(module: nn.Module, about: About) -> _Kind:
 
 def _diffusion(model: DiffusionModule, about: About) -> _Kind:
     size, codec, process = model.image_size, model.codec, model.process
-    options = "".join(f", {name}={json.dumps(value)}" for name, value in about.sampling.items())
     S, h, w = model.codes_shape
     latent = f"{S} codes of {codec.codebook_size} codewords at {h}×{w} positions"
     if not isinstance(model.latent, IndexLatent):
         latent += f", as {model.latent_shape[0]} numbers (`{type(model.latent).__name__}`)"
     classes = {"Classes": ", ".join(model.class_names)} if model.class_names else {}
+    options = _options(about)
+    if model.class_names:
+        options = f", label={json.dumps(model.class_names[0], ensure_ascii=False)}{options}"
+    learned = _learned(model)
+    copies = [
+        f"{f.metric}: {f.value:g} ({f.data})" for f in about.figures if _COPIES.match(f.metric)
+    ]
     return _Kind(
-        title=f"{size}×{size} images by diffusion on {codec.quantizer} codes",
-        summary="A diffusion model learned the codes of a classical codec, which decodes its"
-        " samples to images.",
-        caption="Samples, not chosen",
+        title=f"{size}×{size} images by diffusion on {codec.quantizer} {learned}",
+        summary=f"A diffusion model learned the {learned} of a codec, which decodes its samples to"
+        " images.",
+        caption="Samples, not chosen; below them photographs, and the same after the codec alone",
         task="unconditional-image-generation",
         tag="diffusion",
         use=f"model = {_LOAD}\n"
@@ -146,8 +188,21 @@ def _diffusion(model: DiffusionModule, about: About) -> _Kind:
             f" {process.schedule} schedule",
             "Parameters": _parameters(model),
             "Refiner": "in `refiner/`, applied to samples" if model.refiner else "none",
+            "Copy check": "; ".join(copies) or "none was made",
         },
     )
+
+
+def _options(about: About) -> str:
+    """The model's own settings of sampling as arguments."""
+    return "".join(f", {name}={json.dumps(value)}" for name, value in about.sampling.items())
+
+
+def _learned(model: DiffusionModule) -> str:
+    """What the model's numbers are of a codec."""
+    if isinstance(model.latent, CoefficientLatent):
+        return "coefficients"
+    return "bits" if isinstance(model.latent, BitLatent) else "codes"
 
 
 def _codec(codec: ImageCodec) -> _Kind:

@@ -8,14 +8,17 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
-from lit_mbldm.codecs import DecoderCodec
+from lit_mbldm.codecs import ImageCodec, ImplicitCodec
+from lit_mbldm.codecs.network_codec import NetworkCodec
+from lit_mbldm.codecs.sizes import resize, to_uint8
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.entries.about import about_module
 from lit_mbldm.entries.entry import check_new_entry, entry_files, use_refiner, write_files
 from lit_mbldm.entries.entry_config import CARD, PICTURE
 from lit_mbldm.entries.load import load_pretrained
+from lit_mbldm.entries.tree import network_tensors
 from lit_mbldm.errors import InputError
 from lit_mbldm.hub.card import address_card, write_card
 from lit_mbldm.images import fit_square
@@ -24,9 +27,11 @@ from lit_mbldm.training import SampleOptions
 from lit_mbldm.training.callbacks.pictures import class_columns
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.refiner import RefinerModule, load_refiner
+from lit_mbldm.training.upscaler import Upscaler
 
 _SIDE = 192  # of the photographs in a picture, about
 _SAMPLES = 16
+_A_CLASS = 6  # samples
 
 
 def export(
@@ -41,12 +46,16 @@ def export(
 
     `facts` are attributes of `About`, stated over what is known of the model. Its samples pass
     through `refiner`, and its card loads it by `name`; pushing fills that in otherwise. `half`
-    rounds its parameters to float16, in which the entry then keeps them.
+    rounds networks to float16, in which the entry then keeps them; codebooks stay.
     """
     check_new_entry(out)
     module = load_pretrained(model)
-    for parameter in module.parameters() if half else ():
-        parameter.data = parameter.data.half().float()
+    # a model's codec stays as it is, for others know its images by their fingerprint
+    rounded = (
+        network_tensors(module) if isinstance(module, ImageCodec) else module.named_parameters()
+    )
+    for _, weights in rounded if half else ():
+        weights.data = weights.data.half().float()
     if refiner is not None:
         use_refiner(module, load_refiner(refiner))
     about = replace(about_module(module), **facts)
@@ -79,21 +88,59 @@ def whole_entry(
 
 
 def _make_picture(module: Any) -> Image.Image:
-    """Samples of a diffusion model, or what a codec or refiner makes of four photographs."""
-    if isinstance(module, DiffusionModule):
-        columns = class_columns(module, module.sampling)  # a column a class
-        samples = module.sample(4 * columns if columns else _SAMPLES, progress=True)
-        return to_pil(grid(samples, columns))
+    """What a codec or refiner makes of four photographs; above it samples of a diffusion model."""
+    if isinstance(module, Upscaler):
+        return _upscaled(module)
+    if not isinstance(module, DiffusionModule):
+        return _photographs(module)
+    samples, photographs = _samples(module), _photographs(module.codec)
+    width, gap = max(samples.width, photographs.width), 8
+    sheet = Image.new("RGB", (width, samples.height + gap + photographs.height), "white")
+    sheet.paste(samples, (0, 0))
+    sheet.paste(photographs, (0, samples.height + gap))
+    return sheet
+
+
+def _upscaled(model: Upscaler) -> Image.Image:
+    """Photographs, made smaller and interpolated, and drawn by the model."""
+    size, photos = (model.image_size, model.image_size), _photos(model.image_size)
+    small = to_uint8(resize(photos.float(), (size[0] // 2, size[1] // 2)))
+    rows = {
+        "photo": photos,
+        "bicubic": to_uint8(resize(small.float(), size)),
+        "drawn": model.upscale(small, size, progress=True),
+    }
+    return table(torch.stack(list(rows.values())), rows=list(rows))
+
+
+def _samples(model: DiffusionModule) -> Image.Image:
+    """A row of samples a class, if it has some and they fit on a sheet."""
+    classes = class_columns(model, model.sampling)
+    if classes is None:
+        return to_pil(grid(model.sample(_SAMPLES, progress=True)))
+    drawn = model.sample(_A_CLASS * classes, progress=True)  # the classes in turn
+    return table(drawn.unflatten(0, (-1, classes)).transpose(0, 1), rows=model.class_names or ())
+
+
+def _photographs(module: Any) -> Image.Image:
+    """A row of photographs, and rows of what a codec, with decoder and refiner, makes of them."""
     codec = module.codec if isinstance(module, RefinerModule) else module
-    side = max(_SIDE // codec.patch_size, 1) * codec.patch_size
-    with resources.as_file(resources.files("lit_mbldm.data") / "photos") as folder:
-        squares = [to_tensor(fit_square(photo, side)) for photo in read_images(folder).values()]
-    photos = torch.stack(squares)
-    codes = codec.encode(photos)
+    scale = 2 if isinstance(codec, ImplicitCodec) else 1
+    step = scale * codec.patch_size
+    side = max(_SIDE // step, 1) * step
+    photos = _photos(side)
+    codes = codec.encode(to_uint8(resize(photos.float(), (side // scale, side // scale))))
     rows = {"photo": photos}
-    if isinstance(codec, DecoderCodec):
-        rows["plain"] = codec.decode(codes, plain=True)
-    rows["decoded"] = codec.decode(codes)
+    if isinstance(codec, NetworkCodec):
+        rows["plain"] = codec.decode(codes, (side, side), plain=True)
+    rows["decoded"] = codec.decode(codes, (side, side))
     if isinstance(module, RefinerModule):
         rows["refined"] = module.refine(rows["decoded"])
     return table(torch.stack(list(rows.values())), rows=list(rows))
+
+
+def _photos(side: int) -> Tensor:
+    """The photographs in the package as squares, (4, 3, side, side) uint8."""
+    with resources.as_file(resources.files("lit_mbldm.data") / "photos") as folder:
+        squares = [to_tensor(fit_square(photo, side)) for photo in read_images(folder).values()]
+    return torch.stack(squares)

@@ -2,6 +2,7 @@
 
 from lit_mbldm.processes.bernoulli import BernoulliProcess
 from lit_mbldm.processes.categorical import CategoricalProcess
+from lit_mbldm.processes.consistency import ConsistencyProcess
 from lit_mbldm.processes.gaussian import GaussianProcess
 from lit_mbldm.processes.joint_bernoulli import JointBernoulliProcess
 from lit_mbldm.processes.multi_stage import MultiStageProcess
@@ -11,6 +12,7 @@ __all__ = [
     "BernoulliProcess",
     "Blur",
     "CategoricalProcess",
+    "ConsistencyProcess",
     "GaussianProcess",
     "JointBernoulliProcess",
     "MultiStageProcess",

@@ -16,7 +16,7 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.processes.randomness import SampleStreams
 
 Time = int | Tensor
-# What a denoiser is told besides z_t and t: a row a sample, or nothing.
+# What a denoiser is told besides z_t and t: labels (B,) int64, a map (B, M, h, w), or nothing.
 Condition = Tensor | None
 
 
@@ -97,7 +97,7 @@ class Process(nn.Module):
         """Bring z_t, or an estimate of its shape, to the shape at time s < t."""
         return z
 
-    def time_grid(self, steps: int) -> list[int]:
+    def time_grid(self, steps: int, sampler: str = "ddpm") -> list[int]:
         """Times T = t_0 > t_1 > … > 0 of a sampler, evenly spaced.
 
         Raises:

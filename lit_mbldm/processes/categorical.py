@@ -146,7 +146,7 @@ class CategoricalProcess(CategoricalReverse):
         images: Tensor | None,
     ) -> Tensor:
         loss = torch.zeros(len(z0), device=z0.device)
-        clamped = self.snr(t).flatten().clamp(max=self.min_snr_gamma)
+        clamped = self.clamped_snr(t)
         if self.latent_weight:
             levels = torch.stack([soft[:, 0].view_as(z0[:, 0]) for soft in terms["soft"]], dim=1)
             error = (levels - z0).square().flatten(1).mean(1)

@@ -5,18 +5,21 @@ B samples, latents (B, C, h, w), T timesteps; t = 0 is clean, t = T is noise.
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lit_mbldm.codecs import ImageCodec
+from lit_mbldm.codecs.latents import Latent
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.base import Condition, Denoiser, Prediction, Process, Time
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.schedules import Schedule, alpha_bar
 
 Objective = Literal["eps", "x0", "v"]
+_LAMBDA = (-4.5, 4.0)  # of dpm++'s times, by benchmarks/sampler_grid.py
 
 
 class GaussianForward(Process):
@@ -25,7 +28,7 @@ class GaussianForward(Process):
     Args as for `GaussianProcess`.
     """
 
-    samplers = ("ddpm", "ddim", "dpm++")
+    samplers: ClassVar[tuple[str, ...]] = ("ddpm", "ddim", "dpm++")
     # log ᾱ_t, (T+1,): float32 holds it where ᾱ_t itself would lose 1 - ᾱ_t and ratios of them
     log_alpha_bar: Tensor
 
@@ -69,6 +72,29 @@ class GaussianForward(Process):
         """Signal-to-noise ratio ᾱ_t/(1-ᾱ_t), shaped (B, 1, 1, 1) or (1, 1, 1, 1), float32."""
         alpha, sigma = self.alpha_sigma(t)
         return (alpha / sigma).square()
+
+    def clamped_snr(self, t: Time) -> Tensor:
+        """min(SNR, γ), (B,) (Hang et al. 2023, section 3.4)."""
+        return self.snr(t).flatten().clamp(max=self.min_snr_gamma)
+
+    def time_grid(self, steps: int, sampler: str = "ddpm") -> list[int]:
+        """Times T = t_0 > t_1 > … > 0 of a sampler: evenly spaced, of dpm++ even in λ.
+
+        Its steps are of second order in λ = log SNR / 2 (Lu et al. 2022, section 4), of which the
+        range counts where an image forms. The last step, to λ = ∞, counts as one of the others.
+        """
+        even = super().time_grid(steps, sampler)
+        if sampler != "dpm++":
+            return even
+        log_a = self.log_alpha_bar[1:].cpu().double()
+        half_log_snr = (log_a - (-log_a.expm1()).log()) / 2  # (T,), at t = 1 to T
+        low, high = half_log_snr[-1].clamp(min=_LAMBDA[0]), half_log_snr[0].clamp(max=_LAMBDA[1])
+        aims = torch.linspace(float(low), float(high), steps + 1, dtype=torch.float64)[1:-1]
+        nearest = (half_log_snr - aims[:, None]).abs().argmin(1) + 1
+        times = even[:1]
+        for left, t in zip(range(steps - 1, 0, -1), nearest.tolist(), strict=True):
+            times.append(max(left, min(t, times[-1] - 1)))
+        return [*times, 0]
 
     def prior(self, shape: Sequence[int], streams: SampleStreams) -> Tensor:
         """Draw z_T ~ N(0, 1): (B, *shape)."""
@@ -172,7 +198,9 @@ class GaussianForward(Process):
 class GaussianProcess(GaussianForward):
     """DDPM on a latent of real numbers (Scribano et al. 2023, section 4.2.2).
 
-    The network returns as many channels as the latent has.
+    The network returns as many channels as the latent has. Alignment adds the squared error of
+    the decoded image, min(SNR, γ)·‖x_0 - D(ẑ_0)‖², with a gradient through the decoder, which stays
+    as it is (Kim & Kim 2024, arXiv 2403.10255, section 3.3, under Min-SNR weights).
 
     Args:
         num_timesteps: T.
@@ -181,7 +209,10 @@ class GaussianProcess(GaussianForward):
         min_snr_gamma: the clamp γ of Min-SNR weighting (Hang et al. 2023).
         self_conditioning: feed back an estimate of z_0.
         codebook_size: codewords K of the codec; None takes the codec's.
+        alignment_weight: of the decoded image's squared error; its batches need images.
     """
+
+    _latent: tuple[Latent, ...] = ()  # no submodule: not saved with it
 
     def __init__(
         self,
@@ -191,11 +222,20 @@ class GaussianProcess(GaussianForward):
         min_snr_gamma: float = 5.0,
         self_conditioning: bool = True,
         codebook_size: int | None = None,
+        alignment_weight: float = 0.0,
     ) -> None:
         super().__init__(num_timesteps, schedule, min_snr_gamma, self_conditioning, codebook_size)
+        if alignment_weight < 0:
+            raise InputError(f"Expected an alignment_weight from 0, got {alignment_weight}.")
         if objective not in get_args(Objective):
             raise InputError(f"Expected an objective of {get_args(Objective)}, got {objective!r}.")
         self.objective = objective
+        self.alignment_weight = alignment_weight
+
+    def use_latent(self, latent: Latent) -> None:
+        """Take over the limit, and the decoder for alignment."""
+        super().use_latent(latent)
+        self._latent = (latent,)
 
     def predict(
         self,
@@ -225,12 +265,21 @@ class GaussianProcess(GaussianForward):
         condition: Condition = None,
         images: Tensor | None = None,
     ) -> Tensor:
-        """Min-SNR weighted squared error of the objective, (B,) float32."""
+        """Min-SNR weighted squared error of the objective, and of the image, (B,) float32."""
         eps = streams.normal(z0.shape[1:])
         z_t = self.mix(z0, eps, t)
         estimate = self.first_estimate(denoiser, z_t, t, streams, condition)
         output = self.call(denoiser, z_t, t, estimate, condition).float()
-        return self.error(output, z0, eps, t)
+        loss = self.error(output, z0, eps, t)
+        if not self.alignment_weight:
+            return loss
+        if images is None:
+            raise InputError(
+                "alignment_weight compares with the photographs, but the batches hold codes alone."
+                " Train on image shards, or leave it out."
+            )
+        error = self._latent[0].image_error(self.read(output, z_t, t), images)
+        return loss + self.alignment_weight * self.clamped_snr(t) * error
 
     def error(self, output: Tensor, z0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """Min-SNR weighted squared error of a network's output, (B,)."""
@@ -245,8 +294,7 @@ class GaussianProcess(GaussianForward):
 
     def loss_weight(self, t: Tensor) -> Tensor:
         """Min-SNR-γ weight of the objective's squared error, (B,) (Hang et al. 2023, 3.4)."""
-        snr = self.snr(t).flatten()
-        clamped = snr.clamp(max=self.min_snr_gamma)
+        snr, clamped = self.snr(t).flatten(), self.clamped_snr(t)
         if self.objective == "eps":
             return clamped / snr
         return clamped / (snr + 1) if self.objective == "v" else clamped

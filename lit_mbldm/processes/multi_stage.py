@@ -110,7 +110,7 @@ class MultiStageProcess(Process):
             z = stage.up(z)
         return z
 
-    def time_grid(self, steps: int) -> list[int]:
+    def time_grid(self, steps: int, sampler: str = "ddpm") -> list[int]:
         """Evenly spaced times, with the boundaries between them."""
         return sorted({*super().time_grid(steps), *self.starts}, reverse=True)
 

@@ -13,7 +13,7 @@ from lit_mbldm.processes.gaussian import GaussianForward
 from lit_mbldm.processes.given import Given
 from lit_mbldm.processes.randomness import SampleStreams
 
-Sampler = Literal["ddpm", "ddim", "dpm++"]
+Sampler = Literal["ddpm", "ddim", "dpm++", "consistency"]
 # (z_t, prediction at t, t, s) -> z_s
 Update = Callable[[Tensor, Prediction, int, int], Tensor]
 # called after each step with (s, z_s, prediction at t)
@@ -44,7 +44,7 @@ def draw(
     """
     check_sampler(process, sampler, eta)
     update = _UPDATES[sampler](process, streams, temperature, eta)
-    times = process.time_grid(steps)
+    times = process.time_grid(steps, sampler)
     rounds = 1
     if given is not None:
         times, rounds = given.times(times), given.resamplings
@@ -116,8 +116,24 @@ def dpm_solver(
     return update
 
 
+def consistency(
+    process: GaussianForward, streams: SampleStreams, temperature: float, _: float
+) -> Update:
+    """Noise each estimate of z_0 anew (Song et al. 2023, arXiv 2303.01469, algorithm 1)."""
+
+    def update(z_t: Tensor, prediction: Prediction, t: int, s: int) -> Tensor:
+        return process.add_noise(process.finish(prediction, streams, temperature), s, streams)
+
+    return update
+
+
 # what makes an Update of (process, streams, temperature, eta)
-_UPDATES: dict[str, Callable[..., Update]] = {"ddpm": ancestral, "ddim": ddim, "dpm++": dpm_solver}
+_UPDATES: dict[str, Callable[..., Update]] = {
+    "ddpm": ancestral,
+    "ddim": ddim,
+    "dpm++": dpm_solver,
+    "consistency": consistency,
+}
 
 
 def check_sampler(process: Process, sampler: Sampler, eta: float) -> None:

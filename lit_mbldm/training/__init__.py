@@ -9,22 +9,27 @@ from lit_mbldm.training.callbacks.scores import ScoreSamples
 from lit_mbldm.training.diffusion import (
     BernoulliDiffusion,
     CategoricalDiffusion,
+    ConsistencyDiffusion,
     ContinuousDiffusion,
     DiffusionModule,
     StageDiffusion,
 )
 from lit_mbldm.training.generative_decoder import GenerativeDecoder
+from lit_mbldm.training.implicit import ImplicitDecoder
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner
+from lit_mbldm.training.upscaler import Upscaler
 
 __all__ = [
     "AnnealGumbelTemperature",
     "BernoulliDiffusion",
     "BinaryAutoencoder",
     "CategoricalDiffusion",
+    "ConsistencyDiffusion",
     "ContinuousDiffusion",
     "DiffusionModule",
     "GenerativeDecoder",
+    "ImplicitDecoder",
     "PowerEMA",
     "RefineImages",
     "Refiner",
@@ -32,5 +37,6 @@ __all__ = [
     "SampleOptions",
     "ScoreSamples",
     "StageDiffusion",
+    "Upscaler",
     "WriteSamples",
 ]

@@ -1,26 +1,37 @@
 """Training of diffusion models: wiring of codec, latent, process and denoiser."""
 
+import math
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lit_mbldm.codecs import BitLatent, ImageCodec, IndexLatent
 from lit_mbldm.codecs.latents import Latent
 from lit_mbldm.entries.checkpoint import CHECKPOINT_KEY
+from lit_mbldm.entries.load import load_pretrained
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import gather_rows
-from lit_mbldm.processes import CategoricalProcess, GaussianProcess, MultiStageProcess
+from lit_mbldm.processes import (
+    CategoricalProcess,
+    ConsistencyProcess,
+    GaussianProcess,
+    MultiStageProcess,
+)
 from lit_mbldm.processes.base import Condition, Process
 from lit_mbldm.processes.bernoulli import BernoulliForward
 from lit_mbldm.processes.guidance import NO_LABEL
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training.editing import EditingModule
+from lit_mbldm.training.fine_tuning import check_start, take_over
 from lit_mbldm.training.fit_latent import check_latent, fit_latent
 from lit_mbldm.training.labels import check_classes
 from lit_mbldm.training.loss_by_time import LossByTime
 from lit_mbldm.training.module import Decay, OptimizerName
 from lit_mbldm.training.options import SampleOptions
+from lit_mbldm.training.settle import SettlingModule
 
 
 class DiffusionModule(EditingModule):
@@ -34,7 +45,6 @@ class DiffusionModule(EditingModule):
         learning_rate: of the optimiser.
         betas: of Adam and AdamW.
         warmup_steps: over which the learning rate rises linearly from zero.
-        allow_residual: accept an RQ codec, whose codes are ambiguous as a latent.
         latent: codes as numbers; by default their indices, of a Bernoulli process their bits.
         optimizer: adam, adamw (its weight decay is torch's, 0.01) or muon.
         decay: of the learning rate, linear or cosine, to zero at the run's end; None keeps it.
@@ -43,12 +53,13 @@ class DiffusionModule(EditingModule):
         label_dropout: share of labels that training leaves out, for guidance.
 
     Raises:
-        InputError: parts that do not fit each other, or an RQ codec that is not allowed.
+        InputError: parts that do not fit each other.
     """
 
     process_class: ClassVar[type[Process]] = Process
     latent_class: ClassVar[type[Latent]] = Latent
     default_latent: ClassVar[type[Latent]] = IndexLatent
+    _start: tuple[SettlingModule, ...] = ()  # whose weights a run starts from; no submodule
 
     def __init__(
         self,
@@ -59,7 +70,6 @@ class DiffusionModule(EditingModule):
         learning_rate: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.99),
         warmup_steps: int = 0,
-        allow_residual: bool = False,
         latent: Latent | None = None,
         optimizer: OptimizerName = "adam",
         decay: Decay | None = None,
@@ -70,7 +80,6 @@ class DiffusionModule(EditingModule):
         self.denoiser = denoiser
         self.process = process
         self.image_size = image_size
-        self.allow_residual = allow_residual
         self.latent = self.default_latent() if latent is None else latent
         self._check_parts()
         self.process.use(self.codec)
@@ -82,6 +91,7 @@ class DiffusionModule(EditingModule):
         shapes = self.process.shapes(self.latent_shape)
         outputs = [self.process.output_channels(channels) for channels, *_ in shapes]
         told: dict[str, tuple[Any, ...]] = {
+            "set_map_channels": (self.map_channels,),
             "set_channels": (channels, outputs[0]),
             "set_grid": self.latent_shape[1:],
             "set_shapes": (shapes, outputs),
@@ -97,6 +107,11 @@ class DiffusionModule(EditingModule):
         self.train_by_time, self.val_by_time = LossByTime(), LossByTime()
         self.train()
 
+    @property
+    def map_channels(self) -> int:
+        """Channels of the map that the denoiser is told, where it is told one."""
+        return 0
+
     def _check_parts(self) -> None:
         for part, needed in ((self.process, self.process_class), (self.latent, self.latent_class)):
             if not isinstance(part, needed):
@@ -104,19 +119,35 @@ class DiffusionModule(EditingModule):
                     f"A {type(self).__name__} needs a {needed.__name__}, got a"
                     f" {type(part).__name__}."
                 )
-        if self.codec.quantizer.startswith("RQ") and not self.allow_residual:
-            raise InputError(
+        if self.codec.quantizer.startswith("RQ"):
+            rank_zero_warn(
                 "An RQ codec is a poor latent: several codes decode to nearly the same patch. Use"
-                " an OPQ codec such as opq-32-8-8, or set allow_residual: true."
+                " an OPQ codec such as opq-32-8-8."
             )
+
+    def start_from(self, trained: "str | Path | DiffusionModule") -> None:
+        """Have the next run start from a trained model's weights, for fine-tuning.
+
+        Labels may be other ones: what both know is kept.
+
+        Args:
+            trained: a diffusion model, or its name or path for `load_pretrained`.
+
+        Raises:
+            InputError: nothing of that name, or a model of another codec, latent or process.
+        """
+        if isinstance(trained, str | Path):
+            trained = load_pretrained(trained)
+        self._start = (check_start(self, trained),)
 
     def configure_model(self) -> None:
         """Take over what depends on the trainer's data, which is set up by now.
 
-        That is its classes, unless told otherwise, and in a new run the latent's scaling.
+        That is its classes, unless told otherwise, and in a new run the latent's scaling, or the
+        weights that it starts from.
 
         Raises:
-            InputError: other classes than the model's.
+            InputError: other classes than the model's, or another network than what it starts from.
         """
         trainer = self._trainer
         data = getattr(trainer, "datamodule", None)
@@ -125,6 +156,9 @@ class DiffusionModule(EditingModule):
             self._use_classes(getattr(data, "class_names", None), "the data")
             if trainer is None or trainer.state.fn != "fit" or trainer.ckpt_path:
                 return
+            if self._start:
+                take_over(self, self._start[0])
+                self._start = ()
             if not self.latent.fitted:
                 fit_latent(self.latent, trainer)
 
@@ -244,6 +278,29 @@ class ContinuousDiffusion(DiffusionModule):
     """DDPM on codes read as numbers (Scribano et al. 2023, section 4.2.2); args as its base's."""
 
     process_class = GaussianProcess
+
+
+class ConsistencyDiffusion(DiffusionModule):
+    """Tuning of a `ContinuousDiffusion` for few steps; args as for `DiffusionModule`."""
+
+    process: ConsistencyProcess
+    process_class = ConsistencyProcess
+
+    def on_fit_start(self) -> None:
+        """Refuse a run without an end; raises InputError."""
+        super().on_fit_start()
+        if math.isinf(self.trainer.estimated_stepping_batches):
+            raise InputError("Consistency tuning needs a run of known length: set max_steps.")
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Tell the process how far training is."""
+        super().on_train_batch_start(batch, batch_idx)
+        self.process.progress = self.global_step / self.trainer.estimated_stepping_batches
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Log the loss of the closest times, whatever training is at."""
+        self.process.progress = 1.0
+        super().validation_step(batch, batch_idx)
 
 
 class StageDiffusion(DiffusionModule):

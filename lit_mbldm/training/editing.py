@@ -5,6 +5,7 @@ B images of H×W pixels, h×w positions.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,7 +15,7 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.pictures import Images
 from lit_mbldm.processes.base import Condition
 from lit_mbldm.processes.given import Given
-from lit_mbldm.processes.guidance import NO_LABEL
+from lit_mbldm.processes.guidance import NO_LABEL, mixed
 from lit_mbldm.processes.randomness import BlendedStreams
 from lit_mbldm.training.masks import join, on_canvas, read_images, read_mask
 from lit_mbldm.training.options import SampleOptions
@@ -65,6 +66,8 @@ class EditingModule(SamplingModule):
             InputError: a mask of another size or type, an image that does not fit, or settings out
                 of range.
         """
+        if settings.get("size") is not None:
+            raise InputError("What stays has the image's own size: leave size away.")
         pixels = self._pixels(images)
         masks = read_mask(mask, pixels)
         again = self.codec.touched(masks)
@@ -176,7 +179,7 @@ class EditingModule(SamplingModule):
         options = self.settle(SampleOptions(**settings))
         parts = []
         for weights in torch.linspace(0, 1, num_images, device=self.device).split(batch_size):
-            numbers, given, mix = [0] * len(weights), None, None
+            numbers, given, wrap = [0] * len(weights), None, None
             streams, condition = self.sample_streams(options, numbers), self._told(numbers, options)
             if between == "seeds":
                 both = [replace(options, seed=seed) for seed in (a, b)]
@@ -186,8 +189,9 @@ class EditingModule(SamplingModule):
                 first, second = self._latents(ends)
                 given = Given(torch.lerp(first, second, weights.view(-1, 1, 1, 1)), strength)
             else:
-                mix = self._told([1] * len(weights), options), weights
-            parts.append(self.draw_images(options, streams, condition, given, mix).cpu())
+                second_label = self._told([1] * len(weights), options)
+                wrap = partial(mixed, condition=second_label, weights=weights)
+            parts.append(self.draw_images(options, streams, condition, given, wrap).cpu())
         return torch.cat(parts)
 
     def _from_images(

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lit_mbldm.codecs.base import full_float32
+
 # of the quintic iteration that brings all singular values near 1
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
@@ -79,10 +81,20 @@ class Muon(Optimizer):
 
 
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Bring all singular values of a matrix (m, n) near 1, within about [0.7, 1.2]."""
+    """Bring all singular values of a matrix X (m, n) near 1, within about [0.7, 1.2].
+
+    Each step of the iteration is X ← Q X with Q = a + b XXᵀ + c (XXᵀ)². All Q are polynomials of
+    the first XXᵀ and commute, so that a step costs products of m×m alone, m ≤ n.
+    """
     wide = matrix if len(matrix) <= matrix.shape[1] else matrix.mT
-    x = wide / wide.norm().clamp(min=1e-7)
-    for _ in range(steps):
+    with full_float32(matrix.device):
+        x = wide / wide.norm().clamp(min=1e-7)
         gram = x @ x.mT
-        x = _A * x + (_B * gram + _C * gram @ gram) @ x
+        product = torch.eye(len(x), device=x.device)
+        for _ in range(steps):
+            q = _B * gram + _C * gram @ gram
+            q.diagonal().add_(_A)
+            gram = q @ gram @ q  # of Q X
+            product = q @ product
+        x = product @ x
     return x if wide is matrix else x.mT

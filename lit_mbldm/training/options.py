@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_info
 
+from lit_mbldm.codecs.sizes import check_size
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.randomness import read_seed
 from lit_mbldm.processes.samplers import Sampler, read_temperature
@@ -24,7 +25,7 @@ class SampleOptions:
     Attributes:
         steps: reverse steps, at most T.
         seed: of the noise, any integer; sample i depends on (seed, i) alone.
-        sampler: ddpm (the paper's), ddim or dpm++.
+        sampler: ddpm (the paper's), ddim, dpm++, or consistency of a model tuned for it.
         eta: of ddim, from 0 (no noise) to 1.
         temperature: of a model of codes or bits; 0 or argmax takes the most probable ones.
         refiner: a refiner, its name or its path, to pass the images through; `none` leaves out
@@ -35,9 +36,10 @@ class SampleOptions:
         guidance_interval: of t/T, low and high, in which there is guidance; all by default.
         guide: for autoguidance, a poorer model of the same kind, its name or its path.
         canvas: (height, width) to draw at in pixels; by default those that the model learned.
+        size: (height, width) of the images in pixels, any; by default the model's own.
 
     Raises:
-        InputError: a seed or a temperature that is none.
+        InputError: a seed, a temperature or a size that is none.
     """
 
     steps: int | None = None
@@ -51,14 +53,20 @@ class SampleOptions:
     guidance_interval: tuple[float, float] | None = None
     guide: str | CodecModule | None = None
     canvas: tuple[int, int] | None = None
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", read_seed(self.seed))
         if self.temperature is not None:
             object.__setattr__(self, "temperature", read_temperature(self.temperature))
-        for name in ("guidance_interval", "canvas"):  # a list where it comes from JSON
-            if (pair := getattr(self, name)) is not None:
-                object.__setattr__(self, name, tuple(pair))
+        for name in ("guidance_interval", "canvas", "size"):  # a list where it comes from JSON
+            if (pair := getattr(self, name)) is None:
+                continue
+            if not isinstance(pair, list | tuple) or len(pair) != 2:
+                raise InputError(f"Expected two numbers as {name}, got {pair!r}.")
+            object.__setattr__(self, name, tuple(pair))
+        if self.size is not None:
+            check_size(self.size)
 
     @classmethod
     def read(cls, sampling: Mapping[str, Any]) -> "SampleOptions":
@@ -88,8 +96,9 @@ class SampleOptions:
         others = {name: getattr(self, name) for name in ("refiner", "label", "guide")}
         values |= {name: one for name, one in others.items() if isinstance(one, int | str | list)}
         words = []
-        if self.canvas is not None:
-            values["canvas"] = "x".join(map(str, self.canvas))
+        for name in ("canvas", "size"):
+            if (pair := getattr(self, name)) is not None:
+                values[name] = "x".join(map(str, pair))
         for name, value in values.items():
             several = value if isinstance(value, list) else [value]
             words += [f"--{name.replace('_', '-')}", *(shlex.quote(str(one)) for one in several)]

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lit_mbldm.entries.load import list_pretrained, load_pretrained
+from lit_mbldm.entries.entry_config import list_pretrained
+from lit_mbldm.entries.load import load_pretrained
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.inception import features_fingerprint
 from lit_mbldm.pictures import text_of
@@ -41,7 +42,7 @@ class Recipe:
         """That of sample 0, for options whose refiner and guide are still names."""
         settled = model.settle(options)
         kept = {**settled.given(), "seed": settled.seed, "label": settled.label}
-        kept |= {one: getattr(options, one) for one in ("refiner", "guide", "canvas")}
+        kept |= {one: getattr(options, one) for one in ("refiner", "guide", "canvas", "size")}
         places = {key: _place(kept[key]) for key in ("refiner", "guide")}
         options_kept = {key: one for key, one in (kept | places).items() if one is not None}
         version = importlib.metadata.version("lit-mbldm")

@@ -13,6 +13,7 @@ from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.codecs.base import full_float32
 from lit_mbldm.codecs.decoders import improve
 from lit_mbldm.codecs.patches import check_images
+from lit_mbldm.codecs.sizes import to_uint8
 from lit_mbldm.entries.load import load_pretrained
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.codec_quality import psnr, ssim
@@ -130,7 +131,7 @@ class Refiner(RefinerModule):
     def refine(self, images: Tensor, streams: SampleStreams | None = None) -> Tensor:
         """Improve decoded images, without noise; arguments as of its base."""
         check_images(images)
-        return improve(self.network, images)
+        return to_uint8(improve(self.network, images.float()))
 
 
 def image_loss(decoded: Tensor, images: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Sampling of a diffusion model: one way from numbers and options to images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from lit_mbldm.codecs.sizes import resize, to_uint8
 from lit_mbldm.errors import InputError
 from lit_mbldm.pictures import to_pil
 from lit_mbldm.processes.base import Condition, Denoiser
 from lit_mbldm.processes.given import Given
-from lit_mbldm.processes.guidance import guided, mixed
+from lit_mbldm.processes.guidance import guided
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.samplers import OnStep, Sampler, draw, read_temperature
 from lit_mbldm.training.labels import label_numbers
@@ -21,6 +22,7 @@ from lit_mbldm.training.options import SampleOptions, fresh_seed
 from lit_mbldm.training.refiner import RefinerModule
 from lit_mbldm.training.settle import SettlingModule
 
+Wrap = Callable[[Denoiser], Denoiser]
 _FRAMES = 11  # where nothing else is said
 
 
@@ -43,6 +45,7 @@ class SamplingModule(SettlingModule):
         guidance_interval: tuple[float, float] | None = None,
         guide: "str | SamplingModule | None" = None,
         canvas: tuple[int, int] | None = None,
+        size: tuple[int, int] | None = None,
         output: Literal["tensor", "pil"] = "tensor",
     ) -> Any:
         """Generate images; image i depends on (seed, i) alone, and on its label.
@@ -57,8 +60,9 @@ class SamplingModule(SettlingModule):
             batch_size: images made at once.
             progress: show a progress bar.
             sampler: "ddpm" (ancestral, the paper's, the default), "ddim" or "dpm++" (DPM-Solver++
-                2M). The latter two follow the expected z_0; a categorical model then draws its
-                codewords at the last step.
+                2M), which follow the expected z_0; a categorical model then draws its codewords at
+                the last step. "consistency" noises each estimate anew, of a
+                `ConsistencyDiffusion`.
             eta: of ddim, from 0 (no noise, the default) to 1.
             refiner: to pass the decoded images through; True is the one that came with the model,
                 if any, False none.
@@ -72,6 +76,8 @@ class SamplingModule(SettlingModule):
                 (autoguidance).
             canvas: (height, width) to draw at in pixels, multiples of the codec's patches; by
                 default those that the model learned.
+            size: (H, W) of the images in pixels, any, decoded from the same latents; by default
+                the model's own. What a refiner has improved is interpolated.
             output: "tensor", or "pil" for a list of N Pillow images.
 
         Returns:
@@ -90,7 +96,7 @@ class SamplingModule(SettlingModule):
         seed = fresh_seed() if seed is None else seed
         chosen = None if refiner is True else refiner or "none"
         how = (steps, seed, sampler, eta, temperature, chosen)
-        options = SampleOptions(*how, label, guidance, guidance_interval, guide, canvas)
+        options = SampleOptions(*how, label, guidance, guidance_interval, guide, canvas, size)
         images = torch.cat(list(self.batches(num_images, options, batch_size, progress)))
         return [*map(to_pil, images)] if output == "pil" else images
 
@@ -99,13 +105,22 @@ class SamplingModule(SettlingModule):
     ) -> Iterator[Tensor]:
         """Generate images 0 to N - 1 as `sample` does, each batch (B, 3, H, W) uint8 on the CPU."""
         options = self.settle(options)
+        for z0, streams in self.latents(num_images, options, batch_size, progress):
+            yield self.decode(z0, options, streams).cpu()
+
+    def latents(
+        self, num_images: int, options: SampleOptions, batch_size: int = 16, progress: bool = False
+    ) -> Iterator[tuple[Tensor, SampleStreams]]:
+        """Draw z_0 of images 0 to N - 1, each batch (B, C, h, w) and its streams, for `decode`."""
+        options = self.settle(options)
         total = num_images * (len(self.process.time_grid(options.steps or 0)) - 1)
         with tqdm(total=total, disable=not progress, desc="sampling") as bar:
             for first in range(0, num_images, batch_size):
                 numbers = range(first, min(first + batch_size, num_images))
-                yield self.generate(
-                    numbers, options, partial(lambda count, *_: bar.update(count), len(numbers))
-                ).cpu()
+                streams = self.sample_streams(options, numbers)
+                condition = self.sample_condition(numbers, options)
+                told = partial(lambda count, *_: bar.update(count), len(numbers))
+                yield self.draw_latents(options, streams, condition, on_step=told), streams
 
     def generate(
         self, numbers: Sequence[int], options: SampleOptions, on_step: OnStep | None = None
@@ -119,37 +134,50 @@ class SamplingModule(SettlingModule):
         condition = self.sample_condition(numbers, options)
         return self.draw_images(options, streams, condition, on_step=on_step)
 
-    @torch.inference_mode()
     def draw_images(
         self,
         options: SampleOptions,
         streams: SampleStreams,
         condition: Condition,
         given: Given | None = None,
-        mix: tuple[Condition, Tensor] | None = None,
+        wrap: Wrap | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Draw z_0 and decode it: the one way by which all images are made.
+        """Draw z_0 and decode it, as `draw_latents` and `decode`: (B, 3, H, W) uint8 RGB."""
+        z0 = self.draw_latents(options, streams, condition, given, wrap, on_step)
+        return self.decode(z0, options, streams)
+
+    @torch.inference_mode()
+    def draw_latents(
+        self,
+        options: SampleOptions,
+        streams: SampleStreams,
+        condition: Condition,
+        given: Given | None = None,
+        wrap: Wrap | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Draw z_0: the one way by which all images are made.
 
         Args:
             options: settled ones; their seed and label are not read.
             streams: B of them.
             condition: what the denoiser is told, B rows, or None.
             given: a latent to start from.
-            mix: another condition and its weights (B,), of `guidance.mixed`.
+            wrap: what the guided denoiser goes through, such as `guidance.mixed`.
             on_step: called after each step.
 
         Returns:
-            (B, 3, H, W) uint8 RGB on the device.
+            (B, C, h, w) on the device.
         """
         assert options.steps is not None and options.sampler is not None  # noqa: PT018
         denoiser = self._guided(options)
         training = self.training
         self.eval()
         try:
-            z0 = draw(
+            return draw(
                 self.process,
-                denoiser if mix is None else mixed(denoiser, *mix),
+                denoiser if wrap is None else wrap(denoiser),
                 self.shape_on(options.canvas),
                 options.steps,
                 streams,
@@ -162,11 +190,20 @@ class SamplingModule(SettlingModule):
             )
         finally:
             self.train(training)
-        images = self.latent.decode(z0)
+
+    @torch.inference_mode()
+    def decode(self, z0: Tensor, options: SampleOptions, streams: SampleStreams) -> Tensor:
+        """Decode z_0 (B, C, h, w), and refine, to (B, 3, H, W) uint8 RGB on the device.
+
+        The options are settled ones, of which size and refiner count here; the streams are those
+        that z_0 was drawn with.
+        """
         refiner = self.refiner if options.refiner is None else options.refiner
         if not isinstance(refiner, RefinerModule):
-            return images
-        return refiner.to(self.device).refine(images, streams.branch(0))
+            return self.latent.decode(z0, options.size)
+        decoded = self.latent.decode(z0)
+        refined = refiner.to(self.device).refine(decoded, streams.branch(0))
+        return to_uint8(resize(refined.float(), options.size))
 
     def sample_condition(self, numbers: Sequence[int], options: SampleOptions) -> Condition:
         """The labels (B,) int64 of the images of these numbers, or nothing without classes."""
@@ -198,14 +235,14 @@ class SamplingModule(SettlingModule):
             InputError: as `settle`, or as `frame_steps`.
         """
         options = self.settle(replace(options, refiner="none"))
-        times = self.process.time_grid(options.steps or 0)
+        times = self.process.time_grid(options.steps or 0, options.sampler or "ddpm")
         picks = frame_steps(frames, len(times) - 1)
         numbers, streams = range(num_images), self.sample_streams(options, range(num_images))
         shape = self.shape_on(options.canvas)
         path = [self.process.prior(self.process.shape_at(shape, times[0]), streams)]
         self.generate(numbers, options, on_step=lambda step, z, _: path.append(z))
         full = [self.process.carry(path[step], times[step], 0) for step in picks]
-        return torch.stack([self.latent.decode(z) for z in full], dim=1)
+        return torch.stack([self.latent.decode(z, options.size) for z in full], dim=1)
 
     def sample_streams(self, options: SampleOptions, numbers: Sequence[int]) -> SampleStreams:
         """The random streams of these sample numbers."""

@@ -136,14 +136,19 @@ class SettlingModule(CodecModule):
 
     def _kind(self) -> dict[str, object]:
         """What must be equal for predictions to be of the same latent, by its name in messages."""
-        reading = {name: str(getattr(self.process, name, None)) for name in _READING}
         return {
             "codec": self.codec.fingerprint,
             "shape of the latent": self.latent_shape,
             "latent": features_fingerprint(self.latent),
-            "process": (type(self.process).__name__, reading),
+            "process": self.reading(),
             "list of classes": self.class_names or [],
         }
+
+    def reading(self) -> tuple[str, dict[str, str]]:
+        """The process, and what of it tells how it reads its network."""
+        values = {name: getattr(self.process, name, None) for name in _READING}
+        told = {name: str(value) for name, value in values.items() if value is not None}
+        return type(self.process).__name__, told
 
 
 def _load(options: SampleOptions) -> SampleOptions:

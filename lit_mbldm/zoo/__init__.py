@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lit_mbldm.entries.load import list_pretrained, load_pretrained
+from lit_mbldm.entries.entry_config import list_pretrained
+from lit_mbldm.entries.load import load_pretrained
 
 if TYPE_CHECKING:
     from lit_mbldm.hub.push import push_pretrained

@@ -1,6 +1,8 @@
+import functools
 import importlib.metadata
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -10,15 +12,18 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from unittest.mock import Mock
 
-import lightning.pytorch  # noqa: F401  its log handler must hold a stream that outlives a test
+import lightning as L  # its log handler must hold a stream that outlives a test
 import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.accelerators import CUDAAccelerator
 from PIL import Image
 
 import lit_mbldm
 from lit_mbldm.cli import main
+from lit_mbldm.cli.trainer import slow_in_half
+from lit_mbldm.codecs.upscale import upscale
 from lit_mbldm.data.prepare.write_shards import write_shards
 from lit_mbldm.denoisers import RefinerUNet, UNet
 from lit_mbldm.entries.entry import save_entry
@@ -71,6 +76,12 @@ def write_config(folder: Path, kind: str, data: str = CROPS) -> Path:
     )
     (folder / "job.yaml").write_text(text)
     return folder / "job.yaml"
+
+
+def synthetic(height: int, width: int) -> Any:
+    """A smooth image of noise, (H, W, 3) uint8."""
+    noise = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(noise).resize((width, height)))
 
 
 def make_photos(folder: Path, count: int, side: int = 64) -> Path:
@@ -147,6 +158,31 @@ def test_intervals_are_options_beside_a_list_of_callbacks(tmp_path: Path, run: R
     assert drawn == {"samples-0000002.png", "samples-0000004.png"}
 
 
+@pytest.mark.parametrize(
+    ("accelerator", "bf16"),
+    [("cpu", "amx_bf16"), ("auto", "avx512_bf16"), ("cpu", None), ("auto", None)],
+)
+def test_a_cpu_without_bfloat16_trains_in_float32(
+    accelerator: str, bf16: str | None, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, bf16: True})
+    monkeypatch.setattr(CUDAAccelerator, "is_available", staticmethod(lambda: False))
+    used: list[L.Trainer] = []
+    fit = functools.wraps(L.Trainer.fit)(lambda trainer, *args, **kwargs: used.append(trainer))
+    monkeypatch.setattr(L.Trainer, "fit", fit)
+    config = write_config(tmp_path, "continuous")
+    options = f"--trainer.precision=bf16-mixed --trainer.accelerator={accelerator}"
+    told = run(f"fit --config={config} {options}")
+    assert [trainer.precision for trainer in used] == ["bf16-mixed" if bf16 else "32-true"]
+    assert ("no instructions for bfloat16" in told) != bool(bf16)
+
+
+def test_a_gpu_keeps_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    monkeypatch.setattr(CUDAAccelerator, "is_available", staticmethod(lambda: True))
+    assert [slow_in_half(name) for name in ("auto", "gpu", "cuda", "cpu")] == [False] * 3 + [True]
+
+
 def test_a_refiner_ends_with_its_picture_and_the_next_command(photos: Path, run: Run) -> None:
     options = "--data.crop_size=64 --data.batch_size=2 --trainer.max_steps=1"
     told = run(f"fit --config=jpq48_decoder --data.folder=photos {options}")
@@ -201,6 +237,27 @@ def test_the_command_has_three_names() -> None:
     assert texts[0] == texts[1] == texts[2]
     for verb in ("fit", "validate", "shards", "codec", "encode", "sample"):
         assert verb in texts[0]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is about glibc")
+def test_the_command_keeps_the_memory_that_it_frees() -> None:
+    program = """
+import ctypes, resource, sys
+from lit_mbldm.cli.main import keep_memory
+if sys.argv[1:]: keep_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+for _ in range(8):
+    block = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(2**26)))
+    ctypes.memset(block, 1, 2**26)
+    libc.free(block)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+    faults = [
+        int(subprocess.check_output([sys.executable, "-c", program, *words]))
+        for words in ((), ("keep",))
+    ]
+    assert faults[1] < faults[0]
 
 
 @pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
@@ -472,6 +529,47 @@ def test_sample_shows_temperatures_as_rows_of_the_same_seeds(
     rows = [categorical.sample(3, 3, temperature=t) for t in (0, 0.1, 2)]
     expected = grid(torch.cat(rows), columns=3)
     assert torch.equal(sheet("rows.png")[:, :, -expected.shape[2] :], expected)
+
+
+def test_sample_shows_sizes_as_rows_of_the_same_latents(
+    categorical: CategoricalDiffusion, entry: str, run: Run, fails: Run
+) -> None:
+    run(f"sample {entry} -n 3 --steps 3 --size 24 48x40 --out rows.png")
+    first, second = (grid(categorical.sample(3, 3, size=s), 3) for s in ((24, 24), (48, 40)))
+    rows = sheet("rows.png")
+    assert torch.equal(rows[:, : first.shape[1], : first.shape[2]], first)
+    assert torch.equal(rows[:, first.shape[1] :], second)
+    run(f"sample {entry} -n 1 --steps 3 --size 48x40 --out one.png")
+    assert torch.equal(sheet("one.png"), grid(categorical.sample(1, 3, size=(48, 40))))
+    for words, told in (
+        ("24 48 --path", "Choose one"),
+        ("0", "HEIGHTxWIDTH"),
+        ("99999", "at most"),
+    ):
+        assert told in fails(f"sample {entry} --size {words}")
+
+
+def test_upscale_writes_an_image_of_the_size_asked_for(run: Run, fails: Run) -> None:
+    photo = synthetic(37, 50)
+    Image.fromarray(photo).save("photo.png")
+    codec = load_pretrained("jpq-48")
+    run("upscale photo.png --scale 2.7 --codec jpq-48 --out up.png")
+    image = sheet("photo.png")
+    assert torch.equal(sheet("up.png"), upscale(codec, image, (100, 135)))
+    run("upscale photo.png --size 60x50 --codec jpq-48")
+    assert sheet("upscaled.png").shape == (3, 60, 50)
+    Image.fromarray(photo[:5]).save("small.png")
+    for words, told in (
+        ("photo.png --scale 0.5", "a scale from 1"),
+        ("photo.png --scale nan", "a scale from 1"),
+        ("photo.png --size 20x99", "makes an image larger"),
+        ("photo.png --size 0x99", "HEIGHTxWIDTH"),
+        ("photo.png --size 20000x20000", "at most"),
+        ("small.png --scale 2", "at least 8×8 pixels"),
+        ("none.png --scale 2", "none.png"),
+        ("photo.png", "--scale --size"),
+    ):
+        assert told in fails(f"upscale {words} --codec jpq-48")
 
 
 @pytest.mark.parametrize(("given", "frames"), [("3", 3), ("", 5)])  # by default each step

@@ -55,6 +55,16 @@ def test_any_size_of_latent_fits_and_even_ones_are_not_padded(
     assert pad_to_even(even) is even
 
 
+def test_the_layout_without_gradients_changes_no_number(awake: Awake) -> None:
+    unet = awake(UNet(6, 6, 16, (1, 2, 2), 1))
+    z, time = torch.randn(3, 6, 8, 10), torch.rand(3)
+    plain = unet(z, time, z).detach()
+    with torch.no_grad():
+        found = unet(z, time, z)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, plain)
+
+
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (24, 40), (9, 12)])
 def test_an_untrained_refiner_is_the_identity_on_any_size(height: int, width: int) -> None:
     images = torch.rand(2, 3, height, width)

@@ -17,6 +17,21 @@ def test_singular_values_come_near_one(shape: tuple[int, int]) -> None:
     assert cosine > 0.95
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (8, 40), (40, 8)])
+@pytest.mark.parametrize("rank", [2, 8])
+def test_products_of_the_small_side_alone_give_the_iteration(
+    shape: tuple[int, int], rank: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(n, rank, generator=generator) for n in shape)
+    matrix = left @ right.mT
+    x = matrix.double() / matrix.double().norm()
+    for _ in range(5):  # Jordan et al. 2024, as they write it
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    torch.testing.assert_close(orthogonalize(matrix), x.float(), atol=1e-3, rtol=0)
+
+
 def test_matrices_follow_torch_s_muon_and_vectors_its_adam() -> None:
     torch.manual_seed(0)
     weights = torch.randn(6, 10), torch.randn(6)

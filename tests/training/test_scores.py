@@ -177,7 +177,7 @@ def test_the_guide_is_told(run: Run, tmp_path: Path) -> None:
     told = run.test(tmp_path, *options)["options"]
     assert told == {
         "steps": 3, "sampler": "ddpm", "guidance": 1.5, "seed": 0,
-        "refiner": None, "label": None, "guide": guide,
+        "refiner": None, "label": None, "guide": guide, "size": None,
     }  # fmt: skip
 
 

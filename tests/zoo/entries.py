@@ -15,6 +15,7 @@ from lit_mbldm.entries.about import About, Figure
 from lit_mbldm.entries.tree import describe
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.refiner import RefinerModule
+from lit_mbldm.training.upscaler import Upscaler
 from lit_mbldm.zoo import load_pretrained
 
 KINDS = tuple(tiny.MAKERS)
@@ -64,10 +65,12 @@ def train(model: DiffusionModule, path: Path) -> None:
 
 def outcome(module: nn.Module) -> Tensor:
     """Samples from a seed, or what a codec or refiner makes of some images."""
-    if isinstance(module, DiffusionModule):
-        return module.sample(3, steps=3, seed=11)
     generator = torch.Generator().manual_seed(3)
     images = torch.randint(0, 256, (2, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    if isinstance(module, Upscaler):
+        return module.upscale(images, (40, 40), steps=3, seed=11)
+    if isinstance(module, DiffusionModule):
+        return module.sample(3, steps=3, seed=11)
     if isinstance(module, RefinerModule):
         return module.refine(images)
     return module.decode(module.encode(images))

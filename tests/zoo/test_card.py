@@ -43,12 +43,21 @@ def test_a_card_tells_all_that_is_known(modules: Modules, kind: str) -> None:
     assert unstated(card) == ()
     assert ("`refiner/`" in card) == (kind == "refined")
     assert ("at 4×4 positions, as 8 numbers (`CoefficientLatent`)" in card) == (
-        "coefficients" in kind
+        "coefficients" in kind or kind == "upscaler"
     )
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    if kind in ("decoder", "binary"):  # frozen
+    if kind in ("decoder", "implicit", "binary"):  # frozen
         trained = sum(v.numel() for v in module.network.state_dict().values())
     assert kind == "codec" or f"Parameters: {trained:,}" in card
+
+
+def test_a_card_says_what_was_learned_and_whether_it_is_a_copy(modules: Modules) -> None:
+    figure = Figure("Copies of training images (%)", 0.3, "1000 samples", "lightning test")
+    for kind, learned in [("continuous", "codes"), ("coefficients", "coefficients")]:
+        card = write_card(modules[kind], replace(ABOUT, figures=(figure,)))
+        assert f"A diffusion model learned the {learned} of a codec" in card
+        assert "- Copy check: Copies of training images (%): 0.3 (1000 samples)" in card
+    assert "- Copy check: none was made" in write_card(modules[kind], ABOUT)
 
 
 @pytest.mark.parametrize("kind", KINDS)

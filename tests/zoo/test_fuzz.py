@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load
 
 from lit_mbldm.entries.entry import save_entry
-from lit_mbldm.entries.tree import describe
+from lit_mbldm.entries.tree import describe, network_tensors
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo import load_pretrained
 
@@ -116,6 +116,8 @@ def says(given: Any, built: Any) -> bool:
         names = [str(tree["class_path"]).rpartition(".")[2] for tree in (given, built)]
         asked, found = given.get("init_args", {}), built["init_args"]
         return names[0] == names[1] and all(says(asked[key], found[key]) for key in asked)
+    if isinstance(given, list) and isinstance(built, list | tuple):
+        return len(given) == len(built) and all(map(says, given, built))
     return bool(given == json.loads(json.dumps(built)))
 
 
@@ -127,7 +129,7 @@ def check(module: Any, folder: Path) -> None:
     expected = load((folder / tiny.WEIGHTS).read_bytes())
     found = {name: value.numpy() for name, value in module.state_dict().items()}
     assert found.keys() == expected.keys()
-    for name, _ in module.named_parameters():
+    for name, _ in network_tensors(module):
         if expected[name].dtype == np.float16:  # loads as float32
             expected[name] = torch.from_numpy(expected[name]).float().numpy()
     for name, value in found.items():

@@ -6,8 +6,7 @@ import torch
 
 from lit_mbldm.entries.about import About
 from lit_mbldm.entries.entry import read_files
-from lit_mbldm.entries.entry_config import CARD, CONFIG, PICTURE
-from lit_mbldm.entries.load import ASSETS
+from lit_mbldm.entries.entry_config import ASSETS, CARD, CONFIG, PICTURE
 from lit_mbldm.zoo import list_pretrained, load_pretrained
 
 ZOO = Path(__file__).parents[2] / "zoo"

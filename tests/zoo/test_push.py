@@ -14,6 +14,7 @@ from loopback_hub import Hub
 from torch import nn
 
 from lit_mbldm.cli import main
+from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.entries.fetch import pull
 from lit_mbldm.errors import InputError
 from lit_mbldm.hub.push import Push
@@ -87,12 +88,15 @@ def test_the_lines_that_a_card_tells_to_type_do_what_they_say(
     made, module = known["images"], modules[kind]
     if kind == "decoder":
         assert torch.equal(known["plain"], module.codec.decode(known["codes"]))
-    if kind in ("codec", "decoder", "binary"):
+    if isinstance(module, ImageCodec):
         expected = module.decode(module.encode(images))
     elif kind in ("refiner", "generative"):
         expected = module.refine(images)
+    elif kind == "upscaler":
+        expected = module.upscale(images, (64, 64), steps=2, seed=0)
     else:
-        expected = module.sample(16, steps=2, seed=0)
+        label = module.class_names[0] if module.class_names else None
+        expected = module.sample(16, steps=2, seed=0, label=label)
     assert torch.equal(made, expected)
 
 

@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -123,6 +125,17 @@ def test_a_search_without_the_network_fails_at_once(
     monkeypatch.setattr("lit_mbldm.hub.listing._SECONDS", 0.1)
     with pytest.raises(SystemExit, match="cannot be reached"):
         main(["zoo", "--search"])
+
+
+@pytest.mark.parametrize("words", [["--help"], ["sample", "--help"], ["zoo"]])
+def test_what_needs_no_torch_does_not_wait_for_it(words: list[str]) -> None:
+    script = (
+        "import sys, atexit; from lit_mbldm.cli import main;"
+        " atexit.register(lambda: print('torch' in sys.modules)); main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", script, *words]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout.endswith("\nFalse\n")
 
 
 def test_zoo_lists_what_ships(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,11 +14,13 @@ from lit_mbldm.codecs import (
     BitLatent,
     CoefficientLatent,
     DecoderCodec,
+    ImplicitCodec,
     PatchCodec,
     PixelCodec,
 )
 from lit_mbldm.denoisers import (
     ConvAutoencoder,
+    ImplicitNetwork,
     MultiStageUNet,
     RefinerUNet,
     TokenTransformer,
@@ -41,6 +43,7 @@ from lit_mbldm.training import (
     GenerativeDecoder,
     Refiner,
     StageDiffusion,
+    Upscaler,
 )
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -87,12 +90,17 @@ def refiner(codec_seed: int = 1) -> Refiner:
 
 def generative() -> GenerativeDecoder:
     """A refiner that draws, in two steps."""
-    network = UNet(None, None, 4, (1,), 1)
+    network = UNet(None, None, 4, (1, 1, 1), 1)  # attention is over a 16th of the positions
     return _finished(GenerativeDecoder(codec(), network, block=2, boundary=0.1, steps=2))
 
 
 def decoder() -> DecoderCodec:
     return DecoderCodec(codec(), _finished(RefinerUNet(4, (1,), 1))).eval()
+
+
+def implicit() -> ImplicitCodec:
+    network = ImplicitNetwork(None, 4, 1)
+    return ImplicitCodec(codec(), _finished(network)).eval()
 
 
 def binary() -> BinaryCodec:
@@ -105,6 +113,14 @@ def coefficients() -> ContinuousDiffusion:
     process = GaussianProcess(10, codebook_size=4)
     latent = CoefficientLatent(8, quantized=True)
     made = _finished(ContinuousDiffusion(codec(), unet, process, 8, latent=latent))
+    latent.fit(latent.moments(torch.arange(64, dtype=torch.uint8).view(1, 4, 4, 4) % 4))
+    return made
+
+
+def upscaler() -> Upscaler:
+    """It draws eight coefficients of 8×8 pixels."""
+    unet, latent = UNet(None, None, 4, (1,), 1), CoefficientLatent(8)
+    made = _finished(Upscaler(codec(), unet, GaussianProcess(10), 8, latent=latent))
     latent.fit(latent.moments(torch.arange(64, dtype=torch.uint8).view(1, 4, 4, 4) % 4))
     return made
 
@@ -149,12 +165,12 @@ def refined() -> ContinuousDiffusion:
     return made
 
 
-CODECS = codec, decoder, binary
+CODECS = codec, decoder, implicit, binary
 STAGED = stages, staged_coefficients
 MODELS = continuous, coefficients, categorical, tokens, bits, joint_bits, *STAGED, refined
 REFINERS = refiner, generative
 MAKERS: dict[str, Callable[[], Any]] = {
-    made.__name__: made for made in (*CODECS, *MODELS, *REFINERS)
+    made.__name__: made for made in (*CODECS, *MODELS, upscaler, *REFINERS)
 }
 
 

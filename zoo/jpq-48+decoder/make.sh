@@ -6,15 +6,7 @@ set -euo pipefail
 here=$(realpath "$(dirname "$0")")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for times in 1 2 3 4; do
-  mkdir -p "$work/photos/McM-$times"
-  cp "$1"/*.png "$work/photos/McM-$times"
-done
-mkdir "$work/photos/clothing256"
-for shard in "$2"/*.tar; do
-  tar -tf "$shard" | grep -E '\.jpe?g$' | sort | sed -n 1,20p |
-    tar -xf "$shard" -C "$work/photos/clothing256" -T -
-done
+"$here/../photos.sh" "$1" "$2" "$work/photos"
 lightning fit --config "$here/../../configs/jpq48_decoder.yaml" --data.folder "$work/photos" \
   --trainer.logger.init_args.save_dir "$work/runs"
 lit-mbldm codec decoder "$work/runs/jpq48_decoder/version_0/checkpoints/last.ckpt" "$work/decoder"

@@ -16,7 +16,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.pictures import beside, grid, save, table, to_pil, to_tensor
+from lit_mbldm.pictures import beside, grid, save, stacked, table, to_pil, to_tensor
 from lit_mbldm.training.callbacks.samples import diffusion_model
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.options import SampleOptions
@@ -51,12 +51,32 @@ def temperature_grid(
     return table(torch.stack(rows), [f"{t:g}" if t else "argmax" for t in temperatures])
 
 
+def size_grid(
+    model: DiffusionModule,
+    columns: int,
+    sizes: Sequence[tuple[int, int]],
+    options: SampleOptions,
+    batch_size: int = 16,
+    progress: bool = False,
+) -> Tensor:
+    """The same latents decoded at each (height, width), a row each: (3, H, W) uint8."""
+    options = model.settle(options)
+    latents = [*model.latents(columns, options, batch_size, progress)]
+    rows = []
+    for size in sizes:
+        sized = replace(options, size=size)
+        images = [model.decode(z0, sized, streams).cpu() for z0, streams in latents]
+        rows.append(grid(torch.cat(images), columns))
+    return stacked(rows)
+
+
 def path_grid(
     model: DiffusionModule, rows: int, options: SampleOptions, frames: int | None = None
 ) -> Image:
     """Samples on their way from noise to image, a row each (Scribano et al., figure 7)."""
     paths = model.sample_paths(rows, options, frames)
-    times = model.process.time_grid(model.settle(options).steps or 0)
+    options = model.settle(options)
+    times = model.process.time_grid(options.steps or 0, options.sampler or "ddpm")
     captions = [f"t = {times[step]}" for step in frame_steps(frames, len(times) - 1)]
     return table(paths, columns=captions)
 

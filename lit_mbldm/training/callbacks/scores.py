@@ -157,7 +157,7 @@ class ScoreSamples(DrawSamples):
         self, trainer: L.Trainer, model: Any, scores: dict[str, float | None], count: int
     ) -> None:
         named = {}
-        for name in ("refiner", "label", "guide"):
+        for name in ("refiner", "label", "guide", "size"):
             value = getattr(self.options, name)
             named[name] = type(value).__name__ if isinstance(value, nn.Module) else value
         drawn = model.settle(model.test_options).given()

@@ -1,0 +1,155 @@
+"""Any size from one latent: quality, likeness of sizes, seconds and memory by scale.
+
+    python benchmarks/scale.py KODAK --codec jpq-48+scale --picture docs/scale.png
+
+Each image of the folder is made smaller by a scale, encoded, and decoded at its first size: PSNR
+and SSIM; of an implicit decoder beside interpolation of what its codec decodes. Sides are cut to
+what scale and patches divide. SelfSSIM is the mean over pairs of 128, 160 and 192 pixels of images
+encoded at 64, KID that of each size to the originals (the extra `eval`, or `--no-kid`). Seconds and
+the growth of peak memory are those of decoding 512×512 pixels to the scale on one thread, each in a
+process of its own. The picture shows one latent at five sizes.
+"""
+
+import argparse
+import multiprocessing
+import re
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lit_mbldm.codecs import ImageCodec, ImplicitCodec
+from lit_mbldm.codecs.sizes import resize, to_uint8
+from lit_mbldm.data.sources.read_images import read_images
+from lit_mbldm.entries.load import load_codec
+from lit_mbldm.images import fit_square
+from lit_mbldm.metrics.codec_quality import psnr, ssim
+from lit_mbldm.metrics.fidelity import FeatureSet, compare
+from lit_mbldm.metrics.inception import InceptionFeatures
+from lit_mbldm.metrics.scales import self_ssim
+from lit_mbldm.pictures import check_path, save, table, to_tensor
+
+SCALES = (1.5, 2.0, 2.7, 3.0, 4.0)
+SIDES = (128, 160, 192)  # of latents of 64 pixels
+SHOWN = (64, 96, 128, 192, 256)
+
+
+def decode(codec: ImageCodec, codes: Tensor, size: tuple[int, int], plain: bool) -> Tensor:
+    """Decode, without the implicit decoder if `plain`."""
+    inner = codec.codec if plain and isinstance(codec, ImplicitCodec) else codec
+    return inner.decode(codes, size)
+
+
+def shrunk(images: Tensor, side: tuple[int, int]) -> Tensor:
+    """Images (B, 3, H, W) uint8 made smaller, antialiased."""
+    return to_uint8(resize(images.float(), side))
+
+
+def quality(codec: ImageCodec, images: list[Tensor], scale: float, plain: bool) -> list[float]:
+    """Mean PSNR and SSIM over images (3, H, W), cut to what the scale and patches divide."""
+    found = []
+    for image in images:
+        p = codec.patch_size
+        low = tuple(int(side / scale) // p * p for side in image.shape[1:])
+        size = tuple(round(side * scale) for side in low)
+        high = image[None, :, : size[0], : size[1]]
+        made = decode(codec, codec.encode(shrunk(high, low)), size, plain)
+        found.append([float(psnr(made, high)), float(ssim(made, high))])
+    return torch.tensor(found).mean(0).tolist()
+
+
+def cost(
+    name: str, scale: float, plain: bool, answers: "multiprocessing.Queue[list[float]]"
+) -> None:
+    """Put seconds and mebibytes of decoding 512×512 pixels to the scale into the queue."""
+    torch.set_num_threads(1)
+    codec = load_codec(name)
+    shape = codec.latent_shape(512, 512)
+    codes = torch.randint(codec.codebook_size, (1, *shape), dtype=torch.uint8)
+    before = peak()
+    start = time.perf_counter()
+    with torch.inference_mode():
+        decode(codec, codes, (round(512 * scale), round(512 * scale)), plain)
+    seconds = time.perf_counter() - start
+    answers.put([seconds, peak() - before])
+
+
+def peak() -> float:
+    """The most memory that this process had, in MiB; getrusage's begins with its parent's."""
+    (kibibytes,) = re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    return int(kibibytes) / 1024
+
+
+def measured(name: str, scale: float, plain: bool) -> list[float]:
+    """`cost` in a process of its own."""
+    spawn = multiprocessing.get_context("spawn")
+    answers = spawn.Queue()
+    process = spawn.Process(target=cost, args=(name, scale, plain, answers))
+    process.start()
+    found: list[float] = answers.get()
+    process.join()
+    return found
+
+
+def draw(codec: ImageCodec, image: Tensor, path: Path) -> None:
+    """Write one latent at five sizes, enlarged to the same, above what interpolation makes."""
+    codes = codec.encode(shrunk(image[None], (SHOWN[0], SHOWN[0])))
+    rows = [
+        torch.cat([_enlarged(decode(codec, codes, (side, side), plain)) for side in SHOWN])
+        for plain in (False, True)
+    ]
+    columns = [f"{side} pixels" for side in SHOWN]
+    save(table(torch.stack(rows), [codec.quantizer, "bicubic"], columns), path)
+
+
+def _enlarged(images: Tensor) -> Tensor:
+    side = [SHOWN[-1]] * 2
+    return torch.nn.functional.interpolate(images.float(), side, mode="nearest").byte()
+
+
+def main() -> None:
+    """Print the table, and write the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("images", type=Path, help="folder of images")
+    parser.add_argument("--codec", default="jpq-48+scale", help="name or folder")
+    parser.add_argument("--max-images", type=int, default=24)
+    parser.add_argument("--picture", type=Path, help="PNG to write")
+    parser.add_argument("--no-kid", action="store_true", help="leave KID out")
+    options = parser.parse_args()
+    if options.picture:
+        check_path(options.picture)
+    codec, pictures = load_codec(options.codec), [*read_images(options.images).values()]
+    images = [to_tensor(picture) for picture in pictures[: options.max_images]]
+    names = {codec.quantizer: False, "bicubic": True} if isinstance(codec, ImplicitCodec) else {}
+    names = names or {codec.quantizer: False}
+    print("| scale | decoder | PSNR, dB | SSIM | seconds | MiB |\n|---|---|---|---|---|---|")
+    for scale in SCALES:
+        for name, plain in names.items():
+            figures = quality(codec, images, scale, plain)
+            seconds, memory = measured(options.codec, scale, plain)
+            cells = f"{figures[0]:.2f} | {figures[1]:.3f} | {seconds:.2f} | {memory:.0f}"
+            print(f"| {scale:g}× | {name} | {cells} |", flush=True)
+    squares = torch.stack(
+        [to_tensor(fit_square(one, SIDES[-1])) for one in pictures[: options.max_images]]
+    )
+    codes = codec.encode(shrunk(squares, (64, 64)))
+    for name, plain in names.items():
+        sizes = [decode(codec, codes, (side, side), plain) for side in SIDES]
+        found = self_ssim(sizes)
+        alike = (found.sum() - found.trace()) / (found.numel() - len(found))
+        line = f"\n{name}: SelfSSIM {float(alike):.4f}"
+        if not options.no_kid:
+            network = InceptionFeatures()
+            for side, made in zip(SIDES, sizes, strict=True):
+                real = FeatureSet.of(network(shrunk(squares, (side, side))))
+                line += (
+                    f", KID at {side} {1000 * compare(real, FeatureSet.of(network(made))).kid:.1f}"
+                )
+        print(line)
+    if options.picture:
+        draw(codec, to_tensor(fit_square(pictures[0], SHOWN[-1])), options.picture)
+
+
+if __name__ == "__main__":
+    main()

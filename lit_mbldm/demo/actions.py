@@ -1,0 +1,142 @@
+"""What the page's buttons do with a model: pictures, and a line of facts on them.
+
+`settings` are those of `SampleOptions` that the page's controls set.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lit_mbldm.codecs.network_codec import NetworkCodec
+from lit_mbldm.demo.photos import painted, read_photo, square, whole_patches
+from lit_mbldm.errors import InputError
+from lit_mbldm.metrics.codec_quality import psnr
+from lit_mbldm.pictures import table, to_batch, to_pil
+from lit_mbldm.training.diffusion import DiffusionModule
+from lit_mbldm.training.options import SampleOptions
+
+_FRAMES = 25  # of a way from noise, at most
+_STEPS = (5, 10, 25, 50)
+# what has a row in a grid of steps
+_ROWS = {"temperature": (0.2, 0.4, 0.6, 0.8, 1.0), "guidance": (1.0, 1.5, 2.0, 3.0)}
+
+
+class Answer(NamedTuple):
+    """Pictures, and what is said of them."""
+
+    pictures: list[Image.Image]
+    facts: str
+
+
+class Actions:
+    """The buttons of a model's page; they raise InputError for what cannot be done.
+
+    Args:
+        model: a diffusion model.
+
+    Attributes:
+        side: of its images in pixels.
+        guided: whether there is guidance towards labels.
+        row: what has a row in `grid`, temperature or else guidance; None where it takes neither.
+    """
+
+    def __init__(self, model: DiffusionModule) -> None:
+        self.model = model
+        self.side = model.codec.patch_size * model.latent_shape[1]
+        self.guided = bool(model.class_names and model.label_dropout)
+        steered = "guidance" if self.guided else None
+        self.row = "temperature" if model.process.has_temperature else steered
+
+    def draw(self, count: int, **settings: Any) -> Answer:
+        """Samples; without a label the classes take turns."""
+        return self._answer(self.model.sample, count, **settings)
+
+    def vary(self, picture: Any, strength: float, count: int, **settings: Any) -> Answer:
+        """Variations of a picture."""
+        return self._answer(self.model.vary, picture, strength, count, **settings)
+
+    def path(self, **settings: Any) -> Answer:
+        """Frames of one sample's way from noise to image."""
+        options = self.model.settle(SampleOptions(**settings))
+        frames = min(_FRAMES, (options.steps or 0) + 1)
+        return self._answer(lambda: self.model.sample_paths(1, options, frames)[0])
+
+    def walk(
+        self, a: Any, b: Any, count: int, between: Literal["seeds", "labels"], **settings: Any
+    ) -> Answer:
+        """A row of images from one seed or label to another."""
+        return self._answer(self.model.interpolate, a, b, count, between, **settings)
+
+    def grid(self, **settings: Any) -> Answer:
+        """One sheet: a sample after fewer and more steps, a row a temperature or guidance."""
+        assert self.row is not None
+        options = self.model.settle(SampleOptions(**settings))
+        steps = [few for few in _STEPS if few <= self.model.process.num_timesteps]
+        told: list[dict[str, Any]] = [
+            {self.row: value, "steps": few} for value in _ROWS[self.row] for few in steps
+        ]
+
+        def make() -> Tensor:
+            return torch.cat([self.model.generate([0], replace(options, **one)) for one in told])
+
+        pictures, facts = self._answer(make)
+        sheet = to_batch(pictures).unflatten(0, (-1, len(steps)))
+        rows = [f"{self.row} {value:g}" for value in _ROWS[self.row]]
+        return Answer([table(sheet, rows, [f"{few} steps" for few in steps])], facts)
+
+    def inpaint(
+        self,
+        picture: Image.Image | None,
+        strokes: dict[str, Any] | None,
+        resamplings: int,
+        count: int,
+        **settings: Any,
+    ) -> Answer:
+        """A picture of the model's size, drawn again under strokes: an editor's `layers`."""
+        if picture is None:
+            raise InputError("Expected a picture, got none: upload one, or click one in Gallery.")
+        mask = painted((strokes or {}).get("layers") or [], self.side)
+        more = {"resamplings": resamplings, **settings}
+        return self._answer(self.model.inpaint, picture, mask, count, **more)
+
+    def fit(self, path: str | None) -> Image.Image:
+        """An uploaded photograph's middle at the model's size."""
+        return square(read_photo(path), self.side)
+
+    def compress(self, path: str | None) -> tuple[dict[str, Image.Image], str]:
+        """An uploaded photograph, and what codec, decoder and refiner return of it, by name."""
+        codec, refiner = self.model.codec, self.model.refiner
+        photo = to_batch(whole_patches(read_photo(path), codec.patch_size)).to(self.model.device)
+        start = time.monotonic()
+        codes = codec.encode(photo)
+        plain = codec
+        while isinstance(plain, NetworkCodec):
+            plain = plain.codec
+        shown = {"codec": plain.decode(codes)}
+        if plain is not codec:
+            shown["decoder"] = codec.decode(codes)
+        if refiner is not None:
+            shown["refiner"] = refiner.refine([*shown.values()][-1])
+        seconds = time.monotonic() - start
+        quality = [f"{name} {float(psnr(photo, one)):.1f} dB" for name, one in shown.items()]
+        facts = f"{self._size(photo)}, in {seconds:.1f} s. PSNR: {', '.join(quality)}."
+        shown = {"original": photo, **shown}
+        return {name: to_pil(image[0]) for name, image in shown.items()}, facts
+
+    def _answer(self, make: Callable[..., Tensor], *given: Any, **settings: Any) -> Answer:
+        start = time.monotonic()
+        images = make(*given, **settings)
+        pictures, seconds = [to_pil(image) for image in images], time.monotonic() - start
+        several = f"{len(images)} picture{'s' if len(images) > 1 else ''}"
+        return Answer(pictures, f"{several} of {self._size(images)}, in {seconds:.1f} s.")
+
+    def _size(self, images: Tensor) -> str:
+        """Pixels of images, and the bits in which the codec keeps one."""
+        H, W = images.shape[2:]
+        rate = self.model.codec.bits_per_pixel
+        return f"{H}×{W} pixels, {rate * H * W:,.0f} bits in the codec ({rate:g} a pixel)"
