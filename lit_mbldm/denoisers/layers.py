@@ -33,7 +33,7 @@ def pad_to_even(x: Tensor) -> Tensor:
 def lay_out(x: Tensor, widest: int) -> Tensor:
     """Put the channels of (B, C, h, w) last, where a network's layers are faster so.
 
-    They are on a CPU in float32 without gradients, 1.1 to 1.15 times (docs/speed.md). With
+    They are on a CPU in float32 without gradients (docs/speed.md). With
     gradients those of the weights are slower and eat the gain up, and with wide layers the
     reordering of their weights does. The batch has no say, as an image depends on none.
 

@@ -87,37 +87,11 @@ class _Kind:
 def _kind_of(module: nn.Module, about: About) -> _Kind:
     match module:
         case Upscaler():
-            kind = _diffusion(module, about)
-            return replace(
-                kind,
-                title=f"Super-resolution by diffusion on {module.codec.quantizer} codes",
-                summary="A diffusion model draws the latent of a larger image, of which it is told"
-                f" a smaller one, up to {module.max_scale:g} times as large; a classical codec"
-                " decodes it, to any size.",
-                caption="Photographs, of half the side by interpolation, and drawn by the model",
-                task="image-to-image",
-                tag="super-resolution",
-                use=f"model = {_LOAD}\nH, W = images.shape[2:]  # uint8 (B, 3, H, W)\n"
-                f"images = model.upscale(images, size=(2 * H, 2 * W), seed=0{_options(about)})",
-            )
+            return _upscaler(module, about)
         case DiffusionModule():
             return _diffusion(module, about)
         case RefinerModule():
-            summary = "A network that brings images decoded from codes closer to the originals."
-            if isinstance(module, GenerativeDecoder):
-                summary = (
-                    "A network that draws the details which images lost with quantisation, in"
-                    f" {module.steps} steps of diffusion from the decoded image."
-                )
-            return _Kind(
-                title=f"Refiner of {module.codec.quantizer} images",
-                summary=summary,
-                caption="Photographs, decoded from their codes, and refined",
-                task="image-to-image",
-                tag="image-restoration",
-                use=f"refiner = {_LOAD}\nimages = refiner.refine(images)  # uint8 (B, 3, H, W)",
-                facts={"Codec": _rate(module.codec), "Parameters": _parameters(module)},
-            )
+            return _refiner(module)
         case DecoderCodec():
             kind = _codec(module)
             return replace(
@@ -190,6 +164,40 @@ def _diffusion(model: DiffusionModule, about: About) -> _Kind:
             "Refiner": "in `refiner/`, applied to samples" if model.refiner else "none",
             "Copy check": "; ".join(copies) or "none was made",
         },
+    )
+
+
+def _upscaler(module: Upscaler, about: About) -> _Kind:
+    kind = _diffusion(module, about)
+    return replace(
+        kind,
+        title=f"Super-resolution by diffusion on {module.codec.quantizer} codes",
+        summary="A diffusion model draws the latent of a larger image, of which it is told"
+        f" a smaller one, up to {module.max_scale:g} times as large; a classical codec"
+        " decodes it, to any size.",
+        caption="Photographs, of half the side by interpolation, and drawn by the model",
+        task="image-to-image",
+        tag="super-resolution",
+        use=f"model = {_LOAD}\nH, W = images.shape[2:]  # uint8 (B, 3, H, W)\n"
+        f"images = model.upscale(images, size=(2 * H, 2 * W), seed=0{_options(about)})",
+    )
+
+
+def _refiner(module: RefinerModule) -> _Kind:
+    summary = "A network that brings images decoded from codes closer to the originals."
+    if isinstance(module, GenerativeDecoder):
+        summary = (
+            "A network that draws the details which images lost with quantisation, in"
+            f" {module.steps} steps of diffusion from the decoded image."
+        )
+    return _Kind(
+        title=f"Refiner of {module.codec.quantizer} images",
+        summary=summary,
+        caption="Photographs, decoded from their codes, and refined",
+        task="image-to-image",
+        tag="image-restoration",
+        use=f"refiner = {_LOAD}\nimages = refiner.refine(images)  # uint8 (B, 3, H, W)",
+        facts={"Codec": _rate(module.codec), "Parameters": _parameters(module)},
     )
 
 

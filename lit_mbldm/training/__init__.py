@@ -6,10 +6,10 @@ from lit_mbldm.training.callbacks.averaging import PowerEMA
 from lit_mbldm.training.callbacks.pictures import RefineImages, SampleImages
 from lit_mbldm.training.callbacks.predict import WriteSamples
 from lit_mbldm.training.callbacks.scores import ScoreSamples
+from lit_mbldm.training.consistency import ConsistencyDiffusion
 from lit_mbldm.training.diffusion import (
     BernoulliDiffusion,
     CategoricalDiffusion,
-    ConsistencyDiffusion,
     ContinuousDiffusion,
     DiffusionModule,
     StageDiffusion,

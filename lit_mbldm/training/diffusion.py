@@ -1,6 +1,5 @@
 """Training of diffusion models: wiring of codec, latent, process and denoiser."""
 
-import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,12 +13,7 @@ from lit_mbldm.entries.checkpoint import CHECKPOINT_KEY
 from lit_mbldm.entries.load import load_pretrained
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import gather_rows
-from lit_mbldm.processes import (
-    CategoricalProcess,
-    ConsistencyProcess,
-    GaussianProcess,
-    MultiStageProcess,
-)
+from lit_mbldm.processes import CategoricalProcess, GaussianProcess, MultiStageProcess
 from lit_mbldm.processes.base import Condition, Process
 from lit_mbldm.processes.bernoulli import BernoulliForward
 from lit_mbldm.processes.guidance import NO_LABEL
@@ -278,29 +272,6 @@ class ContinuousDiffusion(DiffusionModule):
     """DDPM on codes read as numbers (Scribano et al. 2023, section 4.2.2); args as its base's."""
 
     process_class = GaussianProcess
-
-
-class ConsistencyDiffusion(DiffusionModule):
-    """Tuning of a `ContinuousDiffusion` for few steps; args as for `DiffusionModule`."""
-
-    process: ConsistencyProcess
-    process_class = ConsistencyProcess
-
-    def on_fit_start(self) -> None:
-        """Refuse a run without an end; raises InputError."""
-        super().on_fit_start()
-        if math.isinf(self.trainer.estimated_stepping_batches):
-            raise InputError("Consistency tuning needs a run of known length: set max_steps.")
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Tell the process how far training is."""
-        super().on_train_batch_start(batch, batch_idx)
-        self.process.progress = self.global_step / self.trainer.estimated_stepping_batches
-
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Log the loss of the closest times, whatever training is at."""
-        self.process.progress = 1.0
-        super().validation_step(batch, batch_idx)
 
 
 class StageDiffusion(DiffusionModule):
