@@ -1,4 +1,4 @@
-"""The learned codec's network: images to logits of bits, and bits to images.
+"""The binary codec's network: images to logits of bits, and bits to images.
 
 B images, H×W pixels, s pixels a patch side, h = H/s, w = W/s, c bits a position.
 """
@@ -39,44 +39,26 @@ class ConvAutoencoder(nn.Module):
         blocks_per_level: int = 2,
     ) -> None:
         super().__init__()
-        halved = 2 ** (len(channel_multipliers) - 1)
         if bits < 8 or bits % 8:
             raise InputError(f"Expected bits as a multiple of 8, whole bytes; got {bits}.")
-        if patch_size < halved or patch_size % halved:
-            raise InputError(
-                f"{len(channel_multipliers)} levels need a patch_size that is a multiple of"
-                f" {halved}, got {patch_size}. Give as many channel_multipliers as fit."
-            )
         self.bits = bits
         self.patch_size = patch_size
         self.base_channels = base_channels
         self.channel_multipliers = list(channel_multipliers)
         self.blocks_per_level = blocks_per_level
-        block = patch_size // halved
-        pixels = 3 * block**2
         widths = [base_channels * m for m in channel_multipliers]
-
-        def blocks(width: int) -> list[nn.Module]:
-            return [ResidualBlock(width, width) for _ in range(blocks_per_level)]
-
-        def end(width: int) -> list[nn.Module]:
-            return [group_norm(width), nn.SiLU()]
-
-        encoder: list[nn.Module] = [
-            nn.PixelUnshuffle(block),
-            nn.Conv2d(pixels, widths[0], 3, padding=1),
-            *blocks(widths[0]),
+        self.encoder = conv_encoder(bits, patch_size, widths, blocks_per_level)
+        generator: list[nn.Module] = [
+            nn.Conv2d(bits, widths[-1], 1),
+            *residual_blocks(widths[-1], blocks_per_level),
         ]
-        for width, wider in pairwise(widths):
-            encoder += [Downsample(width, wider), *blocks(wider)]
-        self.encoder = nn.Sequential(*encoder, *end(widths[-1]), nn.Conv2d(widths[-1], bits, 1))
-        generator: list[nn.Module] = [nn.Conv2d(bits, widths[-1], 1), *blocks(widths[-1])]
         for wider, width in pairwise(widths[::-1]):
-            generator += [Upsample(wider, width), *blocks(width)]
+            generator += [Upsample(wider, width), *residual_blocks(width, blocks_per_level)]
+        block = patch_size // 2 ** (len(widths) - 1)
         self.generator = nn.Sequential(
             *generator,
-            *end(widths[0]),
-            nn.Conv2d(widths[0], pixels, 3, padding=1),
+            *norm_silu(widths[0]),
+            nn.Conv2d(widths[0], 3 * block**2, 3, padding=1),
             nn.PixelShuffle(block),
         )
 
@@ -89,3 +71,45 @@ class ConvAutoencoder(nn.Module):
         """Turn bits (B, c, h, w) of ±1, or between, into images (B, 3, H, W), nominal [0, 1]."""
         images: Tensor = self.generator(bits)
         return (images + 1) / 2
+
+
+def conv_encoder(
+    channels: int, patch_size: int, widths: Sequence[int], blocks_per_level: int
+) -> nn.Sequential:
+    """Make the network from images (B, 3, H, W) in [-1, 1] to numbers (B, c, h, w).
+
+    Args:
+        channels: numbers c a position.
+        patch_size: side of a position in pixels.
+        widths: of the levels, between which sides are halved; what is left of the patch size, the
+            first level takes in blocks of pixels.
+        blocks_per_level: residual blocks.
+
+    Raises:
+        InputError: a patch size that the levels do not divide.
+    """
+    halved = 2 ** (len(widths) - 1)
+    if patch_size < halved or patch_size % halved:
+        raise InputError(
+            f"{len(widths)} levels need a patch_size that is a multiple of"
+            f" {halved}, got {patch_size}. Give as many channel_multipliers as fit."
+        )
+    block = patch_size // halved
+    layers: list[nn.Module] = [
+        nn.PixelUnshuffle(block),
+        nn.Conv2d(3 * block**2, widths[0], 3, padding=1),
+        *residual_blocks(widths[0], blocks_per_level),
+    ]
+    for width, wider in pairwise(widths):
+        layers += [Downsample(width, wider), *residual_blocks(wider, blocks_per_level)]
+    return nn.Sequential(*layers, *norm_silu(widths[-1]), nn.Conv2d(widths[-1], channels, 1))
+
+
+def residual_blocks(width: int, count: int) -> list[nn.Module]:
+    """Make so many residual blocks of one width."""
+    return [ResidualBlock(width, width) for _ in range(count)]
+
+
+def norm_silu(width: int) -> list[nn.Module]:
+    """Make the norm and nonlinearity before a last convolution."""
+    return [group_norm(width), nn.SiLU()]

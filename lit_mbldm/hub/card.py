@@ -9,7 +9,6 @@ from huggingface_hub import EvalResult, ModelCardData
 from torch import nn
 
 from lit_mbldm.codecs import (
-    BinaryCodec,
     BitLatent,
     CoefficientLatent,
     DecoderCodec,
@@ -17,6 +16,7 @@ from lit_mbldm.codecs import (
     ImplicitCodec,
     IndexLatent,
 )
+from lit_mbldm.codecs.learned import LearnedCodec
 from lit_mbldm.entries.about import About
 from lit_mbldm.entries.entry_config import LIBRARY, PICTURE
 from lit_mbldm.errors import InputError
@@ -114,12 +114,12 @@ def _kind_of(module: nn.Module, about: About) -> _Kind:
                 use=f"{kind.use}\nlarger = codec.decode(codes, size=(384, 512))  # any",
                 facts=kind.facts | {"Parameters": _numbers(module.network)},
             )
-        case BinaryCodec():
+        case LearnedCodec():
             kind = _codec(module)
             return replace(
                 kind,
-                summary="A learned codec: a convolutional autoencoder whose code is bits. It turns"
-                " images into codes, the latent of diffusion models, and back.",
+                summary="A learned codec: a convolutional autoencoder whose numbers, or bits, are"
+                " the codes. It turns images into codes, the latent of diffusion models, and back.",
                 facts=kind.facts | {"Parameters": _numbers(module.network)},
             )
         case ImageCodec():

@@ -1,6 +1,6 @@
 """LightningModules and their callbacks: wiring only."""
 
-from lit_mbldm.training.autoencoder import BinaryAutoencoder
+from lit_mbldm.training.autoencoder import BinaryAutoencoder, ScalarAutoencoder
 from lit_mbldm.training.callbacks.annealing import AnnealGumbelTemperature
 from lit_mbldm.training.callbacks.averaging import PowerEMA
 from lit_mbldm.training.callbacks.pictures import RefineImages, SampleImages
@@ -35,6 +35,7 @@ __all__ = [
     "Refiner",
     "SampleImages",
     "SampleOptions",
+    "ScalarAutoencoder",
     "ScoreSamples",
     "StageDiffusion",
     "Upscaler",

@@ -19,6 +19,7 @@ from lit_mbldm.denoisers.polynomial import Grid
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.codec_quality import psnr
 from lit_mbldm.parallel.ranks import is_first, sum_ranks
+from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training.module import CodecModule, Decay, OptimizerName
 
 _MEASURED = (1.5, 2.0, 3.0, 4.0)  # scales of validation, those that are trained
@@ -134,9 +135,7 @@ class ImplicitDecoder(CodecModule):
         side = round(self.low_size * scale)
         pairs = zip(images, streams.uniform((2,)), strict=True)
         images = torch.stack([crop(image, place, side) for image, place in pairs])
-        drawn = min(drawn_size, side)
-        top, left = (int(part * (side - drawn + 1)) for part in streams.uniform((2,))[0].tolist())
-        return images, (slice(top, top + drawn), slice(left, left + drawn))
+        return images, draw_window(side, drawn_size, streams)
 
     def check(self, batch: dict[str, Tensor]) -> Tensor:
         """The batch's images, (B, 3, H', W'); raises InputError where they are none, or small."""
@@ -212,6 +211,13 @@ class Coded:
     decoded: Tensor
     numbers: Tensor
     base: Tensor
+
+
+def draw_window(side: int, drawn_size: int, streams: SampleStreams) -> tuple[slice, slice]:
+    """Rows and columns of a window of drawn_size, at most all, of an image of side×side pixels."""
+    drawn = min(drawn_size, side)
+    top, left = (int(part * (side - drawn + 1)) for part in streams.uniform((2,))[0].tolist())
+    return slice(top, top + drawn), slice(left, left + drawn)
 
 
 def crop(image: Tensor, place: Tensor, side: int) -> Tensor:

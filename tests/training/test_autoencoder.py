@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,9 @@ import torch
 from torch import Tensor
 
 from lit_mbldm.cli import main
-from lit_mbldm.codecs import BinaryCodec, BitLatent, CoefficientLatent, IndexLatent
+from lit_mbldm.codecs import BitLatent, CoefficientLatent, IndexLatent
 from lit_mbldm.data import CropDataModule
-from lit_mbldm.denoisers import ConvAutoencoder, UNet
+from lit_mbldm.denoisers import ConvAutoencoder, ImplicitAutoencoder, UNet
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import BernoulliProcess, CategoricalProcess, GaussianProcess
 from lit_mbldm.training import (
@@ -17,14 +18,21 @@ from lit_mbldm.training import (
     BinaryAutoencoder,
     CategoricalDiffusion,
     ContinuousDiffusion,
+    ScalarAutoencoder,
 )
-from lit_mbldm.training.autoencoder import draw_bits
+from lit_mbldm.training.autoencoder import Autoencoder, draw_bits, round_to_levels
 from lit_mbldm.zoo import load_pretrained
 
 
 def autoencoder() -> BinaryAutoencoder:
     torch.manual_seed(0)
     return BinaryAutoencoder(ConvAutoencoder(16, 8, 16, (1, 2), 1), learning_rate=3e-3)
+
+
+def implicit() -> ScalarAutoencoder:
+    torch.manual_seed(0)
+    network = ImplicitAutoencoder(2, 4, 8, (1, 2), 1, 16, 2)
+    return ScalarAutoencoder(network, low_size=16, drawn_size=12, learning_rate=3e-3)
 
 
 def crops(count: int = 8) -> CropDataModule:
@@ -42,6 +50,16 @@ def test_bits_are_drawn_with_their_probability_and_pass_gradients_on() -> None:
     assert torch.allclose(logits.grad, expected, atol=1e-6)
 
 
+def test_numbers_are_rounded_to_levels_and_pass_gradients_on() -> None:
+    numbers = torch.linspace(-1, 1, 1001).requires_grad_()
+    rounded = round_to_levels(numbers)
+    levels = torch.linspace(-1, 1, 256)
+    assert (rounded[:, None] - levels).abs().amin(1).max() < 1e-6
+    assert (rounded - numbers).abs().max() < 1.01 / 255
+    rounded.sum().backward()
+    assert torch.equal(numbers.grad, torch.ones_like(numbers))
+
+
 def test_a_sample_s_loss_depends_on_its_own_bits() -> None:
     model = autoencoder()
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
@@ -54,22 +72,29 @@ def test_a_sample_s_loss_depends_on_its_own_bits() -> None:
     assert loss(2, 0) == pytest.approx((loss(0) + loss(2)) / 2, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("make", "gained", "decibels"), [(autoencoder, 0.2, 3), (implicit, 0.02, 1.5)]
+)
 def test_training_lowers_the_loss_and_a_checkpoint_is_the_codec(
-    quiet: dict[str, Any], tmp_path: Path
+    make: Callable[[], Autoencoder],
+    gained: float,
+    decibels: float,
+    quiet: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
-    model = autoencoder()
+    model = make()
     before = L.Trainer(**quiet).validate(model, crops(), verbose=False)[0]
     trainer = L.Trainer(**quiet, max_epochs=1, limit_val_batches=0)
     trainer.fit(model, crops(8 * 40))
     after = L.Trainer(**quiet).validate(model, crops(), verbose=False)[0]
-    assert after["val/loss"] < before["val/loss"] - 0.2
-    assert after["val/psnr"] > before["val/psnr"] + 3
+    assert after["val/loss"] < before["val/loss"] - gained
+    assert after["val/psnr"] > before["val/psnr"] + decibels
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     codec = load_pretrained(tmp_path / "last.ckpt")
-    assert isinstance(codec, BinaryCodec)
+    assert type(codec) is type(model.trained())
     assert codec.fingerprint == model.trained().fingerprint
     again = L.Trainer(**quiet, max_epochs=2, limit_val_batches=0)  # and training goes on
-    again.fit(autoencoder(), crops(8), ckpt_path=tmp_path / "last.ckpt")
+    again.fit(make(), crops(8), ckpt_path=tmp_path / "last.ckpt")
     assert again.current_epoch == 2
 
 
@@ -101,6 +126,9 @@ def test_codes_alone_and_images_of_another_size_are_refused() -> None:
     batch = {"images": torch.zeros(1, 3, 32, 36, dtype=torch.uint8), "index": torch.arange(1)}
     with pytest.raises(InputError, match="multiples of 8"):
         model.training_step(batch, 0)
+    batch = {"images": torch.zeros(1, 3, 12, 12, dtype=torch.uint8), "index": torch.arange(1)}
+    with pytest.raises(InputError, match="at least low_size 16×16, got 12×12"):
+        implicit().training_step(batch, 0)
 
 
 def test_the_real_commands_make_a_codec_of_a_few_images(

@@ -46,7 +46,7 @@ def test_a_card_tells_all_that_is_known(modules: Modules, kind: str) -> None:
         "coefficients" in kind or kind == "upscaler"
     )
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    if kind in ("decoder", "implicit", "binary"):  # frozen
+    if kind in ("decoder", "implicit", "binary", "scalar"):  # frozen
         trained = sum(v.numel() for v in module.network.state_dict().values())
     assert kind == "codec" or f"Parameters: {trained:,}" in card
 

@@ -76,7 +76,7 @@ def test_a_refiner_goes_into_the_folder(
     assert not (tmp_path / "unfit").exists()
 
 
-@pytest.mark.parametrize("name", ["implicit", "decoder", "binary", "upscaler"])
+@pytest.mark.parametrize("name", ["implicit", "decoder", "binary", "scalar", "upscaler"])
 def test_half_keeps_networks_in_float16_and_codes_as_they_are(name: str, tmp_path: Path) -> None:
     module = tiny.MAKERS[name]()
     for _, weights in network_tensors(module):

@@ -17,9 +17,11 @@ from lit_mbldm.codecs import (
     ImplicitCodec,
     PatchCodec,
     PixelCodec,
+    ScalarCodec,
 )
 from lit_mbldm.denoisers import (
     ConvAutoencoder,
+    ImplicitAutoencoder,
     ImplicitNetwork,
     MultiStageUNet,
     RefinerUNet,
@@ -107,6 +109,10 @@ def binary() -> BinaryCodec:
     return BinaryCodec(_finished(ConvAutoencoder(8, 2, 4, (1,), 1))).eval()
 
 
+def scalar() -> ScalarCodec:
+    return ScalarCodec(_finished(ImplicitAutoencoder(1, 2, 4, (1,), 1, 8, 1))).eval()
+
+
 def coefficients() -> ContinuousDiffusion:
     """A continuous model of eight coefficients."""
     unet = UNet(8, 8, 4, (1,), 1)
@@ -165,7 +171,7 @@ def refined() -> ContinuousDiffusion:
     return made
 
 
-CODECS = codec, decoder, implicit, binary
+CODECS = codec, decoder, implicit, binary, scalar
 STAGED = stages, staged_coefficients
 MODELS = continuous, coefficients, categorical, tokens, bits, joint_bits, *STAGED, refined
 REFINERS = refiner, generative

@@ -3,9 +3,17 @@ import copy
 import pytest
 import torch
 
-from lit_mbldm.codecs import BinaryCodec, BitLatent, CoefficientLatent, decoders
+from lit_mbldm.codecs import (
+    BinaryCodec,
+    BitLatent,
+    CoefficientLatent,
+    IndexLatent,
+    ScalarCodec,
+    decoders,
+)
 from lit_mbldm.codecs.report import codec_report
-from lit_mbldm.denoisers import ConvAutoencoder
+from lit_mbldm.codecs.sizes import resize, to_uint8
+from lit_mbldm.denoisers import ConvAutoencoder, ImplicitAutoencoder, implicit_autoencoder
 from lit_mbldm.errors import InputError
 
 
@@ -104,3 +112,67 @@ def test_the_paper_s_grid_is_the_default():
         network = ConvAutoencoder()
         assert network.encode(torch.empty(1, 3, 256, 256)).shape == (1, 32, 16, 16)
         assert network.decode(torch.empty(1, 32, 16, 16)).shape == (1, 3, 256, 256)
+
+
+@pytest.fixture
+def field() -> ImplicitAutoencoder:
+    torch.manual_seed(0)
+    return ImplicitAutoencoder(2, 4, 8, (1, 2), 1, 16, 2)
+
+
+def test_numbers_of_the_network_are_the_codes_of_a_scalar_codec(field, unseen):
+    codec, latent = ScalarCodec(field), IndexLatent()
+    codes = codec.encode(unseen)
+    assert codes.shape == (2, *codec.latent_shape(96, 128)) == (2, 2, 24, 32)
+    assert codec.bits_per_pixel == 16 / 16
+    latent.use(codec)
+    numbers = latent.to_latent(codes)
+    with torch.no_grad():
+        expected = (field.encode(unseen / 255) / 2).tanh()
+        assert torch.allclose(numbers, expected, atol=1.01 / 255)
+        assert numbers.std() > 0.01
+        drawn = 255 * field.decode(numbers)
+    assert torch.allclose(codec.reconstruct(codes), drawn, atol=1e-2)
+    assert torch.equal(latent.to_codes(numbers), codes)
+
+
+def test_a_scalar_codec_decodes_to_any_size(field, unseen, monkeypatch):
+    codec = ScalarCodec(field)
+    codes = codec.encode(unseen)
+    assert torch.equal(codec.decode(codes, (96, 128)), codec.decode(codes))
+    small = to_uint8(resize(codec.reconstruct(codes), (50, 128)))
+    assert torch.equal(codec.decode(codes, (50, 128)), small)
+    large = codec.decode(codes, (131, 290)).int()
+    assert large.shape == (2, 3, 131, 290)
+    monkeypatch.setattr(implicit_autoencoder, "_DRAWN", 1)  # a row at a time
+    assert (codec.decode(codes, (131, 290)).int() - large).abs().max() <= 1
+    with pytest.raises(InputError, match="at most"):
+        codec.decode(codes, (1, 10**9))
+
+
+def test_what_is_told_no_place_is_interpolated_bilinearly(field):
+    torch.nn.init.zeros_(field.down.weight)
+    torch.nn.init.zeros_(field.across.weight)
+    numbers = torch.rand(1, 2, 5, 6)
+    answers = field.perceptron(field.features(field.decoder(numbers)).movedim(1, -1)).movedim(-1, 1)
+    expected = (torch.nn.functional.interpolate(answers, (33, 31), mode="bilinear") + 1) / 2
+    assert torch.allclose(field.decode(numbers, (33, 31)), expected, atol=1e-5)
+    part = field.decode(numbers, (33, 20), extent=(5, 6 * 20 / 31))
+    assert torch.allclose(part, expected[..., :20], atol=1e-5)
+
+
+def test_a_window_is_a_part_of_the_whole_and_gradients_pass(field):
+    numbers = torch.rand(1, 2, 5, 6, requires_grad=True)
+    window = slice(3, 20), slice(7, 31)
+    whole, part = (field.decode(numbers, (33, 31), window=w) for w in (None, window))
+    assert torch.allclose(part, whole[:, :, *window], atol=1e-5)
+    part.sum().backward()
+    assert numbers.grad is not None
+    assert numbers.grad.abs().sum() > 0
+
+
+def test_the_published_decoder_of_any_size_is_the_default():
+    with torch.device("meta"):
+        network = ImplicitAutoencoder()
+        assert network.encode(torch.empty(1, 3, 256, 256)).shape == (1, 3, 64, 64)
+        assert network.decode(torch.empty(1, 3, 64, 64)).shape == (1, 3, 256, 256)
