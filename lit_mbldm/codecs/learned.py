@@ -37,13 +37,13 @@ class LearnedCodec(VectorQuantizedCodec):
         frozen_network: Any = frozen(network)
         super().__init__(f"{kind}-{_BITS * num_codes}", frozen_network.patch_size, _LEVELS)
         self.network = frozen_network
-        self.code_names_ = [f"{kind[0]}{s}" for s in range(num_codes)]
+        self._names = [f"{kind[0]}{s}" for s in range(num_codes)]
         self.register_buffer("codewords", codewords, persistent=False)
 
     @property
     def code_names(self) -> list[str]:
         """The first letter of the kind, and a number."""
-        return self.code_names_
+        return self._names
 
     def codebooks(self) -> list[Tensor]:
         """S times the codewords."""

@@ -30,7 +30,7 @@ from lit_mbldm.training.refiner import RefinerModule, load_refiner
 from lit_mbldm.training.upscaler import Upscaler
 
 _SIDE = 192  # of the photographs in a picture, about
-_SAMPLES = 16
+_SAMPLES = 36
 _A_CLASS = 6  # samples
 
 
@@ -114,10 +114,13 @@ def _upscaled(model: Upscaler) -> Image.Image:
 
 
 def _samples(model: DiffusionModule) -> Image.Image:
-    """A row of samples a class, if it has some and they fit on a sheet."""
+    """A row of samples a class, if it has some and they fit on a sheet; else of classes all over."""
     classes = class_columns(model, model.sampling)
     if classes is None:
-        return to_pil(grid(model.sample(_SAMPLES, progress=True)))
+        count = len(model.class_names or ())
+        spread = [number * count // _SAMPLES for number in range(_SAMPLES)]
+        label = spread if count > _SAMPLES else None
+        return to_pil(grid(model.sample(_SAMPLES, label=label, progress=True)))
     drawn = model.sample(_A_CLASS * classes, progress=True)  # the classes in turn
     return table(drawn.unflatten(0, (-1, classes)).transpose(0, 1), rows=model.class_names or ())
 
