@@ -9,31 +9,35 @@ Muon, a learning rate that falls to zero, PowerEMA, labels and guidance. Every m
 minutes of processor time on one thread; to fit its codec and scale its latent comes before. Each
 row and seed is written to the record when it is scored, and the same command goes on with what is
 missing, also in several processes with other `--seeds`. Rows that differ in sampling alone share
-the model, which is kept in WORK. There `peer_ddpm.py` leaves samples, which get rows too. Needs the
-extra `eval`.
+the model, which is kept in WORK. There `peer_ddpm.py` leaves samples, which get rows too, and
+WORK/pictures has 64 samples of each. Needs the extra `eval`.
 """
 
 import argparse
 import hashlib
+import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from ablation_record import Record
 from ablation_rows import CLUSTERS, ROWS, Recipe
 from kid_floor import describe, find_codec
-from learning import peers
 from processor_time import ProcessorTime
 from torch import Tensor
 
 from lit_mbldm.codecs import ImageCodec, PixelCodec
 from lit_mbldm.data import ShardDataModule, encode_shards, write_shards
 from lit_mbldm.data.loading.encoding import ReferenceSet
+from lit_mbldm.images import load_rgb
 from lit_mbldm.metrics.fidelity import FeatureSet, compare
 from lit_mbldm.metrics.inception import InceptionFeatures, features_fingerprint
-from lit_mbldm.pictures import grid, save
+from lit_mbldm.pictures import check_path, grid, save, table, to_tensor
 from lit_mbldm.storage.tensor_file import read_tensors, write_tensors
 from lit_mbldm.training import (
     BernoulliDiffusion,
@@ -144,6 +148,30 @@ def draw_labels(data: ShardDataModule, count: int) -> Tensor:
     return torch.cat([next(batches)["label"] for _ in range(0, count, data.batch_size)])[:count]
 
 
+def peers(work: Path) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    """What `peer_ddpm.py` left: facts, and samples (N, 3, H, W) uint8."""
+    for path in sorted(work.glob("peer-*.json")):
+        yield json.loads(path.read_text()), torch.from_numpy(np.load(path.with_suffix(".npy")))
+
+
+def first_samples(sheet: Tensor) -> Tensor:
+    """The first row (8, 3, H, W) of a grid (3, ...) of 64 samples."""
+    step = sheet.shape[2] // 8
+    gap = step - SIZE
+    return sheet[:, gap : gap + SIZE, gap:].unfold(2, SIZE, step).permute(2, 0, 1, 3)
+
+
+def draw_picture(rows: list[str], pictures: Path, seed: int, out: Path) -> None:
+    """Write the first samples of those of the rows that have some."""
+    sheets = {name: pictures / f"{name}-{seed}.png" for name in rows}
+    shown = {
+        name: first_samples(to_tensor(load_rgb(sheet.read_bytes())))
+        for name, sheet in sheets.items()
+        if sheet.exists()
+    }
+    save(table(torch.stack(list(shown.values())), list(shown)), out)
+
+
 class Judge:
     """Compares samples with held-out images, whose features are kept in ~/.cache."""
 
@@ -174,9 +202,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--minutes", type=float, default=15, help="processor time of training")
     parser.add_argument("--samples", type=int, default=500)
+    parser.add_argument("--picture", type=Path, help="PNG to write, eight samples a row")
     parser.add_argument("--held-out", type=int, default=1000, help="images to compare with")
     options = parser.parse_args()
+    if options.picture:
+        check_path(options.picture)
     torch.set_num_threads(1)
+    pictures = options.work / "pictures"
     models = Models(options.images, options.work, options.minutes)
     judge = Judge(tiles(models.images.reference(options.held_out)))
     record = Record(
@@ -199,14 +231,17 @@ def main() -> None:
             model, steps = models.get(name, data, seed)
             labels = draw_labels(data, options.samples)
             made = draw(model, ROWS[name], labels, options.samples, seed)
-            save(grid(made[:64]), options.work / "pictures" / f"{name}-{seed}.png")
             record.add(name, seed, {"steps": steps, **judge.score(made, name)})
+            save(grid(made[:64]), pictures / f"{name}-{seed}.png")
     for facts, made in peers(options.work):
         name, seed = f"{facts['name']}, {facts['steps']} steps", facts["seed"]
         fits = facts["minutes"] == options.minutes and len(made) == options.samples
         if fits and not record.has(name, seed):
             record.add(name, seed, {"steps": facts["training_steps"], **judge.score(made, name)})
+            save(grid(made[:64]), pictures / f"{facts['name']}-{seed}.png")
     print(record.table(ROWS))
+    if options.picture:
+        draw_picture(options.rows, pictures, options.seeds[0], options.picture)
 
 
 if __name__ == "__main__":

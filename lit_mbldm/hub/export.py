@@ -118,7 +118,7 @@ def _samples(model: DiffusionModule) -> Image.Image:
     classes = class_columns(model, model.sampling)
     if classes is None:
         count = len(model.class_names or ())
-        spread = [number * count // _SAMPLES for number in range(_SAMPLES)]
+        spread: list[int | str] = [number * count // _SAMPLES for number in range(_SAMPLES)]
         label = spread if count > _SAMPLES else None
         return to_pil(grid(model.sample(_SAMPLES, label=label, progress=True)))
     drawn = model.sample(_A_CLASS * classes, progress=True)  # the classes in turn
