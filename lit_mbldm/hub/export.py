@@ -114,7 +114,7 @@ def _upscaled(model: Upscaler) -> Image.Image:
 
 
 def _samples(model: DiffusionModule) -> Image.Image:
-    """A row of samples a class, if it has some and they fit on a sheet; else of classes all over."""
+    """A row of samples a class, if it has some and they fit on a sheet; else a sample of many."""
     classes = class_columns(model, model.sampling)
     if classes is None:
         count = len(model.class_names or ())
