@@ -1,12 +1,11 @@
-"""A pixel-space DDPM of denoising-diffusion-pytorch, for the rows of learning.py and ablation.py.
+"""A pixel-space DDPM of denoising-diffusion-pytorch, for rows of ablation.py.
 
     python -m venv peer && peer/bin/pip install denoising-diffusion-pytorch==2.3.4 pillow
-    peer/bin/python benchmarks/peer_ddpm.py WORK --minutes 30
+    peer/bin/python benchmarks/peer_ddpm.py WORK --minutes 15
 
-WORK is the folder of `learning.py` or `ablation.py`, whose image shards it reads, and where it
-leaves its samples for `learning.py methods` or for `ablation.py`, which scores them where
-`--minutes` and `--samples` are its own. It too trains on one thread and runs in its own
-environment: it imports nothing of lit_mbldm.
+WORK is the folder of `ablation.py`, whose image shards it reads, and where it leaves its samples.
+That scores them where `--minutes` and `--samples` are its own. It too trains on one thread and runs
+in its own environment: it imports nothing of lit_mbldm.
 """
 
 import argparse
@@ -61,9 +60,9 @@ def main() -> None:
     """Train, and save samples at several step counts."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("work", type=Path)
-    parser.add_argument("--minutes", type=float, default=30, help="processor time of training")
+    parser.add_argument("--minutes", type=float, default=15, help="processor time of training")
     parser.add_argument("--seed", type=int, default=0, help="of training and samples")
-    parser.add_argument("--samples", type=int, default=250)
+    parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--steps", type=int, nargs="+", default=[50, 16])
     options = parser.parse_args()
     torch.manual_seed(options.seed)

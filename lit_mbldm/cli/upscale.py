@@ -19,7 +19,7 @@ def add_upscale(verbs: Verbs) -> None:
         verbs,
         upscale,
         arg("image", "file of any common format", metavar="IMAGE", type=Path),
-        arg("--codec", "name or folder of a codec (default: jpq-48+scale)"),
+        arg("--codec", "name or folder of a codec (default: pixels+scale)"),
         arg("--model", "checkpoint, folder, name or org/repo of an Upscaler, in place of a codec"),
         arg("--steps", steps, type=positive),
         arg("--sampler", "of the model, as of `sample` (default: its own, or ddpm)"),
@@ -49,7 +49,7 @@ def upscale(options: argparse.Namespace) -> None:
     if options.model:
         larger = _drawn(options, image, wanted)
     else:
-        codec = load_codec(options.codec or "jpq-48+scale").to(options.device)
+        codec = load_codec(options.codec or "pixels+scale").to(options.device)
         larger = upscale_by_codec(codec, image.to(options.device), wanted, progress=True)
     save(larger, options.out)
     print(f"{height}×{width} -> {wanted[0]}×{wanted[1]}: {options.out}")
