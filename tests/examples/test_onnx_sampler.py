@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from lit_mbldm.cli import main
 from lit_mbldm.codecs import CoefficientLatent, IndexLatent
 from lit_mbldm.codecs.latents import Latent
 from lit_mbldm.denoisers import UNet
 from lit_mbldm.entries.entry import save_entry
-from lit_mbldm.hub.export import export
 from lit_mbldm.processes import GaussianProcess
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training import ContinuousDiffusion
@@ -52,7 +52,7 @@ def test_numpy_draws_the_images_of_torch(
 ) -> None:
     made = model(latent, process)
     save_entry(made, tmp_path / "entry")
-    export(tmp_path / "entry", tmp_path / "out", {"sampling": {"steps": 1}}, onnx=True)
+    main(["export", str(tmp_path / "entry"), str(tmp_path / "out"), "--steps", "1", "--onnx"])
     load_pretrained(tmp_path / "out")  # an entry still
     spec = importlib.util.spec_from_file_location("onnx_sampler", SCRIPT)
     assert spec is not None
