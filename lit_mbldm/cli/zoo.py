@@ -23,6 +23,7 @@ def add_zoo(verbs: Verbs) -> None:
         arg("--command", "command that made the model"),
         arg("--figures", figures, type=Path),
         arg("--refiner", "refiner for the model's samples, put in the folder too"),
+        arg("--onnx", "also as ONNX files, in OUT/onnx", action="store_true"),
         arg("--half", "round its networks to float16: half the size", action="store_true"),
         arg("--steps", "reverse steps that suit the model", type=positive),
         arg("--sampler", "sampler that suits it"),
@@ -63,7 +64,8 @@ def export(options: argparse.Namespace) -> None:
     kept = ("steps", "sampler", "temperature", "guidance", "guidance_interval")
     if sampling := _given(options, *kept):
         facts["sampling"] = sampling
-    export(options.model, options.out, facts, options.refiner, options.name, options.half)
+    how = (options.refiner, options.name, options.half, options.onnx)
+    export(options.model, options.out, facts, *how)
     print(f"{options.out}: look at its README.md and samples.png, then `lit-mbldm push`.")
 
 

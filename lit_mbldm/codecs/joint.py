@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_mbldm.codecs.base import bits_a_code
-from lit_mbldm.codecs.lapping import filter_borders, lap, patch_costs, unlap
+from lit_mbldm.codecs.lapping import filter_borders, inverse_filters, lap, patch_costs, unlap
 from lit_mbldm.codecs.patches import LEVEL, from_joint_patches, to_joint_patches
 from lit_mbldm.codecs.vector_quantized import (
     ProductCodebook,
@@ -65,6 +65,7 @@ class JointCodec(VectorQuantizedCodec):
     """
 
     lapping: Tensor | None  # V of the lapped transform, (s/2, s/2)
+    _inverses: tuple[Tensor, Tensor] | None = None
 
     def __init__(
         self,
@@ -103,6 +104,11 @@ class JointCodec(VectorQuantizedCodec):
     def halo(self) -> int:
         """Half a side, where patches overlap."""
         return self.patch_size // 2 if self.lapped else 0
+
+    def keep_inverses(self) -> None:
+        """Decode from now on with the inverses of today's `lapping`, as a traced graph has to."""
+        if self.lapping is not None:
+            self._inverses = inverse_filters(self.lapping)
 
     def codebooks(self) -> list[Tensor]:
         """The S codebooks (K, d) in the order of the code channels."""
@@ -144,5 +150,5 @@ class JointCodec(VectorQuantizedCodec):
         """Turn vectors (B, h, w, 3s²) into images (B, 3, H, W) float RGB."""
         centred = from_joint_patches(vectors, self.patch_size)
         if self.lapping is not None:
-            centred = unlap(centred, self.lapping)
+            centred = unlap(centred, self._inverses or inverse_filters(self.lapping))
         return centred + LEVEL

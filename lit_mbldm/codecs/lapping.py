@@ -53,12 +53,17 @@ def patch_costs(odd: Tensor) -> Tensor:
     return torch.kron(costs, costs)
 
 
-def unlap(lapped: Tensor, odd: Tensor) -> Tensor:
-    """Invert `lap`; differentiable."""
-    images = lapped.clone()
-    _multiply(images, torch.linalg.inv(_costs(odd)), start=0)
-    _multiply(images, torch.linalg.inv(border_filter(odd)), start=len(odd))
+def unlap(lapped: Tensor, inverses: tuple[Tensor, Tensor]) -> Tensor:
+    """Invert `lap` by its `inverse_filters`; differentiable."""
+    images, (costs, borders) = lapped.clone(), inverses
+    _multiply(images, costs, start=0)
+    _multiply(images, borders, start=len(borders) // 2)
     return images
+
+
+def inverse_filters(odd: Tensor) -> tuple[Tensor, Tensor]:
+    """The inverses of the costs and of the border's filter, each (s, s), of V (s/2, s/2)."""
+    return torch.linalg.inv(_costs(odd)), torch.linalg.inv(border_filter(odd))
 
 
 def overlapped_basis(odd: Tensor) -> Tensor:

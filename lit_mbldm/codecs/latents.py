@@ -76,9 +76,14 @@ class Latent(nn.Module):
             " use a CoefficientLatent, or leave alignment_weight out."
         )
 
+    def to_vectors(self, z0: Tensor) -> Tensor:
+        """The codec's vectors that images are decoded from: those of the nearest codes."""
+        return self.codec.look_up(self.to_codes(z0).long())
+
     def decode(self, z0: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Decode z_0 (B, C, h, w) to images (B, 3, H, W) uint8 RGB; None is the codec's size."""
-        return self.codec.decode(self.to_codes(z0), size)
+        with full_float32(z0.device):
+            return self.codec.decode_vectors(self.to_vectors(z0), size)
 
 
 class IndexLatent(Latent):
@@ -245,9 +250,6 @@ class CoefficientLatent(Latent):
         with full_float32(z0.device):
             return self.codec.quantize(self._vectors(z0)).view(B, h, w, -1).permute(0, 3, 1, 2)
 
-    def decode(self, z0: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Decode z_0 (B, C, h, w), as it is unless `quantized`, to (B, 3, H, W) uint8 RGB."""
-        if self.quantized:
-            return super().decode(z0, size)
-        with full_float32(z0.device):
-            return self.codec.decode_vectors(self._vectors(z0), size)
+    def to_vectors(self, z0: Tensor) -> Tensor:
+        """The codec's vectors that images are decoded from, as they are unless `quantized`."""
+        return super().to_vectors(z0) if self.quantized else self._vectors(z0)

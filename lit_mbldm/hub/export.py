@@ -21,6 +21,7 @@ from lit_mbldm.entries.load import load_pretrained
 from lit_mbldm.entries.tree import network_tensors
 from lit_mbldm.errors import InputError
 from lit_mbldm.hub.card import address_card, write_card
+from lit_mbldm.hub.onnx_files import onnx_files
 from lit_mbldm.images import fit_square
 from lit_mbldm.pictures import grid, table, to_pil, to_tensor
 from lit_mbldm.training import SampleOptions
@@ -41,12 +42,14 @@ def export(
     refiner: str | Path | None = None,
     name: str | None = None,
     half: bool = False,
+    onnx: bool = False,
 ) -> None:
     """Write a whole entry into the folder `out`, of whatever `load_pretrained` takes.
 
     `facts` are attributes of `About`, stated over what is known of the model. Its samples pass
     through `refiner`, and its card loads it by `name`; pushing fills that in otherwise. `half`
-    rounds networks to float16, in which the entry then keeps them; codebooks stay.
+    rounds networks to float16, in which the entry then keeps them; codebooks stay. `onnx` adds the
+    `onnx_files`, which are not pushed.
     """
     check_new_entry(out)
     module = load_pretrained(model)
@@ -63,7 +66,8 @@ def export(
         sampling = SampleOptions.read(about.sampling).over(module.sampling)
         about = replace(about, sampling=sampling.given())
     vars(module)["about"] = about
-    write_files(out, whole_entry(module, name=name))
+    added = onnx_files(module) if onnx else {}
+    write_files(out, whole_entry(module, name=name) | added)
 
 
 def whole_entry(

@@ -19,7 +19,7 @@ from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.schedules import Schedule, alpha_bar
 
 Objective = Literal["eps", "x0", "v"]
-_LAMBDA = (-4.5, 4.0)  # of dpm++'s times, by benchmarks/sampler_grid.py
+_LAMBDA = (-4.5, 4.0)  # of dpm++'s times, by benchmarks/sampling.py --near 200
 
 
 class GaussianForward(Process):

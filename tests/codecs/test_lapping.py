@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lit_mbldm.codecs.fitting.lapping import fit_lapping, least_distortion
-from lit_mbldm.codecs.lapping import border_filter, lap, overlapped_basis, unlap
+from lit_mbldm.codecs.lapping import border_filter, inverse_filters, lap, overlapped_basis, unlap
 
 
 def pixels(*shape: int, seed: int = 1) -> torch.Tensor:
@@ -27,7 +27,7 @@ def test_it_is_inverted_and_changes_nothing_it_is_given(half, make):
     lapped = lap(images, odd)
     assert torch.equal(images, kept)
     assert lapped.shape == images.shape
-    assert torch.allclose(unlap(lapped, odd), images, atol=1e-12)
+    assert torch.allclose(unlap(lapped, inverse_filters(odd)), images, atol=1e-12)
 
 
 def test_no_filter_changes_nothing_and_an_orthogonal_one_keeps_squared_errors():
@@ -41,7 +41,7 @@ def test_no_filter_changes_nothing_and_an_orthogonal_one_keeps_squared_errors():
 def test_an_error_in_one_patch_costs_as_much_in_pixels():
     odd, error = invertible(4), torch.zeros(1, 1, 40, 40, dtype=torch.float64)
     error[..., 16:24, 16:24] = pixels(8, 8)
-    image = unlap(error, odd)
+    image = unlap(error, inverse_filters(odd))
     assert torch.allclose(image.square().sum(), error.square().sum())
     assert (image[..., 12:28, 12:28] != 0).any(3).all()  # it fades into half of each neighbour
     assert not image[..., :12, :].any()
