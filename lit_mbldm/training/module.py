@@ -141,6 +141,7 @@ class CodecModule(TrainingModule):
             )
         # the other facts are of the weights that it was loaded with
         vars(self)["about"] = About(sampling=about_module(self).sampling)
+        vars(self).pop("indexed_codes", None)
         super().on_fit_start()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
