@@ -22,6 +22,8 @@ def write_card(module: nn.Module, about: About) -> str:
         "Terms of the data": about.terms or _NOT_STATED,
         "Licence of the weights": about.license or _NOT_STATED,
     }
+    if about.base_model:
+        origin["Fine-tuned"] = f"training started from the weights of `{about.base_model}`"
     if about.steps:
         origin["Training steps"] = f"{about.steps:,}"
     parts = [
@@ -68,6 +70,7 @@ def _metadata(kind: Kind, about: About) -> str:
     ]
     return ModelCardData(
         license=about.license,
+        base_model=about.base_model,
         library_name=LIBRARY,
         tags=[LIBRARY.replace("_", "-"), "vector-quantization", kind.tag],
         pipeline_tag=kind.task,
