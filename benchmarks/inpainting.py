@@ -1,6 +1,6 @@
 """Inpainting of images' middles, beside unconditional samples pasted into the same place.
 
-    python benchmarks/inpainting.py IMAGES --count 200 --steps 25
+    python benchmarks/inpainting.py IMAGES --count 200 --steps 25 --picture OUT.png
 
 Half of the images are edited, the others are what KID compares with. Needs the extra `eval`.
 """
