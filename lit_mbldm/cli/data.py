@@ -1,11 +1,14 @@
 """The verbs that prepare data: `shards` and `encode`."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from lit_mbldm.cli.arguments import DEVICE, OUT, Verbs, add_verb, arg, fraction, positive
+from lit_mbldm.cli.config_files import own_configs
 from lit_mbldm.errors import InputError
 
+_BATCH = 64  # of the configs for own images
 _PATCH = 4  # pixels, the smallest of the codecs that ship
 _SKIPPED = "fail where more of the images than this share cannot be used"
 _FETCH = "fetch LSUN's zip of a category, such as church_outdoor, to the folder of OUT"
@@ -78,6 +81,15 @@ def shards(options: argparse.Namespace) -> None:
             f"{manifest.upsampled} of them were enlarged to {manifest.size}×{manifest.size}: the"
             f" shortest side was {manifest.shortest_side} pixels."
         )
+    if options.size in own_configs():
+        words = fit_words(str(out), options.size, manifest.count)
+        print(f"Train on them: lightning {shlex.join(words)}")
+
+
+def fit_words(shards: str, size: int, count: int) -> list[str]:
+    """The command that trains on so many images of a size that has a config."""
+    words = ["fit", "--config", own_configs()[size], "--data.train", shards]
+    return words if count >= 2 * _BATCH else [*words, "--data.batch_size", str(min(count, _BATCH))]
 
 
 def add_encode(verbs: Verbs) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 from dataclasses import fields
 from pathlib import Path
 
@@ -120,6 +121,7 @@ def sample(arguments: argparse.Namespace) -> None:
         else:
             save(grid(torch.cat(list(batches)), class_columns(model, options)), out)
     print(arguments.out)
+    print(f"Play with it in the browser: lit-mbldm demo {shlex.quote(arguments.model)}")
 
 
 def _check_kind(arguments: argparse.Namespace, to_folder: bool) -> None:

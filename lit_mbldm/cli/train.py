@@ -6,8 +6,7 @@ from pathlib import Path
 
 from lit_mbldm.cli.arguments import IMAGES, Verbs, add_verb, arg, positive
 from lit_mbldm.cli.config_files import own_configs
-
-_BATCH = 64  # of the configs
+from lit_mbldm.cli.data import fit_words
 
 
 def add_train(verbs: Verbs) -> None:
@@ -37,10 +36,8 @@ def train(options: argparse.Namespace) -> None:
     name = options.name or f"{Path(options.images).resolve().name.removesuffix('.zip')}_{size}"
     shards = f"data/{name}"
     run("shards", options.images, shards, "--size", str(size), "--val", "0.05")
-    fit = ["fit", "--config", own_configs()[size], "--data.train", shards]
+    fit = fit_words(shards, size, Manifest.read(Path(shards)).count)
     fit += ["--trainer.logger.init_args.name", name]
-    if (count := Manifest.read(Path(shards)).count) < 2 * _BATCH:
-        fit += ["--data.batch_size", str(min(count, _BATCH))]
     if options.steps:
         fit += ["--trainer.max_steps", str(options.steps)]
     if any(Path("runs", name).glob("version_*/checkpoints/last*.ckpt")):

@@ -10,6 +10,10 @@ from lit_mbldm.cli.arguments import MODEL, OUT, Verbs, add_verb, arg, positive
 
 def add_zoo(verbs: Verbs) -> None:
     """`export`, `push`, `pull`, `zoo` and `doctor`."""
+    index = (
+        "shards of training images, whose codes go into the folder, 8 MiB at most, so that the page"
+        " shows which is nearest to a sample"
+    )
     figures = "JSON list of {metric, value, data, command}, or scores.json"
     add_verb(
         verbs,
@@ -23,6 +27,7 @@ def add_zoo(verbs: Verbs) -> None:
         arg("--command", "command that made the model"),
         arg("--figures", figures, type=Path),
         arg("--refiner", "refiner for the model's samples, put in the folder too"),
+        arg("--index", index, metavar="SHARDS"),
         arg("--onnx", "also as ONNX files, in OUT/onnx", action="store_true"),
         arg("--half", "round its networks to float16: half the size", action="store_true"),
         arg("--steps", "reverse steps that suit the model", type=positive),
@@ -64,8 +69,8 @@ def export(options: argparse.Namespace) -> None:
     kept = ("steps", "sampler", "temperature", "guidance", "guidance_interval")
     if sampling := _given(options, *kept):
         facts["sampling"] = sampling
-    how = (options.refiner, options.name, options.half, options.onnx)
-    export(options.model, options.out, facts, *how)
+    more = (options.refiner, options.name, options.half, options.index, options.onnx)
+    export(options.model, options.out, facts, *more)
     print(f"{options.out}: look at its README.md and samples.png, then `lit-mbldm push`.")
 
 

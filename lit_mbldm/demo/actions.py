@@ -6,6 +6,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,13 +15,16 @@ from torch import Tensor
 
 from lit_mbldm.codecs.network_codec import NetworkCodec
 from lit_mbldm.demo.photos import painted, read_photo, square, whole_patches
+from lit_mbldm.entries.entry import indexed_codes
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.codec_quality import psnr
+from lit_mbldm.metrics.nearest import DescribedImages
 from lit_mbldm.pictures import table, to_batch, to_pil
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.options import SampleOptions
 
 _FRAMES = 25  # of a way from noise, at most
+_AT_ONCE = 64  # training images decoded
 _STEPS = (5, 10, 25, 50)
 # what has a row in a grid of steps
 _ROWS = {"temperature": (0.2, 0.4, 0.6, 0.8, 1.0), "guidance": (1.0, 1.5, 2.0, 3.0)}
@@ -42,12 +46,14 @@ class Actions:
     Attributes:
         side: of its images in pixels.
         guided: whether there is guidance towards labels.
+        indexed: whether the entry brought training images to compare with.
         row: what has a row in `grid`, temperature or else guidance; None where it takes neither.
     """
 
     def __init__(self, model: DiffusionModule) -> None:
         self.model = model
         self.side = model.codec.patch_size * model.latent_shape[1]
+        self.indexed = indexed_codes(model) is not None
         self.guided = bool(model.class_names and model.label_dropout)
         steered = "guidance" if self.guided else None
         self.row = "temperature" if model.process.has_temperature else steered
@@ -103,6 +109,26 @@ class Actions:
         mask = painted((strokes or {}).get("layers") or [], self.side)
         more = {"resamplings": resamplings, **settings}
         return self._answer(self.model.inpaint, picture, mask, count, **more)
+
+    @cached_property
+    def _training(self) -> tuple[Tensor, DescribedImages]:
+        """Codes of training images, and these as they are compared; decoding them takes seconds."""
+        codes = indexed_codes(self.model)
+        assert codes is not None
+        parts = (codes[i : i + _AT_ONCE] for i in range(0, len(codes), _AT_ONCE))
+        decoded = (self.model.codec.decode(part.to(self.model.device)) for part in parts)
+        return codes, DescribedImages(decoded)
+
+    def nearest(self, picture: Image.Image) -> Answer:
+        """A picture and the nearest of the training images that the entry keeps."""
+        codes, training = self._training
+        place, ratio = training.nearest(to_batch(picture).to(self.model.device))
+        found = self.model.codec.decode(codes[place.cpu()].to(self.model.device))[0]
+        facts = (
+            f"The nearest of {len(codes):,} training images, as the codec keeps them. It lies at"
+            f" {float(ratio):.2f} of the distance of the next ones: a copy lies near 0."
+        )
+        return Answer([picture, to_pil(found)], facts)
 
     def fit(self, path: str | None) -> Image.Image:
         """An uploaded photograph's middle at the model's size."""

@@ -7,8 +7,7 @@ import gradio as gr
 
 from lit_mbldm.demo.page import TITLE
 from lit_mbldm.entries.entry import save_entry
-from lit_mbldm.entries.entry_config import list_pretrained
-from lit_mbldm.entries.load import find_local, load_pretrained
+from lit_mbldm.entries.load import load_pretrained, public_name
 from lit_mbldm.errors import InputError
 from lit_mbldm.storage.atomic import check_writable, replacing
 from lit_mbldm.training.callbacks.samples import diffusion_model
@@ -52,7 +51,7 @@ def write_space(names: Sequence[str], folder: Path) -> None:
         diffusion_model(load_pretrained(name)) for name in names
     ]  # all, or nothing is written
     for number, (name, model) in enumerate(zip(names, models, strict=True)):
-        if name not in list_pretrained() and find_local(name) is not None:
+        if public_name(name) is None:
             name = f"models/{number}-{Path(name).stem}"
             save_entry(model, folder / name)
         listed.append(name)

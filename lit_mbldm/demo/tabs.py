@@ -27,10 +27,21 @@ def gallery_tab(actions: Actions, wire: Wiring, chosen: gr.State) -> list[Depend
         drawn, facts = _pictures("Pictures: click one for variations of it"), gr.Markdown()
         strength = gr.Slider(0, 1, 0.5, step=0.05, label="Strength of variations")
         varied, more_facts = _pictures("Variations: click one to go on from it"), gr.Markdown()
+        if actions.indexed:
+            near = "The picture clicked, and the nearest training image"
+            pair, nearness = _pictures(near, 2), gr.Markdown()
     wire(draw.click, actions.draw, [count], [drawn, facts])
     clicks = [one.select(_clicked, one, chosen, queue=False) for one in (drawn, varied)]
     for click in clicks:
         wire(click.then, actions.vary, [chosen, strength, count], [varied, more_facts])
+        if actions.indexed:
+            click.then(
+                told(actions.nearest),
+                chosen,
+                [pair, nearness],
+                concurrency_id="model",
+                concurrency_limit=1,
+            )
     return clicks
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _FACTS = {
-    **dict.fromkeys(("license", "data", "terms", "command"), str),
+    **dict.fromkeys(("license", "data", "terms", "command", "base_model"), str),
     "steps": int,
     "config": dict,
     "sampling": dict,
@@ -55,6 +55,9 @@ class About:
     data: str | None = None  # what the model has seen
     terms: str | None = None  # under which terms that data came
     command: str | None = None  # what made the model
+    base_model: str | None = (
+        None  # that ships or is on the Hub, whose weights training started from
+    )
     config: Mapping[str, Any] = field(default_factory=dict)  # of its training
     steps: int | None = None  # of training
     figures: Sequence[Figure] = ()

@@ -20,7 +20,9 @@ def load_checkpoint(path: Path) -> nn.Module:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         kept = checkpoint[CHECKPOINT_KEY]
         # the command that older checkpoints kept may hold secrets
-        facts = {name: kept[name] for name in ("config", "sampling") if kept.get(name)}
+        facts = {
+            name: kept[name] for name in ("config", "sampling", "base_model") if kept.get(name)
+        }
         about = About.read({**facts, "steps": checkpoint["global_step"]})
         return assemble(kept["model"], checkpoint["state_dict"], about)
     except Exception as error:  # torch.load raises nearly anything on a file it cannot read

@@ -1,6 +1,7 @@
 """A zoo entry: a folder with `config.json` and `model.safetensors`.
 
-It may hold a card (`README.md`), a picture (`samples.png`), and a refiner's entry in `refiner/`.
+It may hold a card (`README.md`), a picture (`samples.png`), a refiner's entry in `refiner/`, and
+codes of training images (`training.safetensors`), by which the nearest to a sample is found.
 """
 
 import hashlib
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from lit_mbldm.entries.about import About, about_module
 from lit_mbldm.entries.entry_config import (
     CONFIG,
     FILES,
+    INDEX,
     REFINER,
     WEIGHTS,
     EntryConfig,
@@ -50,6 +52,8 @@ def entry_files(
     except InputError as error:
         raise InputError(f"This {type(module).__name__} cannot be published: {error}") from error
     files = {WEIGHTS: save(tensors, metadata={"format": "pt"}), **(others or {})}
+    if (codes := indexed_codes(module)) is not None:
+        files[INDEX] = save({"codes": codes})
     refiner: nn.Module | None = getattr(module, "refiner", None)
     if refiner is not None:
         parts = entry_files(refiner, about_module(refiner))
@@ -105,17 +109,20 @@ def load_entry(folder: Path) -> nn.Module:
         read_bytes(folder / REFINER / CONFIG, expected)
         refiner = load_entry(folder / REFINER)
     data = read_bytes(folder / WEIGHTS, config.sha256[WEIGHTS])
+    index = read_bytes(folder / INDEX, config.sha256[INDEX]) if INDEX in config.sha256 else None
     try:
         module = assemble(config.model, load(data), config.about)
         if (found := _fingerprint(module)) != config.fingerprint:
             raise InputError(f"The fingerprint is {found}, expected {config.fingerprint:.80}.")
         if refiner is not None:
             use_refiner(module, refiner)
+        if index is not None:
+            use_index(module, load(index)["codes"])
     except Exception as error:  # safetensors and torch have no one error for what they cannot hold
         reason = error if isinstance(error, InputError) else repr(error)
         raise InputError(
-            f"The {CONFIG} and {WEIGHTS} in {folder} do not fit each other, or the {REFINER} there:"
-            f" {reason!s:.600} Export it again, or ask its owner to."
+            f"The {CONFIG} and {WEIGHTS} in {folder} do not fit each other, or the {REFINER} or"
+            f" {INDEX} there: {reason!s:.600} Export it again, or ask its owner to."
         ) from error
     return module
 
@@ -126,6 +133,28 @@ def use_refiner(module: nn.Module, refiner: nn.Module) -> None:
     if take is None:
         raise InputError(f"A {type(module).__name__} has no samples to refine.")
     take(refiner)
+
+
+def use_index(module: nn.Module, codes: Tensor) -> None:
+    """Keep codes of training images, (M, S, h, w) uint8, beside a model, for those who ask.
+
+    Raises:
+        InputError: none, codes of another shape, or a module that is no diffusion model.
+    """
+    shape: tuple[int, ...] | None = getattr(module, "codes_shape", None)
+    if shape is None or codes.dtype != torch.uint8 or codes.shape[1:] != shape or not len(codes):
+        raise InputError(
+            "Expected codes of training images, (M, S, h, w) uint8, for a"
+            f" {type(module).__name__} of {shape or 'none'} each, got"
+            f" {tuple(codes.shape)} {codes.dtype}."
+        )
+    vars(module)["indexed_codes"] = codes
+
+
+def indexed_codes(module: nn.Module) -> Tensor | None:
+    """The codes of training images that a model's entry brought, (M, S, h, w) uint8."""
+    codes = vars(module).get("indexed_codes")
+    return codes if isinstance(codes, Tensor) else None
 
 
 def _fingerprint(module: nn.Module) -> str:

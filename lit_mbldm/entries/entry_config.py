@@ -18,8 +18,9 @@ FORMAT = 1
 LIBRARY = "lit_mbldm"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CARD, PICTURE, REFINER = "README.md", "samples.png", "refiner"
+INDEX = "training.safetensors"  # codes of training images
 # all that an entry may hold
-FILES = {CONFIG, WEIGHTS, CARD, PICTURE, f"{REFINER}/{CONFIG}", f"{REFINER}/{WEIGHTS}"}
+FILES = {CONFIG, WEIGHTS, CARD, PICTURE, INDEX, f"{REFINER}/{CONFIG}", f"{REFINER}/{WEIGHTS}"}
 
 
 class DamagedError(InputError):

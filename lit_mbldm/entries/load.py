@@ -78,6 +78,13 @@ def find_local(name: str | Path) -> Path | None:
     return path if path.exists() else None
 
 
+def public_name(name: str | Path) -> str | None:
+    """The name by which others find a model, too; None for what is on this machine alone."""
+    if name in list_pretrained():
+        return str(name)
+    return None if find_local(name) else parse_repository(str(name))[0]
+
+
 def parse_repository(name: str, revision: str | None = None) -> tuple[str, str | None]:
     """Split `org/repo[@revision]`; InputError where it is none, or says another revision."""
     repository, _, named = name.partition("@")

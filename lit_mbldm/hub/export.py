@@ -15,7 +15,13 @@ from lit_mbldm.codecs.network_codec import NetworkCodec
 from lit_mbldm.codecs.sizes import resize, to_uint8
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.entries.about import about_module
-from lit_mbldm.entries.entry import check_new_entry, entry_files, use_refiner, write_files
+from lit_mbldm.entries.entry import (
+    check_new_entry,
+    entry_files,
+    use_index,
+    use_refiner,
+    write_files,
+)
 from lit_mbldm.entries.entry_config import CARD, PICTURE
 from lit_mbldm.entries.load import load_pretrained
 from lit_mbldm.entries.tree import network_tensors
@@ -25,7 +31,9 @@ from lit_mbldm.hub.onnx_files import onnx_files
 from lit_mbldm.images import fit_square
 from lit_mbldm.pictures import grid, table, to_pil, to_tensor
 from lit_mbldm.training import SampleOptions
+from lit_mbldm.training.callbacks.nearest import training_codes
 from lit_mbldm.training.callbacks.pictures import class_columns
+from lit_mbldm.training.callbacks.samples import diffusion_model
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.refiner import RefinerModule, load_refiner
 from lit_mbldm.training.upscaler import Upscaler
@@ -42,13 +50,15 @@ def export(
     refiner: str | Path | None = None,
     name: str | None = None,
     half: bool = False,
+    index: str | None = None,
     onnx: bool = False,
 ) -> None:
     """Write a whole entry into the folder `out`, of whatever `load_pretrained` takes.
 
     `facts` are attributes of `About`, stated over what is known of the model. Its samples pass
     through `refiner`, and its card loads it by `name`; pushing fills that in otherwise. `half`
-    rounds networks to float16, in which the entry then keeps them; codebooks stay. `onnx` adds the
+    rounds networks to float16, in which the entry then keeps them; codebooks stay. `index` are
+    shards of training images, whose codes the entry keeps for who looks for copies. `onnx` adds the
     `onnx_files`, which are not pushed.
     """
     check_new_entry(out)
@@ -61,6 +71,8 @@ def export(
         weights.data = weights.data.half().float()
     if refiner is not None:
         use_refiner(module, load_refiner(refiner))
+    if index is not None:
+        use_index(module, training_codes(diffusion_model(module), index))
     about = replace(about_module(module), **facts)
     if isinstance(module, DiffusionModule):
         sampling = SampleOptions.read(about.sampling).over(module.sampling)

@@ -4,6 +4,8 @@ Images are compared at 16×16 pixels, without their mean colour, as they are and
 a pixel, a codec's loss or another brightness hides no copy.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,11 +35,7 @@ class NearestImages:
 
     def add(self, training: Tensor) -> None:
         """Compare with more training images, (B, 3, H, W) uint8 with B of at least 1."""
-        mirrored = training.flip(-1)
-        d = torch.minimum(
-            *(torch.cdist(self._described, _describe(images)) for images in (training, mirrored))
-        )  # (N, B)
-        d = F.threshold(d, _SAME, 0)
+        d = _compare(training, self._described).T  # (N, B)
         smallest, place = d.min(1)
         closer = smallest < self.distances[:, 0]
         self.nearest[closer] = training[place[closer]]
@@ -58,9 +56,27 @@ class NearestImages:
 
         Near 0 for a copy (Carlini et al. 2023, section 5.1); nan of fewer than two training images.
         """
-        further = self.distances[:, 1:]
-        mean = further.where(further.isfinite(), torch.nan).nanmean(1)
-        return self.distances[:, 0] / mean.clamp(min=torch.finfo(mean.dtype).tiny)
+        return _ratios(self.distances)
+
+
+class DescribedImages:
+    """Training images, described once, among which the nearest to others is found at once.
+
+    Args:
+        batches: of M images, (B, 3, H, W) uint8 each.
+    """
+
+    def __init__(self, batches: Iterable[Tensor]) -> None:
+        self._described = torch.cat([_describe(images) for images in batches])
+
+    def nearest(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The number of the nearest to each image, (N,) int64, and the ratios of `NearestImages`.
+
+        Args:
+            images: (N, 3, H, W) uint8.
+        """
+        d = _compare(images, self._described)  # (N, M)
+        return d.argmin(1), _ratios(_smallest(F.pad(d, (0, NEIGHBOURS), value=torch.inf)))
 
 
 def copy_threshold(held_out: Tensor) -> float:
@@ -78,6 +94,18 @@ def _describe(images: Tensor) -> Tensor:
     """(N, 3, H, W) uint8 as (N, 768) float32."""
     small = average(images, (_SIDE, _SIDE))
     return (small - small.mean((2, 3), keepdim=True)).flatten(1)
+
+
+def _compare(images: Tensor, described: Tensor) -> Tensor:
+    """Distances of N images, as they are or mirrored, to M described ones: (N, M)."""
+    d, mirrored = (torch.cdist(_describe(one), described) for one in (images, images.flip(-1)))
+    return F.threshold(torch.minimum(d, mirrored), _SAME, 0)
+
+
+def _ratios(distances: Tensor) -> Tensor:
+    further = distances[:, 1:]
+    mean = further.where(further.isfinite(), torch.nan).nanmean(1)
+    return distances[:, 0] / mean.clamp(min=torch.finfo(mean.dtype).tiny)
 
 
 def _smallest(distances: Tensor) -> Tensor:

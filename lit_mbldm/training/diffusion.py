@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lit_mbldm.codecs import BitLatent, ImageCodec, IndexLatent
 from lit_mbldm.codecs.latents import Latent
 from lit_mbldm.entries.checkpoint import CHECKPOINT_KEY
-from lit_mbldm.entries.load import load_pretrained
+from lit_mbldm.entries.load import load_pretrained, public_name
 from lit_mbldm.errors import InputError
 from lit_mbldm.parallel.ranks import gather_rows
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess, MultiStageProcess
@@ -122,7 +122,8 @@ class DiffusionModule(EditingModule):
     def start_from(self, trained: "str | Path | DiffusionModule") -> None:
         """Have the next run start from a trained model's weights, for fine-tuning.
 
-        Labels may be other ones: what both know is kept.
+        Labels may be other ones: what both know is kept. A model that others find, too, is named in
+        the card.
 
         Args:
             trained: a diffusion model, or its name or path for `load_pretrained`.
@@ -131,7 +132,7 @@ class DiffusionModule(EditingModule):
             InputError: nothing of that name, or a model of another codec, latent or process.
         """
         if isinstance(trained, str | Path):
-            trained = load_pretrained(trained)
+            self.base_model, trained = public_name(trained), load_pretrained(trained)
         self._start = (check_start(self, trained),)
 
     def configure_model(self) -> None:

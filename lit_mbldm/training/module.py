@@ -47,7 +47,9 @@ class TrainingModule(L.LightningModule):
         self.optimizer = optimizer
         self.decay = decay
         self.noise_seed = 0
-        self.training_config: dict[str, Any] = {}  # for those who find its checkpoint
+        # for those who find its checkpoint
+        self.training_config: dict[str, Any] = {}
+        self.base_model: str | None = None
 
     def streams(self, batch: dict[str, Tensor], key: tuple[int, ...]) -> SampleStreams:
         """One random stream for each sample, keyed by its number in the data set, `index` (B,)."""
@@ -105,11 +107,14 @@ class TrainingModule(L.LightningModule):
             "model": describe(self.trained()),
             "noise_seed": self.noise_seed,
             "config": self.training_config,
+            "base_model": self.base_model,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the run's seed."""
-        self.noise_seed = checkpoint.get(CHECKPOINT_KEY, {}).get("noise_seed", self.noise_seed)
+        """Take over the run's seed, and what it started from."""
+        kept = checkpoint.get(CHECKPOINT_KEY, {})
+        self.noise_seed = kept.get("noise_seed", self.noise_seed)
+        self.base_model = kept.get("base_model")
 
 
 class CodecModule(TrainingModule):
@@ -141,6 +146,7 @@ class CodecModule(TrainingModule):
             )
         # the other facts are of the weights that it was loaded with
         vars(self)["about"] = About(sampling=about_module(self).sampling)
+        vars(self).pop("indexed_codes", None)
         super().on_fit_start()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -142,6 +142,7 @@ def test_folder_to_codes_to_model_to_grid(
     data = "ShardDataModule\n  init_args: {train: codes, val: shards, batch_size: 4}"
     told = run(f"fit --config {write_config(tmp_path, kind, data)}")
     (checkpoint,) = re.findall("Make more: lit-mbldm sample (.*?) ", told)
+    assert f"in the browser: lit-mbldm demo {checkpoint}\n" in told
     for size in (1, 3):
         run(f"sample {checkpoint} -n 4 --steps 3 --seed 0 --batch-size {size} --out {size}.png")
     assert torch.equal(sheet("1.png"), sheet("3.png"))
@@ -716,6 +717,8 @@ def test_train_goes_from_a_folder_to_a_model_and_on(
     ]  # fmt: skip
     made = tmp_path / "runs" / "photos_64" / "version_1"
     assert (made / "samples.png").exists()
+    (hint,) = re.findall("Train on them: lightning (.*)", told)
+    assert f"$ lit-mbldm {hint} " in told
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*.*")}
     run("train photos --steps 2")
     assert {path: path.stat().st_mtime_ns for path in kept} == kept

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from lit_mbldm import data
+from lit_mbldm.entries.entry import use_index
 from lit_mbldm.errors import InputError
 from lit_mbldm.zoo import load_pretrained
 
@@ -45,7 +47,9 @@ axe.run(document, options).then(found => done(found.violations.map(
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    page = demo_page({"eurosat-64": load_pretrained("eurosat-64")})
+    model = load_pretrained("eurosat-64")
+    use_index(model, model.codec.encode(torch.randint(0, 256, (3, 3, 64, 64)).byte()))
+    page = demo_page({"eurosat-64": model})
     yield start(page)
     page.close()
 
@@ -64,7 +68,8 @@ def test_every_control_is_used(page: Any, url: str, tmp_path: Path) -> None:
     page.press("Draw")
     page.wait_for("2 pictures of 64×64 pixels")
     page.pictures()[0].click()
-    page.wait(lambda: len(page.pictures()) == 4)
+    page.wait(lambda: len(page.pictures()) == 6)  # two variations, and the nearest beside it
+    page.wait_for("nearest of 3 training images")
 
     page.tab("From noise")
     page.press("Draw the way")

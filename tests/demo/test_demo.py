@@ -10,6 +10,7 @@ from PIL import Image
 
 from lit_mbldm.codecs import PixelCodec
 from lit_mbldm.denoisers import UNet
+from lit_mbldm.entries.entry import use_index
 from lit_mbldm.errors import InputError
 from lit_mbldm.pictures import to_batch, to_pil
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
@@ -112,6 +113,22 @@ def test_a_photograph_beside_its_codes(actions: Actions, photo: str) -> None:
     assert "16×32 pixels, 384 bits" in facts
     assert "PSNR: codec" in facts
     assert actions.fit(photo).size == (16, 16)
+
+
+def test_the_nearest_training_image_is_shown_where_the_entry_keeps_some() -> None:
+    model = make()
+    assert not Actions(model).indexed
+    near = "The picture clicked, and the nearest training image"
+    assert near not in labels_of(model)
+    codes = model.codec.encode(torch.randint(0, 256, (70, 3, 16, 16)).byte())
+    use_index(model, codes)
+    assert near in labels_of(model)
+    kept = to_pil(model.codec.decode(codes[66:67])[0].flip(-1))
+    (picture, found), facts = Actions(model).nearest(kept)
+    assert picture is kept
+    assert torch.equal(to_batch(found), model.codec.decode(codes[66:67]))
+    assert "nearest of 70 training images" in facts
+    assert "at 0.00 of" in facts
 
 
 def test_a_large_photograph_is_made_smaller(actions: Actions, tmp_path: Path) -> None:

@@ -2,7 +2,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_mbldm.metrics.nearest import FIXED_RATIO, NEIGHBOURS, NearestImages, copy_threshold
+from lit_mbldm.metrics.nearest import (
+    FIXED_RATIO,
+    NEIGHBOURS,
+    DescribedImages,
+    NearestImages,
+    copy_threshold,
+)
 
 
 def blots(count: int, seed: int) -> Tensor:
@@ -65,6 +71,15 @@ def test_parts_join_to_the_whole_whatever_their_sizes() -> None:
     )
     assert torch.allclose(joined.distances, whole.distances, atol=1e-2)
     assert torch.equal(joined.nearest, whole.nearest[:5])
+
+
+def test_described_images_are_searched_alike() -> None:
+    images, training = blots(7, 1), blots(90, 2)
+    for count in (2, 90):
+        place, ratios = DescribedImages(training[:count].split(40)).nearest(images)
+        whole = search(images, training[:count])
+        assert torch.equal(training[place], whole.nearest)
+        assert torch.allclose(ratios, whole.ratios(), atol=1e-5)
 
 
 def test_few_training_images_and_equal_ones() -> None:

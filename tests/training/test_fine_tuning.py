@@ -75,6 +75,22 @@ def test_labels_come_and_go(
         torch.testing.assert_close(predictions(model, label), predictions(trained, None))
 
 
+def test_a_start_that_others_find_is_named(
+    quiet: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_entry(make(), tmp_path / "entry")
+    monkeypatch.setattr("lit_mbldm.entries.fetch.load_from_hub", lambda *_: make())
+    for name, told in [("org/first@v1", "org/first"), (tmp_path / "entry", None)]:
+        model = make(seed=1)
+        model.start_from(name)
+        last = train(model, NAMES, quiet, tmp_path)
+        assert load_pretrained(last).about.base_model == told
+        resumed = make()
+        trainer = L.Trainer(default_root_dir=tmp_path, **{**quiet, "max_steps": 2})
+        trainer.fit(resumed, Labelled(NAMES), ckpt_path=last, weights_only=True)
+        assert resumed.base_model == told
+
+
 def test_averages_begin_at_the_trained_weights(quiet: dict[str, Any], tmp_path: Path) -> None:
     trained, model = make(), make(class_names=None, seed=1)
     model.start_from(trained)

@@ -60,6 +60,13 @@ def test_a_card_says_what_was_learned_and_whether_it_is_a_copy(modules: Modules)
     assert "- Copy check: none was made" in write_card(modules[kind], ABOUT)
 
 
+def test_a_card_names_what_training_started_from(modules: Modules) -> None:
+    card = write_card(modules["continuous"], replace(ABOUT, base_model="org/first"))
+    assert metadata(card)["base_model"] == "org/first"
+    assert "started from the weights of `org/first`" in card
+    assert "base_model" not in metadata(write_card(modules["continuous"], ABOUT))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_card_of_a_model_of_which_nothing_is_known_says_so(modules: Modules, kind: str) -> None:
     card = write_card(modules[kind], About())

@@ -14,8 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
+from lit_mbldm.cli import main
 from lit_mbldm.entries.about import About, Figure
-from lit_mbldm.entries.entry import save_entry
+from lit_mbldm.entries.entry import indexed_codes, save_entry, use_index
 from lit_mbldm.entries.tree import network_tensors
 from lit_mbldm.errors import InputError
 from lit_mbldm.hub.export import export, whole_entry
@@ -74,6 +75,38 @@ def test_a_refiner_goes_into_the_folder(
         export(checkpoint, tmp_path / "unfit", FACTS, refiner=tmp_path / "other")
     assert not (tmp_path / "codec").exists()
     assert not (tmp_path / "unfit").exists()
+
+
+def test_codes_of_training_images_go_with_the_entry(
+    hub: Hub, checkpoint: Path, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
+    (tmp_path / "images").mkdir()
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "images" / f"{number}.png")
+    main(["shards", f"{tmp_path}/images", f"{tmp_path}/shards", "--size", "8"])
+    folder = tmp_path / "entry"
+    export(checkpoint, folder, {}, index=str(tmp_path / "shards"))
+    assert set(tiny.names(folder)) == FILES | {"training.safetensors"}
+    assert "the codes of 5 are in" in (folder / "README.md").read_text(encoding="utf-8")
+    model = load_pretrained(folder)
+    expected = model.codec.encode(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    found = indexed_codes(model)
+    assert found is not None
+    same = (found[:, None] == expected).flatten(2).float().mean(2)  # but for what JPEG changed
+    assert len(found) == 5
+    assert (same.max(1).values > 0.8).all()
+    push_pretrained(folder, REPO)
+    again = indexed_codes(load_pretrained(REPO))
+    assert again is not None
+    assert torch.equal(again, found)
+    (folder / "training.safetensors").write_bytes(b"others")
+    with pytest.raises(InputError, match=r"training\.safetensors is damaged"):
+        load_pretrained(folder)
+    with pytest.raises(InputError, match="Samples need a diffusion model"):
+        export(folders["codec"], tmp_path / "codec", {}, index=str(tmp_path / "shards"))
+    with pytest.raises(InputError, match=r"codes of training images.*got \(5, 1, 1, 1\)"):
+        use_index(model, expected[:, :1, :1, :1])
 
 
 @pytest.mark.parametrize("name", ["implicit", "decoder", "binary", "scalar", "upscaler"])

@@ -4,7 +4,6 @@ import math
 import warnings
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
 
 import torch
 from PIL.Image import Image
@@ -29,6 +28,7 @@ from lit_mbldm.training.diffusion import DiffusionModule
 
 CHECKED = 2000  # samples, and held-out images, at most
 _SIDE = 128  # of the images that are kept, at most
+_CODES = 1 << 23  # bytes of an index; decoding them takes seconds
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,29 @@ def check_with_shards(model: DiffusionModule, samples: Tensor, shards: str) -> C
     Raises:
         InputError: no shards, or shards of another codec.
     """
-    data: Any = ShardDataModule(shards, image_size=model.image_size)
-    data.trainer = SimpleNamespace(lightning_module=model)  # whose codec reads the codes
+    data = _data(model, shards)
     held_out = data.reference(CHECKED) if validation_part(shards) else None
     training = data.training_set()
     return check_copies(shrink(samples), training, held_out, model.codec, model.device)
+
+
+@torch.inference_mode()
+def training_codes(model: DiffusionModule, shards: str) -> Tensor:
+    """The model's codes of images in shards, (M, S, h, w) uint8: as many as 8 MiB hold.
+
+    Of more it takes the first of each shard. Raises InputError as `check_with_shards` does.
+    """
+    found = _data(model, shards).training_set(_CODES // math.prod(model.codes_shape))
+    rows = [batch[found.kind] for batch in tqdm(found.batches, desc="index", unit="batch")]
+    if found.kind == "images":
+        rows = [model.codec.encode(images.to(model.device)).cpu() for images in rows]
+    return torch.cat(rows)
+
+
+def _data(model: DiffusionModule, shards: str) -> ShardDataModule:
+    data = ShardDataModule(shards, image_size=model.image_size)
+    vars(data)["trainer"] = SimpleNamespace(lightning_module=model)  # whose codec reads the codes
+    return data
 
 
 def shrink(images: Tensor) -> Tensor:

@@ -224,6 +224,7 @@ class SampleImages(_FitPictures):
         if checkpoint := _saved_checkpoint(trainer):
             flags = self.options.flags(seed=1)
             print(f"Make more: lit-mbldm sample {checkpoint} -n 16 {flags} --out grid.png")
+            print(f"Play with it in the browser: lit-mbldm demo {checkpoint}")
 
 
 class RefineImages(_FitPictures):
