@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lit_mbldm.codecs.patches import MAX_PATCH, check_image_size, check_images, describe_value
 from lit_mbldm.codecs.sizes import resize, to_uint8
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import InputError, check_numbers
 
 if TYPE_CHECKING:
     from lit_mbldm.pictures import Images
@@ -55,6 +55,17 @@ def bits_a_code(codebook_size: int) -> int:
     return bits
 
 
+def count_codes(bits: int, codebook_size: int, name: str) -> int:
+    """How many codes make so many bits; raises InputError where none do, of the codec `name`."""
+    step = bits_a_code(codebook_size)
+    if bits == 0 or bits % step:
+        raise InputError(
+            f"Bits must be positive multiples of {step} (one codebook of {codebook_size} codewords"
+            f" each), got {name!r}."
+        )
+    return bits // step
+
+
 def fingerprint_arrays(head: str, arrays: Mapping[str, Tensor]) -> str:
     """sha256 (hex) of a text and of arrays with their names, as float32."""
     digest = hashlib.sha256(head.encode())
@@ -78,8 +89,7 @@ class ImageCodec(nn.Module):
 
     def __init__(self, quantizer: str, patch_size: int, codebook_size: int) -> None:
         super().__init__()
-        if not 1 <= patch_size <= MAX_PATCH:
-            raise InputError(f"patch_size must be from 1 to {MAX_PATCH} pixels, not {patch_size}.")
+        check_numbers(1, MAX_PATCH, patch_size=patch_size)
         self.quantizer = quantizer.upper()
         self.patch_size = patch_size
         self.codebook_size = codebook_size
@@ -87,8 +97,7 @@ class ImageCodec(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the codec, but do not round it.
 
-        Raises:
-            InputError: a type of fewer bits than float32, in which it would give other codes.
+        Raises InputError for a type of fewer bits than float32, in which it would give other codes.
         """
         dtype = fn(torch.empty(0)).dtype
         if dtype.itemsize < torch.float32.itemsize:
@@ -165,8 +174,7 @@ class ImageCodec(nn.Module):
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Shape (S, h, w) of the codes of an image of this size.
 
-        Raises:
-            InputError: a side that is no multiple of the patch size.
+        Raises InputError for a side that is no multiple of the patch size.
         """
         check_image_size(height, width, self.patch_size)
         return self.num_codes, height // self.patch_size, width // self.patch_size

@@ -3,14 +3,14 @@
 B samples, S code channels, n = log2 K bits a code, h×w positions.
 """
 
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from lit_mbldm.codecs.base import ImageCodec, bits_a_code
 from lit_mbldm.codecs.latents import Latent
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import check_choice
 
 BitOrder = Literal["natural", "gray"]
 
@@ -42,8 +42,7 @@ class BitLatent(Latent):
 
     def __init__(self, order: BitOrder = "natural") -> None:
         super().__init__()
-        if order not in get_args(BitOrder):
-            raise InputError(f"Expected an order of {get_args(BitOrder)}, got {order!r}.")
+        check_choice(BitOrder, order=order)
         self.order = order
 
     def use(self, codec: ImageCodec) -> None:

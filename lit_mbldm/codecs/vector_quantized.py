@@ -186,7 +186,7 @@ class VectorQuantizedCodec(ImageCodec):
         """
         raise NotImplementedError
 
-    def image_error(self, codewords: list[Tensor], target: Tensor) -> Tensor:
+    def codeword_error(self, codewords: list[Tensor], target: Tensor) -> Tensor:
         """Mean squared RGB error of softly decoded images, x in [-1, 1], unclipped.
 
         Args:
