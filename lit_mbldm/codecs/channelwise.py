@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs.base import bits_a_code, count_codes
+from lit_mbldm.codecs.bits import bits_a_code, count_codes
 from lit_mbldm.codecs.patches import (
     YCBCR_TO_RGB,
     from_patches,

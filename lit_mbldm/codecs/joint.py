@@ -9,7 +9,7 @@ import re
 import torch
 from torch import Tensor
 
-from lit_mbldm.codecs.base import count_codes
+from lit_mbldm.codecs.bits import count_codes
 from lit_mbldm.codecs.lapping import filter_borders, lap, patch_costs, unlap
 from lit_mbldm.codecs.patches import LEVEL, from_joint_patches, to_joint_patches
 from lit_mbldm.codecs.vector_quantized import (

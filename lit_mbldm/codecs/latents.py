@@ -8,7 +8,8 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs.base import ImageCodec, full_float32
+from lit_mbldm.codecs.base import ImageCodec
+from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError, check_numbers
 

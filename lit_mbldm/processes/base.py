@@ -85,10 +85,7 @@ class Process(nn.Module):
         self.self_conditioning = self_conditioning
 
     def use(self, codec: ImageCodec) -> None:
-        """Take over what depends on the codec.
-
-        Raises InputError for a codec that the process is not for.
-        """
+        """Take over what depends on the codec; raises InputError for one that it is not for."""
 
     def use_latent(self, latent: Latent) -> None:
         """Take over what depends on the latent, which has its codec by now."""
@@ -112,10 +109,7 @@ class Process(nn.Module):
         return z
 
     def time_grid(self, steps: int, sampler: str = "ddpm") -> list[int]:
-        """Times T = t_0 > t_1 > … > 0 of a sampler, evenly spaced.
-
-        Raises InputError for steps outside [1, T].
-        """
+        """Times T = t_0 > t_1 > … > 0 of a sampler, evenly; raises InputError outside [1, T]."""
         T = self.end
         check_numbers(1, T, steps=steps)
         return [round(T * (steps - i) / steps) for i in range(steps + 1)]

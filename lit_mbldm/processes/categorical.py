@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lit_mbldm.codecs.base import full_float32
+from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError, check_choice, check_positive
 from lit_mbldm.processes.base import Condition, Denoiser
 from lit_mbldm.processes.categorical_head import codeword_nats, expectation, gumbel_scores

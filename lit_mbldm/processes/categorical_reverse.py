@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from lit_mbldm.codecs import ImageCodec
-from lit_mbldm.codecs.base import full_float32
 from lit_mbldm.codecs.latents import IndexLatent
+from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes.base import Chance, Prediction

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from lit_mbldm.codecs import ImageCodec
-from lit_mbldm.codecs.base import bits_a_code, full_float32
-from lit_mbldm.codecs.bits import from_signs, to_signs
+from lit_mbldm.codecs.bits import bits_a_code, from_signs, to_signs
+from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.processes.base import Chance, Condition, Denoiser, Prediction
 from lit_mbldm.processes.bernoulli import BernoulliForward, draw_signs, reverse_log_odds
 from lit_mbldm.processes.categorical_head import ChunkedHead, codeword_nats, draw_categories

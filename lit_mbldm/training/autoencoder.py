@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from lit_mbldm.codecs import BinaryCodec
 from lit_mbldm.codecs.patches import check_image_size
-from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.codec_quality import psnr, ssim
 from lit_mbldm.training.module import Decay, OptimizerName, TrainingModule
 from lit_mbldm.training.refiner import image_loss
@@ -54,26 +53,15 @@ class BinaryAutoencoder(TrainingModule):
         Of a batch of `images`, (B, 3, H, W) uint8 RGB, and `index`, (B,) int64; `key` is of the
         bits.
         """
-        if "images" not in batch:
-            raise InputError(
-                "A learned codec is trained on images, but the data has codes only. Train it on"
-                " image shards (`lit-mbldm shards`) or crops."
-            )
-        images = batch["images"]
+        images = self.images_of(batch)
         check_image_size(images.shape[2], images.shape[3], self.network.patch_size)
         logits = self.network.encode(images / 255).float()  # (B, c, h, w)
         bits = draw_bits(logits, self.streams(batch, key).uniform(logits.shape[1:]))
         return image_loss(self.network.decode(bits), images / 255)
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """One step on a batch as of `loss`."""
-        loss = self.loss(batch, self.training_key())
-        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
-        return loss
-
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the loss, and PSNR and SSIM of the codec, whose bits are not drawn."""
-        images, codec = batch["images"], self.trained()
+        images, codec = self.images_of(batch), self.trained()
         decoded = codec.decode(codec.encode(images))
         figures = {"val/loss": self.loss(batch, self.validation_key())}
         figures |= {f"val/{f.__name__}": f(decoded, images).mean() for f in (psnr, ssim)}
