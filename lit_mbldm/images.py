@@ -68,8 +68,7 @@ def load_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def fit_square(image: Image.Image, size: int, max_upsampling: float = 4) -> Image.Image:
     """Crop the centre of an RGB image to a square and resize it to size×size pixels, antialiased.
 
-    Raises:
-        ImageError: the shorter side is below size / max_upsampling.
+    Raises ImageError where the shorter side is below size / max_upsampling.
     """
     side = min(image.size)
     if side * max_upsampling < size:

@@ -1,13 +1,12 @@
 """The verb `edit`: an image inpainted, varied, put on a larger canvas, or on the way to another."""
 
 import argparse
-import os
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lit_mbldm.cli.arguments import MODEL, Verbs, add_verb, arg, fraction, natural, positive, size
-from lit_mbldm.cli.sample import SETTINGS
+from lit_mbldm.cli.sample import SETTINGS, output
 from lit_mbldm.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,19 +45,13 @@ def edit(arguments: argparse.Namespace) -> None:
     """Inpaint, vary or enlarge an image, or lead from one to another."""
     import torch
 
-    from lit_mbldm.pictures import check_path, save, table
-    from lit_mbldm.storage.atomic import check_writable
+    from lit_mbldm.pictures import save, table
     from lit_mbldm.training.callbacks.samples import diffusion_model
-    from lit_mbldm.training.options import SampleOptions, fresh_seed
+    from lit_mbldm.training.options import SampleOptions
     from lit_mbldm.zoo import load_pretrained
 
     _check_kind(arguments)
-    out = Path(arguments.out)
-    to_folder = arguments.out.endswith(os.sep) or out.is_dir()
-    (check_writable if to_folder else check_path)(out)
-    if to_folder and any(out.glob("*.png")):
-        raise InputError(f"{out} already holds pictures. Name another folder as --out.")
-    arguments.seed = fresh_seed() if arguments.seed is None else arguments.seed
+    out, to_folder = output(arguments.out)
     given = {field.name: getattr(arguments, field.name, None) for field in fields(SampleOptions)}
     settings = {k: v for k, v in given.items() if v is not None and k != "canvas"}
     settings["batch_size"] = arguments.batch_size

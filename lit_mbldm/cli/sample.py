@@ -12,9 +12,29 @@ from lit_mbldm.errors import InputError
 _INTERVAL = "t/T between which there is guidance (default: 0 1)"
 
 
-def seed(text: str) -> int | None:
-    """A whole number from 0; None for a random one."""
-    return None if text == "random" else natural(text)
+def seed(text: str) -> int:
+    """A whole number from 0, or a random one."""
+    if text != "random":
+        return natural(text)
+    from lit_mbldm.training.options import fresh_seed
+
+    return fresh_seed()
+
+
+def output(name: str) -> tuple[Path, bool]:
+    """The PNG or the folder (DIR/) to write, and whether it is a folder.
+
+    Raises InputError where it cannot be written, or the folder holds pictures.
+    """
+    from lit_mbldm.pictures import check_path
+    from lit_mbldm.storage.atomic import check_writable
+
+    out = Path(name)
+    to_folder = name.endswith(os.sep) or out.is_dir()
+    (check_writable if to_folder else check_path)(out)
+    if to_folder and any(out.glob("*.png")):
+        raise InputError(f"{out} already holds pictures. Name another folder as --out.")
+    return out, to_folder
 
 
 _SAMPLER = (
@@ -68,29 +88,20 @@ def sample(arguments: argparse.Namespace) -> None:
     """Generate images from a model."""
     import torch
 
-    from lit_mbldm.pictures import check_path, grid, save
+    from lit_mbldm.pictures import grid, save
     from lit_mbldm.processes.samplers import read_temperature
-    from lit_mbldm.storage.atomic import check_writable
     from lit_mbldm.training.callbacks.nearest import check_with_shards
-    from lit_mbldm.training.callbacks.pictures import (
-        class_columns,
-        path_grid,
-        size_grid,
-        temperature_grid,
-    )
+    from lit_mbldm.training.callbacks.pictures import class_columns
     from lit_mbldm.training.callbacks.samples import diffusion_model
-    from lit_mbldm.training.options import SampleOptions, fresh_seed
+    from lit_mbldm.training.grids import path_grid, size_grid, temperature_grid
+    from lit_mbldm.training.options import SampleOptions
     from lit_mbldm.training.recipe import Recipe
     from lit_mbldm.zoo import load_pretrained
 
-    out, batch_size = Path(arguments.out), arguments.batch_size
-    to_folder = arguments.out.endswith(os.sep) or out.is_dir()
+    out, to_folder = output(arguments.out)
     _check_kind(arguments, to_folder)
     temperatures = [read_temperature(text) for text in arguments.temperature]
-    sizes = arguments.size
-    (check_writable if to_folder else check_path)(out)
-    if to_folder and any(out.glob("*.png")):
-        raise InputError(f"{out} already holds pictures. Name another folder as --out.")
+    sizes, batch_size = arguments.size, arguments.batch_size
     if arguments.like:
         save(Recipe.read(arguments.like).make(arguments.device, arguments.model), out)
         print(arguments.out)
@@ -98,7 +109,6 @@ def sample(arguments: argparse.Namespace) -> None:
     given = {field.name: getattr(arguments, field.name) for field in fields(SampleOptions)}
     given["temperature"] = temperatures[0] if temperatures else None
     given["size"] = sizes[0] if sizes else None
-    given["seed"] = fresh_seed() if arguments.seed is None else arguments.seed
     model = diffusion_model(load_pretrained(arguments.model, device=arguments.device))
     told, count = SampleOptions(**given), arguments.n
     options = model.settle(told)

@@ -82,8 +82,7 @@ _UNTOLD = (
 def run_trainer(argv: list[str]) -> None:
     """Run fit, validate, test or predict.
 
-    Raises:
-        InputError: arguments, a config or a checkpoint that does not fit.
+    Raises InputError for arguments, a config or a checkpoint that does not fit.
     """
     for message in _UNTOLD:
         warnings.filterwarnings("ignore", message=message)

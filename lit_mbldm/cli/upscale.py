@@ -58,7 +58,6 @@ def upscale(options: argparse.Namespace) -> None:
 def _drawn(options: argparse.Namespace, image: "Tensor", wanted: tuple[int, int]) -> "Tensor":
     """The larger image (3, H, W) as the model draws it."""
     from lit_mbldm.training import Upscaler
-    from lit_mbldm.training.options import fresh_seed
     from lit_mbldm.zoo import load_pretrained
 
     model = load_pretrained(options.model, device=options.device)
@@ -67,6 +66,5 @@ def _drawn(options: argparse.Namespace, image: "Tensor", wanted: tuple[int, int]
             f"--model takes an Upscaler, as the config small64_upscaler trains one, got a"
             f" {type(model).__name__}."
         )
-    seed = fresh_seed() if options.seed is None else options.seed
-    settings = {"steps": options.steps, "sampler": options.sampler, "seed": seed}
+    settings = {"steps": options.steps, "sampler": options.sampler, "seed": options.seed}
     return model.upscale(image[None], wanted, progress=True, **settings)[0]

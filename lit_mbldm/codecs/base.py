@@ -4,55 +4,20 @@ B images, H×W pixels, s pixels a patch side, h = H/s, w = W/s, S code channels,
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_mbldm.codecs.patches import MAX_PATCH, check_image_size, check_images, describe_value
+from lit_mbldm.codecs.patches import MAX_PATCH, check_codes, check_image_size, check_images
+from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.codecs.sizes import resize, to_uint8
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import InputError, check_numbers
 
 if TYPE_CHECKING:
     from lit_mbldm.pictures import Images
-
-
-@contextmanager
-def full_float32(device: torch.device) -> Iterator[None]:
-    """Turn autocast, TF32 and bfloat16 matrix products and convolutions off inside the block.
-
-    A codec subtracts large norms from each other: with the 10 or 7 bits of TF32 or bfloat16
-    products (`torch.set_float32_matmul_precision("high")`, `"medium"`, or mixed precision) it
-    would return other codes. The block computes on `device`.
-    """
-    backends = (
-        torch.backends.cuda.matmul,
-        torch.backends.cudnn.conv,  # type: ignore[attr-defined]
-        torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]
-        torch.backends.mkldnn.conv,  # type: ignore[attr-defined]
-    )
-    previous = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for backend, precision in zip(backends, previous, strict=True):
-            backend.fp32_precision = precision
-
-
-def bits_a_code(codebook_size: int) -> int:
-    """log2 of the codebook size; raises InputError for no power of two from 2 to 256."""
-    bits = codebook_size.bit_length() - 1
-    if not 2 <= codebook_size <= 256 or codebook_size != 1 << bits:
-        raise InputError(
-            f"codebook_size must be a power of two from 2 to 256, not {codebook_size}."
-        )
-    return bits
 
 
 def fingerprint_arrays(head: str, arrays: Mapping[str, Tensor]) -> str:
@@ -78,8 +43,7 @@ class ImageCodec(nn.Module):
 
     def __init__(self, quantizer: str, patch_size: int, codebook_size: int) -> None:
         super().__init__()
-        if not 1 <= patch_size <= MAX_PATCH:
-            raise InputError(f"patch_size must be from 1 to {MAX_PATCH} pixels, not {patch_size}.")
+        check_numbers(1, MAX_PATCH, patch_size=patch_size)
         self.quantizer = quantizer.upper()
         self.patch_size = patch_size
         self.codebook_size = codebook_size
@@ -87,8 +51,7 @@ class ImageCodec(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the codec, but do not round it.
 
-        Raises:
-            InputError: a type of fewer bits than float32, in which it would give other codes.
+        Raises InputError for a type of fewer bits than float32, in which it would give other codes.
         """
         dtype = fn(torch.empty(0)).dtype
         if dtype.itemsize < torch.float32.itemsize:
@@ -165,8 +128,7 @@ class ImageCodec(nn.Module):
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Shape (S, h, w) of the codes of an image of this size.
 
-        Raises:
-            InputError: a side that is no multiple of the patch size.
+        Raises InputError for a side that is no multiple of the patch size.
         """
         check_image_size(height, width, self.patch_size)
         return self.num_codes, height // self.patch_size, width // self.patch_size
@@ -275,17 +237,6 @@ class ImageCodec(nn.Module):
 
     def check_and_look_up(self, codes: Tensor) -> Tensor:
         """Turn codes (B, S, h, w) into vectors; raises InputError as `reconstruct`."""
-        fits = isinstance(codes, Tensor) and codes.ndim == 4 and codes.shape[1] == self.num_codes
-        if not fits or codes.is_floating_point():
-            raise InputError(
-                f"Expected a tensor of integer codes of shape (B, {self.num_codes}, h, w) for"
-                f" {self.quantizer}, got {describe_value(codes)}. An array becomes one by"
-                " torch.from_numpy."
-            )
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
-            raise InputError(
-                f"Codes must lie in [0, {self.codebook_size - 1}], got"
-                f" [{int(codes.min())}, {int(codes.max())}]."
-            )
+        check_codes(codes, self.num_codes, self.codebook_size, self.quantizer)
         with full_float32(codes.device):
             return self.look_up(codes.long())

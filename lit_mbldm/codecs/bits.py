@@ -3,16 +3,37 @@
 B samples, S code channels, n = log2 K bits a code, h×w positions.
 """
 
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from lit_mbldm.codecs.base import ImageCodec, bits_a_code
+from lit_mbldm.codecs.base import ImageCodec
 from lit_mbldm.codecs.latents import Latent
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import InputError, check_choice
 
 BitOrder = Literal["natural", "gray"]
+
+
+def bits_a_code(codebook_size: int) -> int:
+    """log2 of the codebook size; raises InputError for no power of two from 2 to 256."""
+    bits = codebook_size.bit_length() - 1
+    if not 2 <= codebook_size <= 256 or codebook_size != 1 << bits:
+        raise InputError(
+            f"codebook_size must be a power of two from 2 to 256, not {codebook_size}."
+        )
+    return bits
+
+
+def count_codes(bits: int, codebook_size: int, name: str) -> int:
+    """How many codes make so many bits; raises InputError where none do, of the codec `name`."""
+    step = bits_a_code(codebook_size)
+    if bits == 0 or bits % step:
+        raise InputError(
+            f"Bits must be positive multiples of {step} (one codebook of {codebook_size} codewords"
+            f" each), got {name!r}."
+        )
+    return bits // step
 
 
 def to_signs(numbers: Tensor, num_bits: int) -> Tensor:
@@ -42,8 +63,7 @@ class BitLatent(Latent):
 
     def __init__(self, order: BitOrder = "natural") -> None:
         super().__init__()
-        if order not in get_args(BitOrder):
-            raise InputError(f"Expected an order of {get_args(BitOrder)}, got {order!r}.")
+        check_choice(BitOrder, order=order)
         self.order = order
 
     def use(self, codec: ImageCodec) -> None:

@@ -5,13 +5,12 @@ B images, H×W pixels, s pixels a patch side, h = H/s, w = W/s, S code channels,
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs.base import bits_a_code
+from lit_mbldm.codecs.bits import bits_a_code, count_codes
 from lit_mbldm.codecs.patches import (
     YCBCR_TO_RGB,
     from_patches,
@@ -27,44 +26,22 @@ from lit_mbldm.codecs.vector_quantized import (
 )
 from lit_mbldm.errors import InputError
 
-Kind = Literal["VQ", "PQ", "OPQ", "RQ"]
 
+def read_quantizer(name: str, codebook_size: int) -> tuple[str, list[int]]:
+    """Read a name such as `OPQ-32-8-8`, in any case: its kind, and the codes of each channel.
 
-@dataclass(frozen=True)
-class QuantizerName:
-    """A parsed `{TYPE}-{Y-Cb-Cr}` name: the quantiser and the bits a patch of each channel."""
-
-    kind: Kind
-    bits: tuple[int, int, int]
-
-    @classmethod
-    def parse(cls, name: str, codebook_size: int = 256) -> "QuantizerName":
-        """Read a name such as `OPQ-32-8-8`, in any case.
-
-        Raises:
-            InputError: an unknown type, or bits that are no positive multiple of log2 of the
-                codebook size (8 for 256 codewords).
-        """
-        step = bits_a_code(codebook_size)
-        match = re.fullmatch(r"(VQ|PQ|OPQ|RQ)-(\d+)-(\d+)-(\d+)", name.upper())
-        if match is None:
-            raise InputError(
-                f"Expected a quantiser {{VQ|PQ|OPQ|RQ}}-{{Y-Cb-Cr bits a patch}} such as"
-                f" OPQ-32-8-8, or JPQ-{{bits a patch}} such as JPQ-48, got {name!r}."
-            )
-        bits = (int(match[2]), int(match[3]), int(match[4]))
-        if any(b == 0 or b % step for b in bits):
-            raise InputError(
-                f"Bits a channel must be positive multiples of {step} (one codebook of"
-                f" {codebook_size} codewords each), got {name!r}."
-            )
-        kind: Kind = next(k for k in get_args(Kind) if k == match[1])
-        if kind == "VQ" and any(b != step for b in bits):
-            raise InputError(
-                f"VQ has one codebook a channel, {step} bits with {codebook_size} codewords; got"
-                f" {name!r}. Use PQ, OPQ or RQ for more bits."
-            )
-        return cls(kind, bits)
+    Raises InputError for an unknown kind, or bits that do not make whole codes.
+    """
+    match = re.fullmatch(r"(VQ|PQ|OPQ|RQ)-(\d+)-(\d+)-(\d+)", name.upper())
+    if match is None:
+        raise InputError(
+            f"Expected a quantiser {{VQ|PQ|OPQ|RQ}}-{{Y-Cb-Cr bits a patch}} such as OPQ-32-8-8, or"
+            f" JPQ-{{bits a patch}} such as JPQ-48, got {name!r}."
+        )
+    counts = [count_codes(int(bits), codebook_size, name) for bits in match.groups()[1:]]
+    if match[1] == "VQ" and counts != [1, 1, 1]:
+        raise InputError(f"VQ has one codebook a channel: use PQ, OPQ or RQ, got {name!r}.")
+    return match[1], counts
 
 
 class PatchCodec(VectorQuantizedCodec):
@@ -87,23 +64,22 @@ class PatchCodec(VectorQuantizedCodec):
     def __init__(
         self, quantizer: str = "OPQ-32-8-8", patch_size: int = 8, codebook_size: int = 256
     ) -> None:
-        parsed = QuantizerName.parse(quantizer, codebook_size)
+        kind, splits = read_quantizer(quantizer, codebook_size)
         super().__init__(quantizer, patch_size, codebook_size)
-        if max(parsed.bits) > 8 * patch_size**2:
+        self.splits = splits
+        if max(splits) * bits_a_code(codebook_size) > 8 * patch_size**2:
             raise InputError(
                 f"A channel of a patch of {patch_size}×{patch_size} pixels has {8 * patch_size**2}"
                 f" bits itself: {quantizer} saves none. Use fewer bits or larger patches."
             )
         channels: list[Codebook] = []
-        for bits in parsed.bits:
-            num = bits // bits_a_code(codebook_size)
-            if parsed.kind == "RQ":
+        for num in splits:
+            if kind == "RQ":
                 channels.append(ResidualCodebook(patch_size**2, num, codebook_size))
             else:
-                rotated = parsed.kind == "OPQ" and num > 1
+                rotated = kind == "OPQ" and num > 1
                 channels.append(ProductCodebook(patch_size**2, num, codebook_size, rotated))
         self.channels = cast(Sequence[Codebook], nn.ModuleList(channels))
-        self.splits = [len(channel.codewords) for channel in channels]
         self.requires_grad_(False)
 
     @property
@@ -146,7 +122,7 @@ class PatchCodec(VectorQuantizedCodec):
         """Turn YCbCr patches (3, B, h, w, s²) into images (B, 3, H, W) float RGB."""
         return ycbcr_to_rgb(from_patches(vectors, self.patch_size))
 
-    def image_error(self, codewords: list[Tensor], target: Tensor) -> Tensor:
+    def codeword_error(self, codewords: list[Tensor], target: Tensor) -> Tensor:
         """Mean squared RGB error (B,) of codewords from YCbCr patches, x in [-1, 1].
 
         Equal to the distance of images, for rotations are orthogonal and patches do not overlap.

@@ -9,7 +9,7 @@ import re
 import torch
 from torch import Tensor
 
-from lit_mbldm.codecs.base import bits_a_code
+from lit_mbldm.codecs.bits import count_codes
 from lit_mbldm.codecs.lapping import filter_borders, inverse_filters, lap, patch_costs, unlap
 from lit_mbldm.codecs.patches import LEVEL, from_joint_patches, to_joint_patches
 from lit_mbldm.codecs.vector_quantized import (
@@ -21,26 +21,6 @@ from lit_mbldm.errors import InputError
 
 # More gain nothing from 8 to 96 bits a patch of 8×8 pixels, and make encoding slower.
 _SUB_DIM = 16
-
-
-def num_joint_codes(name: str, codebook_size: int = 256) -> int:
-    """Read how many codes a patch a name such as `JPQ-48` asks for, in any case.
-
-    Raises:
-        InputError: another kind of name, or bits that are no positive multiple of log2 of the
-            codebook size (8 for 256 codewords).
-    """
-    step = bits_a_code(codebook_size)
-    match = re.fullmatch(r"JPQ-(\d+)", name.upper())
-    if match is None:
-        raise InputError(f"Expected JPQ-{{bits a patch}} such as JPQ-48, got {name!r}.")
-    bits = int(match[1])
-    if bits == 0 or bits % step:
-        raise InputError(
-            f"Bits a patch must be a positive multiple of {step} (one codebook of"
-            f" {codebook_size} codewords each), got {name!r}."
-        )
-    return bits // step
 
 
 class JointCodec(VectorQuantizedCodec):
@@ -61,7 +41,7 @@ class JointCodec(VectorQuantizedCodec):
         lapped: whether patches overlap.
 
     Raises:
-        InputError: sizes that do not fit each other.
+        InputError: another kind of name, or sizes that do not fit each other.
     """
 
     lapping: Tensor | None  # V of the lapped transform, (s/2, s/2)
@@ -75,7 +55,10 @@ class JointCodec(VectorQuantizedCodec):
         sub_dim: int | None = None,
         lapped: bool = True,
     ) -> None:
-        num, dim = num_joint_codes(quantizer, codebook_size), 3 * patch_size**2
+        match = re.fullmatch(r"JPQ-(\d+)", quantizer.upper())
+        if match is None:
+            raise InputError(f"Expected JPQ-{{bits a patch}} such as JPQ-48, got {quantizer!r}.")
+        num, dim = count_codes(int(match[1]), codebook_size, quantizer), 3 * patch_size**2
         super().__init__(quantizer, patch_size, codebook_size)
         self.sub_dim = min(_SUB_DIM, dim // num) if sub_dim is None else sub_dim
         self.lapped = lapped

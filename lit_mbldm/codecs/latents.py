@@ -8,9 +8,10 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs.base import ImageCodec, full_float32
+from lit_mbldm.codecs.base import ImageCodec
+from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import InputError, check_numbers
 
 
 class Latent(nn.Module):
@@ -154,11 +155,8 @@ class CoefficientLatent(Latent):
 
     def __init__(self, channels: int = 16, whitening: float = 0.5, quantized: bool = False) -> None:
         super().__init__()
-        if channels < 1 or not 0 <= whitening <= 1:
-            raise InputError(
-                "Expected channels of at least 1 and whitening in [0, 1], got"
-                f" {channels} and {whitening}."
-            )
+        check_numbers(1, channels=channels)
+        check_numbers(0, 1, whitening=whitening)
         self.channels = channels
         self.whitening = whitening
         self.quantized = quantized

@@ -156,6 +156,21 @@ def check_images(images: Tensor) -> None:
         )
 
 
+def check_codes(codes: Tensor, num_codes: int, codebook_size: int, quantizer: str) -> None:
+    """Raise InputError for what is no tensor of a codec's codes of shape (B, S, h, w)."""
+    fits = isinstance(codes, Tensor) and codes.ndim == 4 and codes.shape[1] == num_codes
+    if not fits or codes.is_floating_point():
+        raise InputError(
+            f"Expected a tensor of integer codes of shape (B, {num_codes}, h, w) for {quantizer},"
+            f" got {describe_value(codes)}. An array becomes one by torch.from_numpy."
+        )
+    if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < codebook_size:
+        raise InputError(
+            f"Codes must lie in [0, {codebook_size - 1}], got"
+            f" [{int(codes.min())}, {int(codes.max())}]."
+        )
+
+
 def check_image_size(height: int, width: int, patch_size: int) -> None:
     """Raise InputError unless both sides are positive multiples of the patch size."""
     if not 0 < height <= MAX_SIDE or not 0 < width <= MAX_SIDE:

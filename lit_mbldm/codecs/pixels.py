@@ -82,8 +82,7 @@ class PixelLatent(Latent):
     def to_latent(self, codes: Tensor, images: Tensor | None = None) -> Tensor:
         """Turn images, or what codes decode to without them, into z_0.
 
-        Raises:
-            InputError: sides that are no multiples of the block's.
+        Raises InputError for sides that are no multiples of the block's.
         """
         images = self.codec.decode(codes) if images is None else images
         H, W = images.shape[2:]

@@ -37,13 +37,17 @@ def check_enlarged(sides: tuple[int, int], size: tuple[int, int]) -> None:
 def resize(images: Tensor, size: tuple[int, int] | None) -> Tensor:
     """Resize images (B, 3, H, W) float by antialiased bicubic interpolation; None keeps them.
 
-    Raises:
-        InputError: a side below 1, or too large an image.
+    Raises InputError for a side below 1, or too large an image.
     """
     if size is None or tuple(images.shape[2:]) == tuple(size):
         return images
     check_size(size)
     return F.interpolate(images, list(size), mode="bicubic", antialias=True)
+
+
+def resized(images: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """Resize images (B, 3, H, W) uint8 as `resize` does, and round them again."""
+    return to_uint8(resize(images.float(), size))
 
 
 def pad_to_multiple(images: Tensor, side: int) -> Tensor:

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from lit_mbldm.codecs.base import ImageCodec, full_float32
+from lit_mbldm.codecs.base import ImageCodec
 from lit_mbldm.codecs.patches import check_images
+from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.codecs.sizes import check_enlarged, pad_to_multiple, to_uint8
 from lit_mbldm.errors import InputError
 

@@ -7,7 +7,8 @@ numbers each.
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs.base import ImageCodec, full_float32
+from lit_mbldm.codecs.base import ImageCodec
+from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.errors import InputError
 
 # Rows scored at once: a 1024 × 256 float32 table stays in a core's cache.
@@ -186,7 +187,7 @@ class VectorQuantizedCodec(ImageCodec):
         """
         raise NotImplementedError
 
-    def image_error(self, codewords: list[Tensor], target: Tensor) -> Tensor:
+    def codeword_error(self, codewords: list[Tensor], target: Tensor) -> Tensor:
         """Mean squared RGB error of softly decoded images, x in [-1, 1], unclipped.
 
         Args:

@@ -11,33 +11,35 @@ class HeadedNetwork(nn.Module):
     """A denoiser whose last layer, `head`, is a 1×1 convolution that starts at zero.
 
     The prediction at a position depends on the `features` at that position alone. A subclass
-    calls `start`, and has `build`, which makes its layers, and `features`.
+    calls `start`, and has `build`, which makes its layers, and `body`.
     """
 
     head: nn.Conv2d
-    map_channels = 0  # of a spatial condition
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.labels: nn.Embedding | None = None
+    time: nn.Module | None  # embeds t/T and a label
+    map_channels: int  # of a spatial condition
+    labels: nn.Embedding | None
 
     def start(self, in_channels: int | None, out_channels: int | None, width: int) -> None:
         """Note the channels, of which None waits for `set_channels`, and those of the features."""
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.feature_channels = width
+        self.map_channels, self.labels = 0, None
         if in_channels is not None and out_channels is not None:
             self.set_channels(in_channels, out_channels)
 
     def build(self, stem_channels: int) -> None:
-        """Make the layers before the head, for an input of so many channels."""
+        """Make the layers before the head, `time` among them, for an input of so many channels."""
+        raise NotImplementedError
+
+    def body(self, x: Tensor, emb: Tensor | None) -> Tensor:
+        """Map what `join` gives and the embedded time to features (B, feature_channels, h, w)."""
         raise NotImplementedError
 
     def set_map_channels(self, map_channels: int) -> None:
         """Take a map of so many channels as condition; before `set_channels`.
 
-        Raises:
-            InputError: the layers are made, for another map.
+        Raises InputError where the layers are made, for another map.
         """
         if hasattr(self, "head") and map_channels != self.map_channels:
             raise InputError(
@@ -49,8 +51,7 @@ class HeadedNetwork(nn.Module):
     def set_channels(self, in_channels: int, out_channels: int) -> None:
         """Make the layers for a latent and a prediction of so many channels, unless they are made.
 
-        Raises:
-            InputError: other channels than the constructor was told.
+        Raises InputError for other channels than the constructor was told.
         """
         for name, needed in (("in_channels", in_channels), ("out_channels", out_channels)):
             told = getattr(self, name)
@@ -110,4 +111,6 @@ class HeadedNetwork(nn.Module):
         condition: Tensor | None = None,
     ) -> Tensor:
         """Everything before `head`, (B, feature_channels, h, w); arguments as `forward`."""
-        raise NotImplementedError
+        assert self.time is not None
+        emb = self.time(time, self.embed_labels(condition, time))
+        return self.body(self.join(z_t, self_condition, condition), emb)

@@ -95,8 +95,7 @@ class MultiStageUNet(UNet):
     ) -> Tensor:
         """Predict for z_t of any of the shapes; arguments as of `UNet`.
 
-        Raises:
-            InputError: another shape.
+        Raises InputError for another shape.
         """
         shape = tuple(z_t.shape[1:])
         if len(self.shapes) < 2 or shape == self.shapes[0]:

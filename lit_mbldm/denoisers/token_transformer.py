@@ -142,18 +142,11 @@ class TokenTransformer(HeadedNetwork):
         image = table.t().unflatten(1, self.grid)[None]  # (1, width, *grid)
         return F.interpolate(image, (h, w), mode="bicubic")[0].flatten(1).t()
 
-    def features(
-        self,
-        z_t: Tensor,
-        time: Tensor,
-        self_condition: Tensor,
-        condition: Tensor | None = None,
-    ) -> Tensor:
-        """Everything before `head`, (B, width, h, w); arguments as `forward`."""
-        h, w = z_t.shape[2:]
-        emb = self.time(time, self.embed_labels(condition, time))
-        numbers = self.join(z_t, self_condition, condition).flatten(2)  # (B, 2C, hw)
-        x = self.stem(numbers.transpose(1, 2)) + self.positions_at(h, w)
+    def body(self, x: Tensor, emb: Tensor | None) -> Tensor:
+        """Map (B, stem_channels, h, w), and an embedded time, to features (B, width, h, w)."""
+        assert emb is not None
+        h, w = x.shape[2:]
+        x = self.stem(x.flatten(2).transpose(1, 2)) + self.positions_at(h, w)  # (B, hw, width)
         if self.time_as_token:
             x = torch.cat([x, emb[:, None]], dim=1)
         for block in self.blocks:

@@ -26,6 +26,8 @@ class Backbone(nn.Module):
     block takes, if any, and `attention` is over all positions at the bottleneck.
     """
 
+    time: nn.Module | None
+
     def __init__(
         self,
         base_channels: int,
@@ -72,12 +74,11 @@ class Backbone(nn.Module):
         self.last = blocks(2 * base_channels, base_channels, count=1)
         self.head_norm = group_norm(base_channels)
 
-    def body(self, x: Tensor, time: Tensor | None = None, label: Tensor | None = None) -> Tensor:
-        """Map (B, stem_channels, h, w), and times t/T (B,), to features (B, base_channels, h, w).
+    def body(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
+        """Map (B, stem_channels, h, w), and an embedded time, to features (B, base_channels, h, w).
 
-        They come after the last norm and SiLU; an embedded label, if any, joins the time.
+        They come after the last norm and SiLU.
         """
-        emb = None if self.time is None else self.time(time, label)
         first = self.stem(lay_out(x, max(self.widths)))
         x = self.narrow[-1](self.inside(0, first, emb))
         x = self.last[0](torch.cat([x, first], dim=1), emb)
@@ -139,14 +140,3 @@ class UNet(Backbone, HeadedNetwork):
             attention=True,
         )
         self.start(in_channels, out_channels, base_channels)
-
-    def features(
-        self,
-        z_t: Tensor,
-        time: Tensor,
-        self_condition: Tensor,
-        condition: Tensor | None = None,
-    ) -> Tensor:
-        """Everything before `head`, (B, base_channels, h, w); arguments as `forward`."""
-        label = self.embed_labels(condition, time)
-        return self.body(self.join(z_t, self_condition, condition), time, label)

@@ -72,8 +72,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write an entry's files, `config.json` last, so that an entry is there whole or not at all.
 
-    Raises:
-        InputError: a file of another content is there; nothing was written.
+    Raises InputError where a file of another content is there; nothing was written.
     """
     new = [name for name in files if not os.path.lexists(folder / name)]
     for name in files.keys() - set(new):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.codecs.latents import Latent
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import check_numbers
 from lit_mbldm.processes.randomness import SampleStreams
 
 Time = int | Tensor
@@ -46,6 +46,21 @@ class Prediction:
     drift: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Chance:
+    """What a reverse step draws by.
+
+    Attributes:
+        streams: B of them.
+        temperature: of the probabilities, where the process has such.
+        eta: of DDIM, from 0 (no noise) to 1.
+    """
+
+    streams: SampleStreams
+    temperature: float = 1.0
+    eta: float = 0.0
+
+
 class Process(nn.Module):
     """The base of all processes. A latent may change its shape on the way.
 
@@ -59,22 +74,18 @@ class Process(nn.Module):
 
     samplers: ClassVar[tuple[str, ...]] = ("ddpm",)  # those that it can be sampled with
     has_temperature: ClassVar[bool] = False  # whether its steps take one
+    follows_training: ClassVar[bool] = False  # whether its loss changes with training's progress
     limit: float | None = 1.0  # of |z_0|, the latent's
 
     def __init__(self, num_timesteps: int = 1000, self_conditioning: bool = True) -> None:
         super().__init__()
-        if num_timesteps < 1:
-            raise InputError(f"Expected num_timesteps of at least 1, got {num_timesteps}.")
+        check_numbers(1, num_timesteps=num_timesteps)
         self.num_timesteps = num_timesteps
         self.end = num_timesteps  # the latest time that it trains and samples at
         self.self_conditioning = self_conditioning
 
     def use(self, codec: ImageCodec) -> None:
-        """Take over what depends on the codec.
-
-        Raises:
-            InputError: a codec that the process is not for.
-        """
+        """Take over what depends on the codec; raises InputError for one that it is not for."""
 
     def use_latent(self, latent: Latent) -> None:
         """Take over what depends on the latent, which has its codec by now."""
@@ -98,14 +109,9 @@ class Process(nn.Module):
         return z
 
     def time_grid(self, steps: int, sampler: str = "ddpm") -> list[int]:
-        """Times T = t_0 > t_1 > … > 0 of a sampler, evenly spaced.
-
-        Raises:
-            InputError: steps outside [1, T].
-        """
+        """Times T = t_0 > t_1 > … > 0 of a sampler, evenly; raises InputError outside [1, T]."""
         T = self.end
-        if not 1 <= steps <= T:
-            raise InputError(f"The number of sampling steps must lie in [1, {T}], got {steps}.")
+        check_numbers(1, T, steps=steps)
         return [round(T * (steps - i) / steps) for i in range(steps + 1)]
 
     def draw_times(self, streams: SampleStreams, batch_key: tuple[int, ...]) -> Tensor:
@@ -148,7 +154,7 @@ class Process(nn.Module):
         self_condition: Tensor | None = None,
         condition: Condition = None,
     ) -> Prediction:
-        """Ask the network for z_0.
+        """Ask the network for z_0, and `read` what it returns.
 
         Args:
             denoiser: the network.
@@ -157,6 +163,11 @@ class Process(nn.Module):
             self_condition: an earlier estimate of z_0, (B, C, h, w), or None.
             condition: of the network, a row a sample, or None.
         """
+        output = self.call(denoiser, z_t, t, self_condition, condition)
+        return self.read(output.float(), z_t, t)
+
+    def read(self, output: Tensor, z_t: Tensor, t: Time) -> Prediction:
+        """What a network's output, (B, output_channels, h, w), says of z_0."""
         raise NotImplementedError
 
     def estimate(
@@ -189,29 +200,12 @@ class Process(nn.Module):
         """
         raise NotImplementedError
 
-    def step(
-        self,
-        z_t: Tensor,
-        prediction: Prediction,
-        t: int,
-        s: int,
-        streams: SampleStreams,
-        temperature: float = 1.0,
-    ) -> Tensor:
+    def step(self, z_t: Tensor, prediction: Prediction, t: int, s: int, chance: Chance) -> Tensor:
         """Draw z_s, any s < t, from z_t and what the network predicts at t; z_0 itself at s = 0."""
         raise NotImplementedError
 
-    def implicit_step(
-        self,
-        z_t: Tensor,
-        prediction: Prediction,
-        t: int,
-        s: int,
-        streams: SampleStreams,
-        temperature: float = 1.0,
-        eta: float = 0.0,
-    ) -> Tensor:
-        """DDIM's z_s, as `step`, with η times the noise, of a process with that sampler."""
+    def ddim(self, z_t: Tensor, prediction: Prediction, t: int, s: int, chance: Chance) -> Tensor:
+        """DDIM's z_s, as `step`, of a process with that sampler."""
         raise NotImplementedError
 
     def clip(self, z0: Tensor) -> Tensor:

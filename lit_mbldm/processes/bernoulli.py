@@ -6,14 +6,14 @@ Source: binary latent diffusion, Wang et al. 2023, arXiv 2304.04820.
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_mbldm.errors import InputError
-from lit_mbldm.processes.base import Condition, Denoiser, Prediction, Process, Time
+from lit_mbldm.errors import check_choice
+from lit_mbldm.processes.base import Chance, Condition, Denoiser, Prediction, Process, Time
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.schedules import Schedule, survival
 
@@ -126,36 +126,14 @@ class BernoulliProcess(BernoulliForward):
         posterior: Posterior = "exact",
     ) -> None:
         super().__init__(num_timesteps, schedule, self_conditioning)
-        if target not in get_args(Target) or posterior not in get_args(Posterior):
-            raise InputError(
-                f"Expected a target of {get_args(Target)} and a posterior of {get_args(Posterior)},"
-                f" got {target!r} and {posterior!r}."
-            )
+        check_choice(Target, target=target)
+        check_choice(Posterior, posterior=posterior)
         self.target = target
         self.posterior = posterior
 
-    def _cavity(
-        self,
-        denoiser: Denoiser,
-        z_t: Tensor,
-        t: Time,
-        self_condition: Tensor | None,
-        condition: Condition,
-    ) -> Tensor:
-        """The network's log-odds c, (B, C, h, w) float32."""
-        output = self.call(denoiser, z_t, t, self_condition, condition).float()
-        return output if self.target == "cavity" else -z_t * output
-
-    def predict(
-        self,
-        denoiser: Denoiser,
-        z_t: Tensor,
-        t: Time,
-        self_condition: Tensor | None = None,
-        condition: Condition = None,
-    ) -> Prediction:
-        """Ask the network for cavity log-odds (B, C, h, w) and the expected z_0."""
-        c = self._cavity(denoiser, z_t, t, self_condition, condition)
+    def read(self, output: Tensor, z_t: Tensor, t: Time) -> Prediction:
+        """The network's cavity log-odds c, (B, C, h, w), and the expected z_0."""
+        c = output if self.target == "cavity" else -z_t * output
         return Prediction(((c + self.evidence(z_t, t)) / 2).tanh(), c)
 
     def loss(
@@ -170,7 +148,8 @@ class BernoulliProcess(BernoulliForward):
         """Mean of -log P(z_0) in nats a bit, (B,) float32, or of flips in equal shares."""
         z_t = self.add_noise(z0, t, streams)
         estimate = self.first_estimate(denoiser, z_t, t, streams, condition)
-        c = self._cavity(denoiser, z_t, t, estimate, condition)
+        c = self.predict(denoiser, z_t, t, estimate, condition).logits
+        assert c is not None
         if self.target == "cavity":
             return F.softplus(-z0 * (c + self.evidence(z_t, t))).flatten(1).mean(1)
         flips = z_t != z0
@@ -188,23 +167,16 @@ class BernoulliProcess(BernoulliForward):
         seen: list[tuple[Tensor, Tensor]],
     ) -> list[Tensor]:
         """As of `lit_mbldm.processes.bound.DiscreteProcess`."""
-        c = self._cavity(denoiser, z_t, t, None, condition)
+        c = self.predict(denoiser, z_t, t, None, condition).logits
+        assert c is not None
         log_odds = (c + self.evidence(*one) for one in seen)
         return [F.softplus(-z0 * L).flatten(1).sum(1) for L in log_odds]
 
-    def step(
-        self,
-        z_t: Tensor,
-        prediction: Prediction,
-        t: int,
-        s: int,
-        streams: SampleStreams,
-        temperature: float = 1.0,
-    ) -> Tensor:
+    def step(self, z_t: Tensor, prediction: Prediction, t: int, s: int, chance: Chance) -> Tensor:
         """Draw z_s ~ p(z_s | z_t), any s < t; the temperature divides c, and 0 is its limit."""
         assert prediction.logits is not None
-        c = prediction.logits / max(temperature, 1e-9)
+        c = prediction.logits / max(chance.temperature, 1e-9)
         if self.posterior == "plug_in" and s > 0:  # at s = 0 the estimate itself is drawn
             c = c + self.evidence(z_t, t)
         k_t, k_s = self.survival_at(t), self.survival_at(s)
-        return draw_signs(reverse_log_odds(c, z_t, k_t, k_s), streams)
+        return draw_signs(reverse_log_odds(c, z_t, k_t, k_s), chance.streams)

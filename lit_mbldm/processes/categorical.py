@@ -3,13 +3,13 @@
 B samples, S code channels, K codewords, h×w positions, b samples of a chunk, d numbers a codeword.
 """
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lit_mbldm.codecs.base import full_float32
-from lit_mbldm.errors import InputError
+from lit_mbldm.codecs.precision import full_float32
+from lit_mbldm.errors import InputError, check_choice, check_positive
 from lit_mbldm.processes.base import Condition, Denoiser
 from lit_mbldm.processes.categorical_head import codeword_nats, expectation, gumbel_scores
 from lit_mbldm.processes.categorical_reverse import CategoricalReverse
@@ -64,17 +64,13 @@ class CategoricalProcess(CategoricalReverse):
         codebook_size: int | None = None,
     ) -> None:
         super().__init__(num_timesteps, schedule, min_snr_gamma, self_conditioning, codebook_size)
-        if gumbel_temperature <= 0:
-            raise InputError(f"gumbel_temperature must be positive, not {gumbel_temperature}.")
+        check_positive(gumbel_temperature=gumbel_temperature)
+        check_choice(ImageTarget, image_target=image_target)
         weights = (latent_weight, image_weight, cross_entropy_weight)
         if min(weights) < 0 or max(weights) == 0:
             raise InputError(
                 "latent_weight, image_weight and cross_entropy_weight must not be negative, and one"
                 f" must be positive; got {weights}."
-            )
-        if image_target not in get_args(ImageTarget):
-            raise InputError(
-                f"image_target is one of {get_args(ImageTarget)}, not {image_target!r}."
             )
         self.gumbel_temperature = gumbel_temperature
         self.latent_weight = latent_weight
@@ -165,7 +161,7 @@ class CategoricalProcess(CategoricalReverse):
                 )
             else:
                 target = codec.to_vectors(images)
-            error = codec.image_error(codewords, target)
+            error = codec.codeword_error(codewords, target)
             loss = loss + self.image_weight * clamped * error
         if self.cross_entropy_weight:
             loss = loss + self.cross_entropy_weight * torch.stack(terms["nats"]).mean(0)

@@ -7,15 +7,14 @@ import torch
 from torch import Tensor
 
 from lit_mbldm.codecs import ImageCodec
-from lit_mbldm.codecs.base import full_float32
 from lit_mbldm.codecs.latents import IndexLatent
+from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError
-from lit_mbldm.processes.base import Prediction
+from lit_mbldm.processes.base import Chance, Prediction
 from lit_mbldm.processes.categorical_head import ChunkedHead, draw_categories, expectation
 from lit_mbldm.processes.codeword_process import CodewordProcess
-from lit_mbldm.processes.gaussian import GaussianForward
-from lit_mbldm.processes.randomness import SampleStreams
+from lit_mbldm.processes.gaussian_forward import GaussianForward
 
 # A standard deviation of about one index in 256.
 _MAX_LOG_INVERSE_VARIANCE = 10.0
@@ -47,8 +46,7 @@ class CategoricalReverse(CodewordProcess, GaussianForward):
     def use(self, codec: ImageCodec) -> None:
         """Take the codec's codewords, which the loss decodes softly.
 
-        Raises:
-            InputError: another number of codewords than `codebook_size`, or no codebooks.
+        Raises InputError for another number of codewords than `codebook_size`, or no codebooks.
         """
         super().use(codec)
         if not isinstance(codec, VectorQuantizedCodec):
@@ -119,12 +117,11 @@ class CategoricalReverse(CodewordProcess, GaussianForward):
                 row.copy_(expectation(scores, self.values).view_as(row))
         return z0
 
-    def finish(
-        self, prediction: Prediction, streams: SampleStreams, temperature: float = 1.0
-    ) -> Tensor:
+    def finish(self, prediction: Prediction, chance: Chance) -> Tensor:
         """Draw z̃_0 from softmax(logits/temperature): (B, S, h, w), exact levels.
 
         `step` then draws z_s ~ q(z_s | z_t, z̃_0): algorithm 2 of Scribano et al. 2023.
         """
         assert prediction.logits is not None
-        return self.levels[draw_categories(prediction.logits, temperature, streams)]
+        drawn = draw_categories(prediction.logits, chance.temperature, chance.streams)
+        return self.levels[drawn]

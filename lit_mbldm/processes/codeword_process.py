@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_mbldm.codecs.base import full_float32
+from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.processes.base import Condition, Denoiser, Prediction, Process, Time
 from lit_mbldm.processes.categorical_head import (
     ChunkedHead,

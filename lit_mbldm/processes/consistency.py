@@ -6,7 +6,7 @@ B samples, latents (B, C, h, w), T timesteps; t = 0 is clean, t = T is noise.
 import torch
 from torch import Tensor
 
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import check_numbers
 from lit_mbldm.processes.base import Condition, Denoiser
 from lit_mbldm.processes.gaussian import GaussianProcess, Objective
 from lit_mbldm.processes.randomness import SampleStreams
@@ -33,6 +33,7 @@ class ConsistencyProcess(GaussianProcess):
     """
 
     samplers = ("ddpm", "ddim", "dpm++", "consistency")
+    follows_training = True
 
     def __init__(
         self,
@@ -43,8 +44,7 @@ class ConsistencyProcess(GaussianProcess):
         halvings: int = 8,
     ) -> None:
         super().__init__(num_timesteps, schedule, objective, min_snr_gamma, self_conditioning=False)
-        if halvings < 0:
-            raise InputError(f"Expected halvings of at least 0, got {halvings}.")
+        check_numbers(0, halvings=halvings)
         self.halvings = halvings
         self.progress = 0.0  # of training, from 0 to 1
 
@@ -78,4 +78,4 @@ class ConsistencyProcess(GaussianProcess):
     def _estimate(self, denoiser: Denoiser, z_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The network's z_0, unclipped; z_t itself at t = 0."""
         output = self.call(denoiser, z_t, t, None, condition).float()
-        return torch.where((t == 0).view(-1, 1, 1, 1), z_t, self.read(output, z_t, t))
+        return torch.where((t == 0).view(-1, 1, 1, 1), z_t, self.to_z0(output, z_t, t))

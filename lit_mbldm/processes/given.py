@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import check_numbers
 from lit_mbldm.processes.base import Process
 from lit_mbldm.processes.randomness import SampleStreams
 
@@ -37,12 +37,8 @@ class Given:
     resamplings: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.strength <= 1:
-            raise InputError(
-                f"Expected a strength from 0, which changes nothing, to 1, got {self.strength}."
-            )
-        if self.resamplings < 1:
-            raise InputError(f"Expected resamplings of at least 1, got {self.resamplings}.")
+        check_numbers(0, 1, strength=self.strength)
+        check_numbers(1, resamplings=self.resamplings)
 
     def times(self, grid: Sequence[int]) -> list[int]:
         """The times of a sampler's grid T > … > 0 from the start on, which is the first."""

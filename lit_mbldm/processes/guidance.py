@@ -13,6 +13,7 @@ from lit_mbldm.processes.base import Condition, Denoiser
 from lit_mbldm.processes.categorical_head import HeadedDenoiser
 
 NO_LABEL = -1  # in a condition of labels
+Network = Callable[..., Tensor]  # a denoiser, or its features
 
 
 def guided(
@@ -40,7 +41,20 @@ def guided(
     """
     if scale == 1 and guide is None:
         return denoiser
-    return _Guided(denoiser, scale, interval, guide)
+
+    def lead(network: Network, *told: Any) -> Tensor:
+        z_t, time, self_condition, condition = told
+        if not interval[0] < time[0] <= interval[1]:
+            return network(*told)
+        if guide is not None:
+            better, poorer = network(*told).float(), guide(*told).float()
+        else:
+            twice = (torch.cat([part, part]) for part in (z_t, time, self_condition))
+            labels = torch.cat([condition, torch.full_like(condition, NO_LABEL)])
+            better, poorer = network(*twice, labels).float().chunk(2)
+        return poorer + scale * (better - poorer)
+
+    return Wrapped(denoiser, lead, headed=guide is None)
 
 
 def mixed(denoiser: Denoiser, condition: Condition, weights: Tensor) -> Denoiser:
@@ -51,65 +65,32 @@ def mixed(denoiser: Denoiser, condition: Condition, weights: Tensor) -> Denoiser
         condition: labels (B,) int64 of the other end.
         weights: of that end, (B,) in [0, 1].
     """
-    return _Mixed(denoiser, condition, weights)
+
+    def mix(network: Network, *told: Any) -> Tensor:
+        one, other = network(*told), network(*told[:3], condition)
+        return torch.lerp(one.float(), other.float(), weights.view(-1, 1, 1, 1))
+
+    return Wrapped(denoiser, mix)
 
 
-class _Mixed:
-    def __init__(self, denoiser: Denoiser, condition: Condition, weights: Tensor) -> None:
-        self.denoiser, self.condition, self.weights = denoiser, condition, weights.view(-1, 1, 1, 1)
-        if isinstance(denoiser, HeadedDenoiser):
+class Wrapped:
+    """A denoiser whose every prediction is made by `around`, of one network and its inputs.
+
+    What `around` returns are sums of predictions whose weights add up to 1, so that a linear head
+    may come after it: where the denoiser has one, so has this.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, around: Callable[..., Tensor], headed: bool = True
+    ) -> None:
+        self.denoiser, self.around = denoiser, around
+        if headed and isinstance(denoiser, HeadedDenoiser):
             self.head, self.body = denoiser.head, denoiser.features
 
     def __call__(self, *inputs: Any) -> Tensor:
-        return self._mix(self.denoiser, *inputs)
+        """Predict as the denoiser does, with what is `around`."""
+        return self.around(self.denoiser, *inputs)
 
     def features(self, *inputs: Any) -> Tensor:
-        """As of `HeadedDenoiser`, where the denoiser is one: a linear head may come after."""
-        return self._mix(self.body, *inputs)
-
-    def _mix(self, network: Callable[..., Tensor], *inputs: Any) -> Tensor:
-        one, other = network(*inputs), network(*inputs[:3], self.condition)
-        return torch.lerp(one.float(), other.float(), self.weights)
-
-
-class _Guided:
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        scale: float,
-        interval: tuple[float, float],
-        guide: Denoiser | None,
-    ) -> None:
-        self.denoiser, self.scale, self.interval, self.guide = denoiser, scale, interval, guide
-        # the weights of both predictions add up to 1, so that a linear head may come after them
-        if guide is None and isinstance(denoiser, HeadedDenoiser):
-            self.head, self.body = denoiser.head, denoiser.features
-
-    def __call__(
-        self, z_t: Tensor, time: Tensor, self_condition: Tensor, condition: Condition, /
-    ) -> Tensor:
-        return self._lead(self.denoiser, z_t, time, self_condition, condition)
-
-    def features(self, *inputs: Any) -> Tensor:
-        """As of `HeadedDenoiser`, where the denoiser is one and there is no guide."""
-        return self._lead(self.body, *inputs)
-
-    def _lead(
-        self,
-        network: Callable[..., Tensor],
-        z_t: Tensor,
-        time: Tensor,
-        self_condition: Tensor,
-        condition: Condition,
-    ) -> Tensor:
-        told, (low, high) = (z_t, time, self_condition, condition), self.interval
-        if not low < time[0] <= high:
-            return network(*told)
-        if self.guide is not None:
-            better, poorer = network(*told).float(), self.guide(*told).float()
-        else:
-            assert condition is not None
-            twice = (torch.cat([part, part]) for part in told[:3])
-            labels = torch.cat([condition, torch.full_like(condition, NO_LABEL)])
-            better, poorer = network(*twice, labels).float().chunk(2)
-        return poorer + self.scale * (better - poorer)
+        """As of `HeadedDenoiser`, where the denoiser is one."""
+        return self.around(self.body, *inputs)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from lit_mbldm.codecs import ImageCodec
-from lit_mbldm.codecs.base import bits_a_code, full_float32
-from lit_mbldm.codecs.bits import from_signs, to_signs
-from lit_mbldm.processes.base import Condition, Denoiser, Prediction
+from lit_mbldm.codecs.bits import bits_a_code, from_signs, to_signs
+from lit_mbldm.codecs.precision import full_float32
+from lit_mbldm.processes.base import Chance, Condition, Denoiser, Prediction
 from lit_mbldm.processes.bernoulli import BernoulliForward, draw_signs, reverse_log_odds
 from lit_mbldm.processes.categorical_head import ChunkedHead, codeword_nats, draw_categories
 from lit_mbldm.processes.codeword_process import CodewordProcess
@@ -66,11 +66,7 @@ class JointBernoulliProcess(CodewordProcess, BernoulliForward):
 
     def code_numbers(self, z0: Tensor) -> Tensor:
         """The codewords' numbers (B, S, h, w) int64 of z_0 (B, S·n, h, w)."""
-        return from_signs(self._by_code(z0))
-
-    def _by_code(self, z: Tensor) -> Tensor:
-        """(B, S·n, h, w) as (B, S, h, w, n)."""
-        return z.unflatten(1, (-1, self.values.shape[1])).movedim(2, -1)
+        return from_signs(z0.unflatten(1, (-1, self.values.shape[1])).movedim(2, -1))
 
     def loss(
         self,
@@ -93,15 +89,7 @@ class JointBernoulliProcess(CodewordProcess, BernoulliForward):
                 losses[code, rows] = codeword_nats(logits, numbers[rows, code]).mean(1)
         return losses.mean(0) / self.values.shape[1]
 
-    def step(
-        self,
-        z_t: Tensor,
-        prediction: Prediction,
-        t: int,
-        s: int,
-        streams: SampleStreams,
-        temperature: float = 1.0,
-    ) -> Tensor:
+    def step(self, z_t: Tensor, prediction: Prediction, t: int, s: int, chance: Chance) -> Tensor:
         """Draw a codeword, then the bits of z_s ~ q(z_s | z_t, z_0), any s < t.
 
         The temperature divides what the surroundings say, and 0 is its limit.
@@ -110,10 +98,10 @@ class JointBernoulliProcess(CodewordProcess, BernoulliForward):
         times = torch.full((len(z_t),), t, device=z_t.device)
         drawn = []
         for code, logits in enumerate(prediction.logits.split(1, dim=1)):  # (B, 1, h, w, K)
-            if temperature != 1:
+            if chance.temperature != 1:
                 evidence = self.evidence_logits(slice(None), code, z_t, times).view_as(logits)
-                logits = (logits - evidence) / max(temperature, 1e-9) + evidence
-            drawn.append(draw_categories(logits, 1.0, streams))
+                logits = (logits - evidence) / max(chance.temperature, 1e-9) + evidence
+            drawn.append(draw_categories(logits, 1.0, chance.streams))
         z0 = self.values[torch.cat(drawn, dim=1)].movedim(-1, 2).flatten(1, 2)
         k_t, k_s = self.survival_at(t), self.survival_at(s)
-        return draw_signs(reverse_log_odds(z0 * torch.inf, z_t, k_t, k_s), streams)
+        return draw_signs(reverse_log_odds(z0 * torch.inf, z_t, k_t, k_s), chance.streams)

@@ -7,6 +7,7 @@ B samples, latents (B, C, h, w), T timesteps, K+1 stages: stage k has the times 
 import operator
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from lit_mbldm.codecs.latents import Latent
 from lit_mbldm.errors import InputError
-from lit_mbldm.processes.base import Condition, Denoiser, Prediction, Process, Time
+from lit_mbldm.processes.base import Chance, Condition, Denoiser, Prediction, Process, Time
 from lit_mbldm.processes.gaussian import GaussianProcess
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.schedules import Schedule
@@ -189,43 +190,18 @@ class MultiStageProcess(Process):
         v, found = self.call(denoiser, z_t, t, estimate, condition).float().chunk(2, dim=1)
         return noise.error(v, x_t, eps, t) + (found - drift).square().flatten(1).mean(1)
 
-    def predict(
-        self,
-        denoiser: Denoiser,
-        z_t: Tensor,
-        t: Time,
-        self_condition: Tensor | None = None,
-        condition: Condition = None,
-    ) -> Prediction:
-        """Ask the network for x^k, `z0`, and δ, `drift`; x_t and x^k are clipped to the limit."""
-        output = self.call(denoiser, z_t, t, self_condition, condition).float()
+    def read(self, output: Tensor, z_t: Tensor, t: Time) -> Prediction:
+        """x^k, `z0`, and δ, `drift`, of the network's v and δ; x_t and x^k are clipped."""
         v, drift = output.chunk(2, dim=1)
-        x_t = self.clip(self.noises[self.stage_at(t)].read(v, z_t, t))
+        x_t = self.clip(self.noises[self.stage_at(t)].to_z0(v, z_t, t))
         x = self.clip(x_t + drift)
         return Prediction(x, drift=x - x_t)
 
-    def step(
-        self,
-        z_t: Tensor,
-        prediction: Prediction,
-        t: int,
-        s: int,
-        streams: SampleStreams,
-        temperature: float = 1.0,
-    ) -> Tensor:
-        """Draw z_s with the posterior's variance; s as of `implicit_step`."""
-        return self.implicit_step(z_t, prediction, t, s, streams, temperature, eta=1.0)
+    def step(self, z_t: Tensor, prediction: Prediction, t: int, s: int, chance: Chance) -> Tensor:
+        """Draw z_s with the posterior's variance; s as of `ddim`."""
+        return self.ddim(z_t, prediction, t, s, replace(chance, eta=1.0))
 
-    def implicit_step(
-        self,
-        z_t: Tensor,
-        prediction: Prediction,
-        t: int,
-        s: int,
-        streams: SampleStreams,
-        temperature: float = 1.0,
-        eta: float = 0.0,
-    ) -> Tensor:
+    def ddim(self, z_t: Tensor, prediction: Prediction, t: int, s: int, chance: Chance) -> Tensor:
         """Draw z_s by DDIM along the moving x_t; s may be the stage's start, but not beyond.
 
         There z_s takes the shape of the next finer stage; at s = 0 it is the estimate of z_0.
@@ -236,11 +212,9 @@ class MultiStageProcess(Process):
         x_t = prediction.z0 - prediction.drift
         moved = prediction.drift * ((t - s) / (t - start))  # x_s - x_t
         alpha, _ = noise.alpha_sigma(s)
-        z_s = noise.ddim_step(z_t, x_t, t, s, streams, eta) + alpha * moved
-        return self._lift(z_s, x_t + moved, k, streams) if s == start and k else z_s
-
-    def _lift(self, z: Tensor, x: Tensor, k: int, streams: SampleStreams) -> Tensor:
-        """Cross the start of stage k, at which z and x are z_t and x_t, to the stage before."""
-        t, stage = self.starts[k], self.stages[k - 1]
-        eps = stage.lift(self.noises[k].implied_noise(z, x, t), streams)
-        return self.noises[k - 1].mix(stage.up(x), eps, t)
+        z_s = noise.ddim_step(z_t, x_t, t, s, chance.streams, chance.eta) + alpha * moved
+        if s > start or k == 0:
+            return z_s
+        x_s, stage = x_t + moved, self.stages[k - 1]
+        eps = stage.lift(noise.implied_noise(z_s, x_s, s), chance.streams)
+        return self.noises[k - 1].mix(stage.up(x_s), eps, s)

@@ -15,8 +15,7 @@ from lit_mbldm.errors import InputError
 def read_seed(seed: object) -> int:
     """The seed as Python's integer, so that equal numbers of any type are one seed.
 
-    Raises:
-        InputError: no integer of Python, numpy or torch, such as a float, a text or a list.
+    Raises InputError for no integer of Python, numpy or torch, such as a float, a text or a list.
     """
     try:
         return operator.index(seed)  # type: ignore[arg-type]

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.processes.base import Condition, Denoiser, Prediction, Process
-from lit_mbldm.processes.gaussian import GaussianForward
+from lit_mbldm.processes.base import Chance, Condition, Denoiser, Prediction, Process
+from lit_mbldm.processes.gaussian_forward import GaussianForward
 from lit_mbldm.processes.given import Given
 from lit_mbldm.processes.randomness import SampleStreams
 
@@ -43,12 +44,15 @@ def draw(
             of range.
     """
     check_sampler(process, sampler, eta)
-    update = _UPDATES[sampler](process, streams, temperature, eta)
-    times = process.time_grid(steps, sampler)
-    rounds = 1
+    update = _UPDATES[sampler](process, Chance(streams, temperature, eta))
+    times, rounds = process.time_grid(steps, sampler), 1
     if given is not None:
         times, rounds = given.times(times), given.resamplings
-        _check_resamplings(rounds, sampler)
+    if rounds > 1 and sampler == "dpm++":
+        raise InputError(
+            f"dpm++ builds on the step before and takes none twice: for resamplings {rounds} use"
+            " ddpm or ddim."
+        )
     if start is not None:
         z = start
     elif given is None or times[0] == process.num_timesteps:
@@ -71,30 +75,20 @@ def draw(
     return z
 
 
-def ancestral(process: Process, streams: SampleStreams, temperature: float, _: float) -> Update:
+def ancestral(process: Process, chance: Chance) -> Update:
     """DDPM's ancestral sampling with any number of steps (Ho et al. 2020, algorithm 2).
 
     With a categorical process it is algorithm 2 of Scribano et al. 2023.
     """
-
-    def update(z_t: Tensor, prediction: Prediction, t: int, s: int) -> Tensor:
-        return process.step(z_t, prediction, t, s, streams, temperature)
-
-    return update
+    return partial(process.step, chance=chance)
 
 
-def ddim(process: Process, streams: SampleStreams, temperature: float, eta: float) -> Update:
+def ddim(process: Process, chance: Chance) -> Update:
     """DDIM along the expected z_0 (Song et al. 2021, equation 12)."""
-
-    def update(z_t: Tensor, prediction: Prediction, t: int, s: int) -> Tensor:
-        return process.implicit_step(z_t, prediction, t, s, streams, temperature, eta)
-
-    return update
+    return partial(process.ddim, chance=chance)
 
 
-def dpm_solver(
-    process: GaussianForward, streams: SampleStreams, temperature: float, _: float
-) -> Update:
+def dpm_solver(process: GaussianForward, chance: Chance) -> Update:
     """DPM-Solver++ 2M along the expected z_0 (Lu et al. 2022, arXiv 2211.01095, algorithm 2).
 
     Its step is DDIM's at η = 0 from a z_0 extrapolated in λ = log SNR / 2. The last step, whose λ
@@ -105,29 +99,27 @@ def dpm_solver(
     def update(z_t: Tensor, prediction: Prediction, t: int, s: int) -> Tensor:
         nonlocal earlier
         if s == 0:
-            return process.finish(prediction, streams, temperature)
-        z0 = expected = process.expected(prediction, temperature)
+            return process.finish(prediction, chance)
+        z0 = expected = process.expected(prediction, chance.temperature)
         h = (process.snr(s) / process.snr(t)).log() / 2
         if earlier is not None:
             z0 = z0 + (z0 - earlier[0]) * h / (2 * earlier[1])
         earlier = expected, h
-        return process.ddim_step(z_t, z0, t, s, streams)
+        return process.ddim_step(z_t, z0, t, s, chance.streams)
 
     return update
 
 
-def consistency(
-    process: GaussianForward, streams: SampleStreams, temperature: float, _: float
-) -> Update:
+def consistency(process: GaussianForward, chance: Chance) -> Update:
     """Noise each estimate of z_0 anew (Song et al. 2023, arXiv 2303.01469, algorithm 1)."""
 
     def update(z_t: Tensor, prediction: Prediction, t: int, s: int) -> Tensor:
-        return process.add_noise(process.finish(prediction, streams, temperature), s, streams)
+        return process.add_noise(process.finish(prediction, chance), s, chance.streams)
 
     return update
 
 
-# what makes an Update of (process, streams, temperature, eta)
+# what makes an Update of a process and a Chance
 _UPDATES: dict[str, Callable[..., Update]] = {
     "ddpm": ancestral,
     "ddim": ddim,
@@ -147,19 +139,10 @@ def check_sampler(process: Process, sampler: Sampler, eta: float) -> None:
         raise InputError(f"eta is ddim's and lies in [0, 1], got {eta} with {sampler}.")
 
 
-def _check_resamplings(resamplings: int, sampler: Sampler) -> None:
-    if resamplings > 1 and sampler == "dpm++":
-        raise InputError(
-            f"dpm++ builds on the step before and takes none twice: for resamplings {resamplings}"
-            " use ddpm or ddim."
-        )
-
-
 def read_temperature(value: object) -> float:
     """Read a temperature as a number; "argmax" is 0.
 
-    Raises:
-        InputError: another text, or no finite number from 0.
+    Raises InputError for another text, or no finite number from 0.
     """
     try:
         number = 0.0 if value == "argmax" else float(value)  # type: ignore[arg-type]

@@ -5,12 +5,12 @@ Of k: Wang et al. 2023, arXiv 2304.04820; the sigmoid is ᾱ's.
 """
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import check_choice
 
 Schedule = Literal["linear", "cosine", "sigmoid"]
 
@@ -28,7 +28,7 @@ def alpha_bar(schedule: Schedule, num_timesteps: int) -> Tensor:
     Raises:
         InputError: an unknown schedule.
     """
-    _check(schedule)
+    check_choice(Schedule, schedule=schedule)
     T = num_timesteps
     if schedule == "linear":
         scale = 1000 / T
@@ -54,16 +54,11 @@ def survival(schedule: Schedule, num_timesteps: int) -> Tensor:
     Raises:
         InputError: an unknown schedule.
     """
-    _check(schedule)
+    check_choice(Schedule, schedule=schedule)
     u = torch.linspace(0, 1, num_timesteps + 1, dtype=torch.float64)
     if schedule == "linear":
         return 1 - u
     return (1 + torch.cos(math.pi * u)) / 2 if schedule == "cosine" else _sigmoid(u)
-
-
-def _check(schedule: Schedule) -> None:
-    if schedule not in get_args(Schedule):
-        raise InputError(f"Expected a schedule of {get_args(Schedule)}, got {schedule!r}.")
 
 
 def _cosine(u: Tensor, offset: float = 0.008) -> Tensor:

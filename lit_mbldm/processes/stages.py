@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_mbldm.codecs.latents import Latent
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import InputError, check_numbers, check_positive
 from lit_mbldm.processes.randomness import SampleStreams
 
 
@@ -34,8 +34,7 @@ class Stage(nn.Module):
     def coarse_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Shape (C, h, w) of the coarser signal, for the finer one's.
 
-        Raises:
-            InputError: a shape that the stage is not for.
+        Raises InputError for a shape that the stage is not for.
         """
         return tuple(shape)
 
@@ -64,8 +63,7 @@ class Pool(Stage):
 
     def __init__(self, factor: int = 2) -> None:
         super().__init__()
-        if factor < 2:
-            raise InputError(f"Expected a factor of at least 2 to pool by, got {factor}.")
+        check_numbers(2, factor=factor)
         self.factor = factor
         self.gain = float(factor**2)
 
@@ -112,8 +110,7 @@ class Blur(Stage):
 
     def __init__(self, sigma: float = 1.0) -> None:
         super().__init__()
-        if not 0 < sigma < math.inf:
-            raise InputError(f"Expected a positive sigma to blur with, got {sigma}.")
+        check_positive(sigma=sigma)
         self.sigma = sigma
         self.radius = math.ceil(3 * sigma)
         places = torch.arange(-self.radius, self.radius + 1) / sigma
@@ -145,8 +142,7 @@ class Truncate(Stage):
 
     def __init__(self, keep: int) -> None:
         super().__init__()
-        if keep < 1:
-            raise InputError(f"Expected to keep at least 1 channel, got {keep}.")
+        check_numbers(1, keep=keep)
         self.keep = keep
         self.channels = keep
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_mbldm.processes.base import Denoiser
-from lit_mbldm.processes.categorical_head import HeadedDenoiser
+from lit_mbldm.processes.guidance import Network, Wrapped
 
 
 def windowed(
@@ -31,7 +31,27 @@ def windowed(
         overlap: the least that neighbours share, below `side`.
         on_window: called after each window.
     """
-    return _Windowed(denoiser, side, overlap, on_window)
+
+    def blend(network: Network, *told: Any) -> Tensor:
+        z_t, time, self_condition, condition = told
+        spatial = condition is not None and condition.ndim == 4
+        h, w = z_t.shape[2:]
+        total, weights = None, z_t.new_zeros(h, w)
+        for rows in spans(h, side, overlap):
+            for columns in spans(w, side, overlap):
+                place = (..., rows, columns)
+                seen = condition[place] if spatial else condition
+                drawn = network(z_t[place], time, self_condition[place], seen).float()
+                weight = _hat(rows, z_t)[:, None] * _hat(columns, z_t)
+                if total is None:
+                    total = drawn.new_zeros(*drawn.shape[:2], h, w)
+                total[place] += weight * drawn
+                weights[rows, columns] += weight
+                on_window()
+        assert total is not None
+        return total / weights
+
+    return Wrapped(denoiser, blend)
 
 
 def spans(length: int, side: int, overlap: int) -> list[slice]:
@@ -40,50 +60,6 @@ def spans(length: int, side: int, overlap: int) -> list[slice]:
     last = max(0, length - side)
     starts = [round(last * i / max(1, count - 1)) for i in range(count)]
     return [slice(start, min(start + side, length)) for start in starts]
-
-
-class _Windowed:
-    def __init__(
-        self, denoiser: Denoiser, side: int, overlap: int, on_window: Callable[[], object]
-    ) -> None:
-        self.denoiser, self.side, self.overlap = denoiser, side, overlap
-        self.on_window = on_window
-        # weights add up to 1, so that a linear head may come after them
-        if isinstance(denoiser, HeadedDenoiser):
-            self.head, self.body = denoiser.head, denoiser.features
-
-    def __call__(self, *inputs: Any) -> Tensor:
-        return self._blend(self.denoiser, *inputs)
-
-    def features(self, *inputs: Any) -> Tensor:
-        """As of `HeadedDenoiser`, where the denoiser is one."""
-        return self._blend(self.body, *inputs)
-
-    def _blend(
-        self,
-        network: Callable[..., Tensor],
-        z_t: Tensor,
-        time: Tensor,
-        self_condition: Tensor,
-        condition: Tensor | None,
-    ) -> Tensor:
-        h, w = z_t.shape[2:]
-        total, weights = None, z_t.new_zeros(h, w)
-        for rows in spans(h, self.side, self.overlap):
-            for columns in spans(w, self.side, self.overlap):
-                place = (..., rows, columns)
-                told = condition
-                if condition is not None and condition.ndim == 4:
-                    told = condition[place]
-                drawn = network(z_t[place], time, self_condition[place], told).float()
-                weight = _hat(rows, z_t)[:, None] * _hat(columns, z_t)
-                if total is None:
-                    total = drawn.new_zeros(*drawn.shape[:2], h, w)
-                total[place] += weight * drawn
-                weights[rows, columns] += weight
-                self.on_window()
-        assert total is not None
-        return total / weights
 
 
 def _hat(span: slice, like: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbldm.codecs import BinaryCodec, ScalarCodec
-from lit_mbldm.codecs.base import full_float32
+from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.codecs.learned import LearnedCodec
 from lit_mbldm.codecs.patches import check_image_size
 from lit_mbldm.codecs.sizes import resize, to_uint8
@@ -55,20 +55,9 @@ class Autoencoder(TrainingModule):
 
     def encoded(self, batch: dict[str, Tensor]) -> Tensor:
         """The images that the codec sees, (B, 3, H, W) uint8 RGB; raises InputError for codes."""
-        if "images" not in batch:
-            raise InputError(
-                "A learned codec is trained on images, but the data has codes only. Train it on"
-                " image shards (`lit-mbldm shards`) or crops."
-            )
-        images = batch["images"]
+        images = self.images_of(batch)
         check_image_size(images.shape[2], images.shape[3], self.network.patch_size)
         return images
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """One step on a batch as of `loss`."""
-        loss = self.loss(batch, self.training_key())
-        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
-        return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the loss, and PSNR and SSIM of the codec at its own size."""

@@ -7,15 +7,12 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lit_mbldm.codecs import BitLatent, ImageCodec, IndexLatent
+from lit_mbldm.codecs import ImageCodec, IndexLatent
 from lit_mbldm.codecs.latents import Latent
 from lit_mbldm.entries.checkpoint import CHECKPOINT_KEY
 from lit_mbldm.entries.load import load_pretrained, public_name
-from lit_mbldm.errors import InputError
-from lit_mbldm.parallel.ranks import gather_rows
-from lit_mbldm.processes import CategoricalProcess, GaussianProcess, MultiStageProcess
+from lit_mbldm.errors import InputError, check_numbers
 from lit_mbldm.processes.base import Condition, Process
-from lit_mbldm.processes.bernoulli import BernoulliForward
 from lit_mbldm.processes.guidance import NO_LABEL
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training.editing import EditingModule
@@ -53,6 +50,7 @@ class DiffusionModule(EditingModule):
     process_class: ClassVar[type[Process]] = Process
     latent_class: ClassVar[type[Latent]] = Latent
     default_latent: ClassVar[type[Latent]] = IndexLatent
+    tells_progress: ClassVar[bool] = False  # whether it tells its process how far training is
     _start: tuple[SettlingModule, ...] = ()  # whose weights a run starts from; no submodule
 
     def __init__(
@@ -93,8 +91,7 @@ class DiffusionModule(EditingModule):
         for name, facts in told.items():
             if hasattr(denoiser, name):
                 getattr(denoiser, name)(*facts)
-        if not 0 <= label_dropout <= 1:
-            raise InputError(f"Expected a label_dropout from 0 to 1, got {label_dropout}.")
+        check_numbers(0, 1, label_dropout=label_dropout)
         self.label_dropout = label_dropout
         self.class_names: list[str] | None = None
         self._use_classes(class_names, "the config")
@@ -113,6 +110,11 @@ class DiffusionModule(EditingModule):
                     f"A {type(self).__name__} needs a {needed.__name__}, got a"
                     f" {type(part).__name__}."
                 )
+        if self.process.follows_training and not self.tells_progress:
+            raise InputError(
+                f"A {type(self.process).__name__} has to be told how far training is, which a"
+                f" {type(self).__name__} does not: train it as a ConsistencyDiffusion."
+            )
         if self.codec.quantizer.startswith("RQ"):
             rank_zero_warn(
                 "An RQ codec is a poor latent: several codes decode to nearly the same patch. Use"
@@ -229,8 +231,7 @@ class DiffusionModule(EditingModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the loss with the same times and noise every epoch."""
         loss = self.loss(batch, self.validation_key(), self.val_by_time, batch_idx)
-        size = len(batch["codes"])
-        self.log("val/loss", loss, prog_bar=True, sync_dist=True, batch_size=size)
+        self.log("val/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch["codes"]))
 
     def on_validation_epoch_end(self) -> None:
         """Log the losses by time."""
@@ -239,14 +240,13 @@ class DiffusionModule(EditingModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep also the sampling options, and what each process's means have taken in."""
         super().on_save_checkpoint(checkpoint)
-        sums = gather_rows(self.train_by_time.sums[None], self.device)  # (W, 10, 2)
+        sums = self.train_by_time.gathered(self.device)
         checkpoint[CHECKPOINT_KEY] |= {"sampling": self.sampling.given(), "loss_by_time": sums}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them over, options that the config sets excepted, and the classes.
 
-        With another number of processes the first takes all sums. Raises InputError for a
-        checkpoint of another latent or other classes.
+        Raises InputError for a checkpoint of another latent or other classes.
         """
         super().on_load_checkpoint(checkpoint)
         kept = checkpoint[CHECKPOINT_KEY]
@@ -254,12 +254,9 @@ class DiffusionModule(EditingModule):
         check_latent(self.latent, trained.get("latent"))
         self._use_classes(trained.get("class_names"), "the checkpoint")
         self.sampling = self.sampling.over(SampleOptions.read(kept.get("sampling", {})))
-        sums = kept.get("loss_by_time", torch.zeros(0, 10, 2)).float()
-        world_size = self._trainer.world_size if self._trainer is not None else 1
-        if len(sums) == world_size:
-            self.train_by_time.sums = sums[self.global_rank]
-        elif self.global_rank == 0:
-            self.train_by_time.sums = sums.sum(0)
+        if "loss_by_time" in kept:
+            world_size = self._trainer.world_size if self._trainer is not None else 1
+            self.train_by_time.restore(kept["loss_by_time"], self.global_rank, world_size)
         self.settle(self.test_options)  # of which labels and guidance could not be checked before
 
     def test_step(self, batch: Tensor, batch_idx: int) -> Tensor:
@@ -267,35 +264,3 @@ class DiffusionModule(EditingModule):
         return self.generate(batch.tolist(), self.test_options)
 
     predict_step = test_step
-
-
-class ContinuousDiffusion(DiffusionModule):
-    """DDPM on codes read as numbers (Scribano et al. 2023, section 4.2.2); args as its base's."""
-
-    process_class = GaussianProcess
-
-
-class StageDiffusion(DiffusionModule):
-    """Diffusion whose signal gets coarser in stages (f-DM, Gu et al. 2022, arXiv 2210.04955).
-
-    Args as for `DiffusionModule`. Its own system is on pixels, with a `PixelCodec`.
-    """
-
-    process_class = MultiStageProcess
-
-
-class CategoricalDiffusion(DiffusionModule):
-    """Diffusion with a categorical reverse process (Scribano et al. 2023, section 4.2.3).
-
-    Args as for `DiffusionModule`.
-    """
-
-    process_class = CategoricalProcess
-    latent_class = IndexLatent
-
-
-class BernoulliDiffusion(DiffusionModule):
-    """Diffusion on the bits of codes (Wang et al. 2023, arXiv 2304.04820); args as its base's."""
-
-    process_class = BernoulliForward
-    latent_class = default_latent = BitLatent

@@ -6,12 +6,12 @@ B images of H×W pixels, h×w positions.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import InputError, check_choice, check_numbers
 from lit_mbldm.pictures import Images
 from lit_mbldm.processes.base import Condition
 from lit_mbldm.processes.given import Given
@@ -166,11 +166,8 @@ class EditingModule(SamplingModule):
         Raises:
             InputError: fewer than two images, ends that are not such, or settings out of range.
         """
-        if num_images < 2 or between not in get_args(Between):
-            raise InputError(
-                f"Expected num_images of at least 2 and between as one of {get_args(Between)}, got"
-                f" {num_images} and {between!r}."
-            )
+        check_numbers(2, num_images=num_images)
+        check_choice(Between, between=between)
         if between == "images":
             ends = self._pixels(torch.cat([read_images(a), read_images(b)]))
             settings["canvas"] = tuple(ends.shape[2:])
@@ -179,19 +176,20 @@ class EditingModule(SamplingModule):
         options = self.settle(SampleOptions(**settings))
         parts = []
         for weights in torch.linspace(0, 1, num_images, device=self.device).split(batch_size):
-            numbers, given, wrap = [0] * len(weights), None, None
-            streams, condition = self.sample_streams(options, numbers), self._told(numbers, options)
+            numbers, course = [0] * len(weights), dict[str, Any]()
             if between == "seeds":
                 both = [replace(options, seed=seed) for seed in (a, b)]
                 one, other = (self.sample_streams(of_seed, numbers) for of_seed in both)
-                streams = BlendedStreams(one, other, weights)
+                course["streams"] = BlendedStreams(one, other, weights)
             elif between == "images":
                 first, second = self._latents(ends)
-                given = Given(torch.lerp(first, second, weights.view(-1, 1, 1, 1)), strength)
+                z0 = torch.lerp(first, second, weights.view(-1, 1, 1, 1))
+                course["given"] = Given(z0, strength)
             else:
                 second_label = self._told([1] * len(weights), options)
-                wrap = partial(mixed, condition=second_label, weights=weights)
-            parts.append(self.draw_images(options, streams, condition, given, wrap).cpu())
+                course["wrap"] = partial(mixed, condition=second_label, weights=weights)
+            told = self._told(numbers, options)
+            parts.append(self.generate(numbers, options, condition=told, **course).cpu())
         return torch.cat(parts)
 
     def _from_images(
@@ -207,15 +205,10 @@ class EditingModule(SamplingModule):
         rows = torch.arange(len(pixels)).repeat_interleave(num_images)
         parts = []
         for numbers in torch.arange(len(rows)).split(batch_size):
-            some = rows[numbers]
-            parts.append(
-                self.draw_images(
-                    options,
-                    self.sample_streams(options, numbers.tolist()),
-                    self._told(numbers.tolist(), options),
-                    given(self._latents(pixels[some]), some),
-                ).cpu()
-            )
+            start = given(self._latents(pixels[rows[numbers]]), rows[numbers])
+            told = self._told(numbers.tolist(), options)
+            drawn = self.generate(numbers.tolist(), options, given=start, condition=told)
+            parts.append(drawn.cpu())
         return torch.cat(parts)
 
     @torch.inference_mode()

@@ -17,8 +17,7 @@ _IMAGES = 2**12  # of each process at most
 def fit_latent(latent: Latent, trainer: L.Trainer) -> None:
     """Fit a latent to the training data of a trainer's data module, of all processes together.
 
-    Raises:
-        InputError: no data module.
+    Raises InputError for no data module.
     """
     data: Any = getattr(trainer, "datamodule", None)
     if data is None:
@@ -38,8 +37,7 @@ def fit_latent(latent: Latent, trainer: L.Trainer) -> None:
 def check_latent(latent: Latent, trained: Tree | None) -> None:
     """See that numbers mean what they meant to a checkpoint, whose latent was `trained`.
 
-    Raises:
-        InputError: another class, or another argument that matters.
+    Raises InputError for another class, or another argument that matters.
     """
     own = describe(latent)
     expected, found = (

@@ -78,11 +78,6 @@ class GenerativeDecoder(RefinerModule):
         z0 = self.latent.to_latent(batch["codes"], images)
         return self.process.loss(self.network, z0, t, streams).mean()
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Log the loss with the same times and noise every epoch."""
-        loss = self.loss(batch, self.validation_key())
-        self.log("val/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch["codes"]))
-
     @torch.no_grad()
     def refine(self, images: Tensor, streams: SampleStreams | None = None) -> Tensor:
         """Draw images whose codes decode to these; arguments as of its base."""

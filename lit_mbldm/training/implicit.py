@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lit_mbldm.codecs import ImageCodec, ImplicitCodec, VectorQuantizedCodec
-from lit_mbldm.codecs.base import full_float32
 from lit_mbldm.codecs.implicit import code_numbers
-from lit_mbldm.codecs.sizes import resize, to_uint8
+from lit_mbldm.codecs.precision import full_float32
+from lit_mbldm.codecs.sizes import resize, resized
 from lit_mbldm.denoisers.polynomial import Grid
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.codec_quality import psnr
@@ -89,8 +89,7 @@ class ImplicitDecoder(CodecModule):
     def on_fit_start(self) -> None:
         """Find a new network's linear filter by least squares, on crops as of the first epoch.
 
-        Raises:
-            InputError: a new network, and data without a data module.
+        Raises InputError for a new network, and data without a data module.
         """
         super().on_fit_start()
         data: Any = getattr(self.trainer, "datamodule", None)
@@ -139,15 +138,14 @@ class ImplicitDecoder(CodecModule):
 
     def check(self, batch: dict[str, Tensor]) -> Tensor:
         """The batch's images, (B, 3, H', W'); raises InputError where they are none, or small."""
-        least = round(self.low_size * self.max_scale)
-        if "images" not in batch or min(batch["images"].shape[2:]) < least:
-            found = tuple(batch["images"].shape) if "images" in batch else "codes only"
+        images, least = self.images_of(batch), round(self.low_size * self.max_scale)
+        if min(images.shape[2:]) < least:
             raise InputError(
                 f"An implicit decoder learns from images of at least {least}×{least} pixels,"
-                f" low_size times max_scale; the data has {found}. Raise the data's crop_size, or"
-                " lower one of the two."
+                f" low_size times max_scale; the data has {tuple(images.shape)}. Raise the data's"
+                " crop_size, or lower one of the two."
             )
-        return batch["images"]
+        return images
 
     def draw(self, images: Tensor, rows: slice, columns: slice) -> Tensor:
         """Make square images smaller, encode them, and draw a part at its size again.
@@ -170,18 +168,12 @@ class ImplicitDecoder(CodecModule):
     def encode(self, images: Tensor) -> "Coded":
         """Make square images (B, 3, N, N) uint8 RGB smaller, and encode them."""
         with full_float32(images.device):
-            low = to_uint8(resize(images.float(), (self.low_size, self.low_size)))
+            low = resized(images, (self.low_size, self.low_size))
             vectors = self.codec.check_and_look_up(self.codec.encode(low))
             decoded = self.codec.restore(vectors) / 255
             base = resize(decoded, (images.shape[2], images.shape[3]))
             numbers = code_numbers(cast(VectorQuantizedCodec, self.codec), vectors)
         return Coded(decoded, numbers, base)
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """One step on a batch as of `loss`."""
-        loss = self.loss(batch, self.training_key())
-        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
-        return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the loss, and PSNR by scale beside that of interpolation."""
@@ -190,7 +182,7 @@ class ImplicitDecoder(CodecModule):
         for scale in (one for one in _MEASURED if one <= self.max_scale):
             side = round(self.low_size * scale)
             high = images[..., :side, :side]
-            low = to_uint8(resize(high.float(), (self.low_size, self.low_size)))
+            low = resized(high, (self.low_size, self.low_size))
             codes = codec.encode(low)
             for name, plain in (("", False), ("_bicubic", True)):
                 decoded = codec.decode(codes, (side, side), plain)

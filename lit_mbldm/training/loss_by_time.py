@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lit_mbldm.parallel.ranks import sum_ranks
+from lit_mbldm.parallel.ranks import gather_rows, sum_ranks
 
 _RANGES = 10
 
@@ -26,6 +26,17 @@ class LossByTime:
         mask = ranges[:, None] == (time * _RANGES).ceil()  # (10, B)
         taken = [torch.where(mask, losses.detach(), 0).sum(1), mask.float().sum(1)]
         self.sums = self.sums.to(losses.device) + torch.stack(taken, dim=1)
+
+    def gathered(self, device: torch.device) -> Tensor:
+        """The sums of W processes, (W, 10, 2) on the CPU, for a checkpoint."""
+        return gather_rows(self.sums[None], device)
+
+    def restore(self, sums: Tensor, rank: int, world_size: int) -> None:
+        """Take over what `gathered` gave; of another number of processes the first takes all."""
+        if len(sums) == world_size:
+            self.sums = sums[rank].float()
+        elif rank == 0:
+            self.sums = sums.float().sum(0)
 
     def pop_means(self, prefix: str, device: torch.device) -> dict[str, Tensor]:
         """The means over all processes by names such as `prefix/0.0-0.1`, and begin anew.

@@ -26,8 +26,7 @@ def read_images(images: Images) -> Tensor:
 def read_mask(mask: Any, pixels: Tensor) -> Tensor:
     """The mask of each image, (B, H, W) bool on the CPU, of images (B, 3, H, W).
 
-    Raises:
-        InputError: another shape or type.
+    Raises InputError for another shape or type.
     """
     found = torch.from_numpy(mask) if isinstance(mask, np.ndarray) else mask
     shape = pixels[:, 0].shape

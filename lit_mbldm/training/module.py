@@ -2,7 +2,8 @@
 
 import math
 import random
-from typing import Any, Literal, get_args
+from collections.abc import Callable
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -14,7 +15,7 @@ from lit_mbldm.entries.about import About, about_module
 from lit_mbldm.entries.checkpoint import CHECKPOINT_KEY
 from lit_mbldm.entries.load import load_codec
 from lit_mbldm.entries.tree import describe
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import InputError, check_choice
 from lit_mbldm.parallel.ranks import all_equal, from_first
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training.muon import Muon
@@ -25,7 +26,13 @@ Decay = Literal["linear", "cosine"]
 
 
 class TrainingModule(L.LightningModule):
-    """What is trained; the base of all LightningModules here, and their args."""
+    """What is trained; the base of all LightningModules here, and their args.
+
+    Attributes:
+        loss: of a batch and the key of its noise, the mean over the batch.
+    """
+
+    loss: Callable[..., Tensor]
 
     def __init__(
         self,
@@ -36,11 +43,8 @@ class TrainingModule(L.LightningModule):
         decay: Decay | None = None,
     ) -> None:
         super().__init__()
-        if optimizer not in get_args(OptimizerName) or decay not in (None, *get_args(Decay)):
-            raise InputError(
-                f"Expected an optimizer of {get_args(OptimizerName)} and a decay of"
-                f" {get_args(Decay)} or null, got {optimizer!r} and {decay!r}."
-            )
+        check_choice(OptimizerName, optimizer=optimizer)
+        check_choice(Literal["linear", "cosine", None], decay=decay)
         self.learning_rate = learning_rate
         self.betas = betas
         self.warmup_steps = warmup_steps
@@ -55,6 +59,15 @@ class TrainingModule(L.LightningModule):
         """One random stream for each sample, keyed by its number in the data set, `index` (B,)."""
         return SampleStreams([(*key, number) for number in batch["index"].tolist()], self.device)
 
+    def images_of(self, batch: dict[str, Tensor]) -> Tensor:
+        """The images of a batch, (B, 3, H, W) uint8 RGB; raises InputError where it has none."""
+        if "images" not in batch:
+            raise InputError(
+                f"A {type(self).__name__} learns from images, but the data has codes only. Train it"
+                " on image shards (`lit-mbldm shards`) or crops instead of code shards."
+            )
+        return batch["images"]
+
     def training_key(self) -> tuple[int, ...]:
         """Key of the noise of the epoch in training."""
         return self.noise_seed, TRAINING, self.current_epoch
@@ -62,6 +75,17 @@ class TrainingModule(L.LightningModule):
     def validation_key(self) -> tuple[int, ...]:
         """Key of the noise in validation, the same in every epoch and run."""
         return 0, VALIDATION
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """One step on a batch as of `loss`."""
+        loss = self.loss(batch, self.training_key())
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Log the loss with the same noise every epoch."""
+        loss = self.loss(batch, self.validation_key())
+        self.log("val/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch["index"]))
 
     def configure_optimizers(self) -> Any:
         """The optimiser, with a linear warm-up and a decay to zero at the run's last step."""

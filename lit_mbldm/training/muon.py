@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lit_mbldm.codecs.base import full_float32
+from lit_mbldm.codecs.precision import full_float32
 
 # of the quintic iteration that brings all singular values near 1
 _A, _B, _C = 3.4445, -4.7750, 2.0315

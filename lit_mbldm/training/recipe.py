@@ -79,8 +79,8 @@ class Recipe:
     def make(self, device: str, model: str | None = None) -> Tensor:
         """Make the picture again, (3, H, W) uint8, by the model, here perhaps of another name.
 
-        Raises:
-            InputError: a model that does not load or has other weights, or another kind of device.
+        Raises InputError for a model that does not load or has other weights, or another kind of
+        device.
         """
         loaded = load_pretrained(model or self.model, device=device)
         if features_fingerprint(loaded) != self.weights:

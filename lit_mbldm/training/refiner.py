@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lit_mbldm.codecs import ImageCodec
-from lit_mbldm.codecs.base import full_float32
 from lit_mbldm.codecs.decoders import improve
 from lit_mbldm.codecs.patches import check_images
+from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.codecs.sizes import to_uint8
 from lit_mbldm.entries.load import load_pretrained
 from lit_mbldm.errors import InputError
@@ -24,15 +24,6 @@ from lit_mbldm.training.module import CodecModule
 class RefinerModule(CodecModule):
     """What improves images that its codec decodes; the base of refiners."""
 
-    def images_of(self, batch: dict[str, Tensor]) -> Tensor:
-        """The images of a batch, (B, 3, H, W) uint8 RGB; raises InputError where it has none."""
-        if "images" not in batch:
-            raise InputError(
-                "A refiner learns from images, but the data has codes only. Train it on image"
-                " shards (`lit-mbldm shards`) or crops instead of code shards."
-            )
-        return batch["images"]
-
     def loss(self, batch: dict[str, Tensor], key: tuple[int, ...]) -> Tensor:
         """Mean loss of a batch.
 
@@ -40,12 +31,6 @@ class RefinerModule(CodecModule):
         `index`, (B,) int64; `key` is of the noise.
         """
         raise NotImplementedError
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """One step on a batch as of `loss`."""
-        loss = self.loss(batch, self.training_key())
-        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
-        return loss
 
     def refine(self, images: Tensor, streams: SampleStreams | None = None) -> Tensor:
         """Improve decoded images, (B, 3, H, W) uint8 RGB, to the same on their device.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lit_mbldm.codecs.sizes import resize, to_uint8
+from lit_mbldm.codecs.sizes import resized
 from lit_mbldm.errors import InputError
 from lit_mbldm.pictures import to_pil
 from lit_mbldm.processes.base import Condition, Denoiser
@@ -123,27 +123,34 @@ class SamplingModule(SettlingModule):
                 yield self.draw_latents(options, streams, condition, on_step=told), streams
 
     def generate(
-        self, numbers: Sequence[int], options: SampleOptions, on_step: OnStep | None = None
-    ) -> Tensor:
-        """Generate the images of B sample numbers as one batch, (B, 3, H, W) uint8 on the device.
-
-        What the options leave open is the model's own. Raises InputError as `settle`.
-        """
-        options = self.settle(options)
-        streams = self.sample_streams(options, numbers)
-        condition = self.sample_condition(numbers, options)
-        return self.draw_images(options, streams, condition, on_step=on_step)
-
-    def draw_images(
         self,
+        numbers: Sequence[int],
         options: SampleOptions,
-        streams: SampleStreams,
-        condition: Condition,
+        *,
         given: Given | None = None,
+        condition: Condition = None,
+        streams: SampleStreams | None = None,
         wrap: Wrap | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Draw z_0 and decode it, as `draw_latents` and `decode`: (B, 3, H, W) uint8 RGB."""
+        """Generate the images of B sample numbers as one batch: the one way all images are made.
+
+        Args:
+            numbers: B of them; each has its random stream, and its label where there are classes.
+            options: what they leave open is the model's own.
+            given: a latent to start from.
+            condition: what the denoiser is told, B rows, in place of the numbers' labels.
+            streams: B of them, in place of the numbers' own.
+            wrap: what the guided denoiser goes through, such as `guidance.mixed`.
+            on_step: called after each step.
+
+        Returns:
+            (B, 3, H, W) uint8 RGB on the device; raises InputError as `settle`.
+        """
+        options = self.settle(options)
+        streams = streams or self.sample_streams(options, numbers)
+        if condition is None:
+            condition = self.sample_condition(numbers, options)
         z0 = self.draw_latents(options, streams, condition, given, wrap, on_step)
         return self.decode(z0, options, streams)
 
@@ -157,21 +164,13 @@ class SamplingModule(SettlingModule):
         wrap: Wrap | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Draw z_0: the one way by which all images are made.
-
-        Args:
-            options: settled ones; their seed and label are not read.
-            streams: B of them.
-            condition: what the denoiser is told, B rows, or None.
-            given: a latent to start from.
-            wrap: what the guided denoiser goes through, such as `guidance.mixed`.
-            on_step: called after each step.
-
-        Returns:
-            (B, C, h, w) on the device.
-        """
+        """Draw z_0, (B, C, h, w) on the device, by settled options; arguments as `generate`."""
         assert options.steps is not None and options.sampler is not None  # noqa: PT018
-        denoiser = self._guided(options)
+        scale = 1.0 if options.guidance is None else options.guidance
+        interval, guide = options.guidance_interval or (0.0, 1.0), None
+        if isinstance(options.guide, SettlingModule):
+            guide = options.guide.to(self.device).eval().denoiser
+        denoiser = guided(self.denoiser, scale, interval, guide)
         training = self.training
         self.eval()
         try:
@@ -203,7 +202,7 @@ class SamplingModule(SettlingModule):
             return self.latent.decode(z0, options.size)
         decoded = self.latent.decode(z0)
         refined = refiner.to(self.device).refine(decoded, streams.branch(0))
-        return to_uint8(resize(refined.float(), options.size))
+        return resized(refined, options.size)
 
     def sample_condition(self, numbers: Sequence[int], options: SampleOptions) -> Condition:
         """The labels (B,) int64 of the images of these numbers, or nothing without classes."""
@@ -211,14 +210,6 @@ class SamplingModule(SettlingModule):
             return None
         labels = torch.tensor(label_numbers(self.class_names, options.label), device=self.device)
         return labels[torch.tensor(numbers, device=self.device) % len(labels)]
-
-    def _guided(self, options: SampleOptions) -> Denoiser:
-        scale = 1.0 if options.guidance is None else options.guidance
-        interval, guide = options.guidance_interval or (0.0, 1.0), options.guide
-        poorer = None
-        if isinstance(guide, SettlingModule):
-            poorer = guide.to(self.device).eval().denoiser
-        return guided(self.denoiser, scale, interval, poorer)
 
     def sample_paths(
         self, num_images: int, options: SampleOptions, frames: int | None = None
@@ -229,10 +220,7 @@ class SamplingModule(SettlingModule):
         images, unrefined.
 
         Returns:
-            (B, F, 3, H, W) uint8 RGB on the model's device.
-
-        Raises:
-            InputError: as `settle`, or as `frame_steps`.
+            (B, F, 3, H, W) uint8 RGB on the device; raises InputError as `settle` or `frame_steps`.
         """
         options = self.settle(replace(options, refiner="none"))
         times = self.process.time_grid(options.steps or 0, options.sampler or "ddpm")

@@ -44,8 +44,7 @@ class SettlingModule(CodecModule):
     def use_refiner(self, refiner: RefinerModule) -> None:
         """Pass samples through a refiner unless told otherwise.
 
-        Raises:
-            InputError: no refiner, or one of another codec's images.
+        Raises InputError for no refiner, or one of another codec's images.
         """
         self._check_refiner(refiner)
         self._refiner = (refiner,)
@@ -77,9 +76,8 @@ class SettlingModule(CodecModule):
     def settle(self, options: SampleOptions) -> SampleOptions:
         """Complete options by the model's own, check them, and load the models they name.
 
-        Raises:
-            InputError: an option that the model does not take or out of range, or a refiner or a
-                guide that does not load or fit.
+        Raises InputError for an option that the model does not take or out of range, or a refiner
+        or a guide that does not load or fit.
         """
         steps = min(_STEPS, self.process.num_timesteps)
         options = options.over(self.sampling).over(SampleOptions(steps, sampler="ddpm"))
@@ -102,8 +100,7 @@ class SettlingModule(CodecModule):
     def shape_on(self, canvas: tuple[int, int] | None) -> tuple[int, ...]:
         """Shape (C, h, w) of z_0 for a canvas of (H, W) pixels; None is the one learned.
 
-        Raises:
-            InputError: a canvas that codec, process or denoiser are not for.
+        Raises InputError for a canvas that codec, process or denoiser are not for.
         """
         if canvas is None:
             return self.latent_shape

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.codecs.latents import Latent
-from lit_mbldm.codecs.sizes import check_enlarged, pad_to_multiple, resize, to_uint8
+from lit_mbldm.codecs.sizes import check_enlarged, pad_to_multiple, resize, resized
 from lit_mbldm.errors import InputError
 from lit_mbldm.pictures import Images
 from lit_mbldm.processes.base import Condition, Process
@@ -90,21 +90,17 @@ class Upscaler(DiffusionModule):
 
     def batch_condition(self, batch: dict[str, Tensor], streams: SampleStreams) -> Condition:
         """The map (B, M, h, w) of a batch's images, made smaller by a random scale each."""
-        if "images" not in batch:
-            raise InputError(
-                "An Upscaler learns from images, but the data has codes only. Train it on image"
-                " shards (`lit-mbldm shards`) instead of code shards."
-            )
+        images = self.images_of(batch)
         # a branch: times and noise are those of a model without condition
         scales = 1 + (self.max_scale - 1) * streams.branch(-1).uniform(())
-        pairs = zip(batch["images"].split(1), scales.tolist(), strict=True)
+        pairs = zip(images.split(1), scales.tolist(), strict=True)
         return self._map(torch.cat([self._blurred(image, scale) for image, scale in pairs]))
 
     def _blurred(self, images: Tensor, scale: float) -> Tensor:
         """Images (B, 3, H, W) uint8 made smaller and interpolated to their size again, float."""
         H, W = images.shape[2:]
         small = (max(1, round(H / scale)), max(1, round(W / scale)))
-        return resize(to_uint8(resize(images.float(), small)).float(), (H, W))
+        return resize(resized(images, small).float(), (H, W))
 
     def _map(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) float in [0, 255] as (B, M, h, w), in [-1, 1]."""

@@ -416,7 +416,7 @@ def test_bad_images_among_good_ones_are_skipped_counted_and_named(
         ("-n 0", "whole number from 1"),
         (f"-n {'9' * 5000}", "whole number from 1"),
         ("--seed -1", "whole number from 0"),
-        ("--steps 5000", "[1, 1000]"),
+        ("--steps 5000", "steps from 1 to 1000"),
         ("--device nowhere", "nowhere"),
         ("--temperature 0.5", "takes no temperature"),
         ("--temperature 0 1", "takes no temperature"),

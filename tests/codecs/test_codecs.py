@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_mbldm.codecs import ImageCodec, JointCodec, PatchCodec, PixelCodec
-from lit_mbldm.codecs.channelwise import QuantizerName
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError
 
@@ -98,12 +97,12 @@ def test_gradient(kind: str) -> None:
 
 
 @EVERY_CODEC
-def test_image_error_is_the_distance_of_decoded_images(kind: str, images: Tensor) -> None:
+def test_codeword_error_is_the_distance_of_decoded_images(kind: str, images: Tensor) -> None:
     codec = random_codec(kind)
     weights = torch.randn(2, codec.num_codes, 16, 3, 5).softmax(2)
     for target in (codec.look_up(codec.encode(images).long()), codec.to_vectors(images)):
         difference = (codec.decode_soft(weights) - codec.to_images(target)) / 127.5
-        found = codec.image_error(codec.soft_codewords(weights), target)
+        found = codec.codeword_error(codec.soft_codewords(weights), target)
         assert torch.allclose(found, difference.square().mean((1, 2, 3)), rtol=1e-4)
 
 
@@ -136,7 +135,7 @@ def test_the_fingerprint_covers_every_argument() -> None:
 
 
 def test_names_and_rates() -> None:
-    assert QuantizerName.parse("PQ-8-4-4", codebook_size=16).bits == (8, 4, 4)
+    assert PatchCodec("PQ-8-4-4", codebook_size=16).code_names == ["Y0", "Y1", "Cb", "Cr"]
     codec = PatchCodec("opq-32-8-8")
     assert (codec.quantizer, codec.bits_per_pixel) == ("OPQ-32-8-8", 0.75)
     assert codec.latent_shape(512, 512) == (6, 64, 64)
@@ -163,7 +162,7 @@ def test_any_bits_of_a_joint_codec(bits: int) -> None:
         *((PatchCodec, n, {}, "positive multiples of 8") for n in ("OPQ-30-8-8", "OPQ-0-8-8")),
         (PatchCodec, "VQ-16-8-8", {}, "VQ has one codebook"),
         *((JointCodec, n, {}, "Expected JPQ") for n in ("JPQ", "JPQ-32-8-8", "OPQ-32-8-8")),
-        *((JointCodec, n, {}, "positive multiple of 8") for n in ("JPQ-50", "JPQ-0")),
+        *((JointCodec, n, {}, "positive multiples of 8") for n in ("JPQ-50", "JPQ-0")),
         (JointCodec, "JPQ-48", {"sub_dim": 33}, "sub_dim must be from 1 to 32, not 33"),
         (JointCodec, "JPQ-48", {"sub_dim": 0}, "sub_dim must be from 1 to 32, not 0"),
         (JointCodec, "JPQ-104", {"patch_size": 2}, r"13 codebooks, more than the 12 .* 2×2"),

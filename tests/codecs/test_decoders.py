@@ -34,7 +34,7 @@ def test_only_decode_passes_through_the_network(opq, unseen):
     assert torch.equal(codec.decode_soft(weights), opq.decode_soft(weights))
     target = codec.look_up(codes.long())
     books = codec.soft_codewords(weights.roll(1, 2))
-    assert torch.equal(codec.image_error(books, target), opq.image_error(books, target))
+    assert torch.equal(codec.codeword_error(books, target), opq.codeword_error(books, target))
 
 
 @pytest.mark.parametrize("size", [(96, 200), (31, 7), (300, 128)])

@@ -105,7 +105,7 @@ def test_latents_that_do_not_fit_the_codec_are_refused():
     opq = PatchCodec("OPQ-32-8-8")
     with pytest.raises(InputError, match="latent has codebook_size 16, the codec 256"):
         IndexLatent(16).use(opq)
-    with pytest.raises(InputError, match="channels of at least 1 and whitening in"):
+    with pytest.raises(InputError, match="channels of at least 1"):
         CoefficientLatent(0)
     with pytest.raises(InputError, match="JPQ-48 has 96 numbers a patch, too few for channels: 97"):
         CoefficientLatent(97).use(JointCodec("JPQ-48"))

@@ -53,7 +53,7 @@ def test_two_kinds_of_images_are_two_clusters(shards, tmp_path, codec, contents,
 
 def test_what_cannot_be_clustered(shards, tmp_path) -> None:
     codec = load_codec("opq-32-8-8")
-    with pytest.raises(InputError, match="at least 2 clusters, got 1"):
+    with pytest.raises(InputError, match="clusters of at least 2, got 1"):
         encode_shards(shards, tmp_path / "out", codec, clusters=1)
     with pytest.raises(InputError, match=r"at least 100 images.* got 1\d"):
         encode_shards(shards, tmp_path / "out", codec, clusters=100)

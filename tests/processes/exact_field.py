@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_mbldm.processes import GaussianProcess, MultiStageProcess
-from lit_mbldm.processes.base import Denoiser
+from lit_mbldm.processes.base import Chance, Denoiser
 from lit_mbldm.processes.randomness import SampleStreams
 
 
@@ -88,7 +88,7 @@ def sampled_covariance(
         padded = torch.cat([z, z.new_zeros(rows - len(z), *z.shape[1:])])
         streams = cast(SampleStreams, BasisStreams(rows, len(z)))
         prediction = process.predict(network, padded, t)
-        z = process.implicit_step(padded, prediction, t, s, streams, eta=eta).double()
+        z = process.ddim(padded, prediction, t, s, Chance(streams, eta=eta)).double()
         z = _fewer(z)
     return z.flatten(1).mT @ z.flatten(1)
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import CategoricalProcess, GaussianProcess
-from lit_mbldm.processes.base import Denoiser, Prediction
-from lit_mbldm.processes.gaussian import GaussianForward
+from lit_mbldm.processes.base import Chance, Denoiser, Prediction
+from lit_mbldm.processes.gaussian_forward import GaussianForward
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.samplers import Sampler, draw
 from lit_mbldm.processes.schedules import Schedule
@@ -168,7 +168,7 @@ def test_ddim_with_eta_one_is_ancestral_sampling() -> None:
     z_t, z0 = torch.randn(1, 1, 8, 8), torch.rand(1, 1, 8, 8)
     for t, s in [(1000, 999), (700, 200), (2, 1)]:
         implicit = process.ddim_step(z_t, z0, t, s, streams(1), eta=1.0)
-        ancestral = process.step(z_t, Prediction(z0), t, s, streams(1))
+        ancestral = process.step(z_t, Prediction(z0), t, s, Chance(streams(1)))
         assert torch.allclose(implicit, ancestral, atol=1e-5)
     network = exact_gaussian(process)
     ends = [

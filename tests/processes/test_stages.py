@@ -103,9 +103,9 @@ def test_what_does_not_fit_is_named() -> None:
         Pool(3).coarse_shape(SHAPE)
     with pytest.raises(InputError, match=r"fewer than its 4 channels, got keep: 4"):
         Truncate(4).set_channels(4)
-    with pytest.raises(InputError, match="at least 2 to pool by, got 1"):
+    with pytest.raises(InputError, match="factor of at least 2, got 1"):
         Pool(1)
-    with pytest.raises(InputError, match="at least 1 channel, got 0"):
+    with pytest.raises(InputError, match="keep of at least 1, got 0"):
         Truncate(0)
     with pytest.raises(InputError, match="positive sigma"):
         Blur(0)

@@ -70,5 +70,5 @@ def test_a_model_without_a_temperature_is_refused(fit: Any, tmp_path: Path) -> N
     ("start", "end", "steps"), [(0.0, 0.5, 4), (1.0, -0.5, 4), (1.0, 0.5, 0), (float("nan"), 1, 1)]
 )
 def test_numbers_that_are_not_positive_are_refused(start: float, end: float, steps: int) -> None:
-    with pytest.raises(InputError, match="positive start"):
+    with pytest.raises(InputError, match="a positive"):
         AnnealGumbelTemperature(start, end, steps)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import GaussianProcess
-from lit_mbldm.processes.base import Prediction
+from lit_mbldm.processes.base import Chance, Prediction
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training import DiffusionModule, SampleOptions
 
@@ -38,10 +38,8 @@ class Halving(GaussianProcess):
         z0 = z0 if t[0] <= T // 2 else F.avg_pool2d(z0, 2)
         return super().loss(denoiser, z0, t, streams, condition, images)
 
-    def step(
-        self, z_t: Tensor, prediction: Prediction, t: int, s: int, streams: SampleStreams, *_: float
-    ) -> Tensor:
-        return self.carry(super().step(z_t, prediction, t, s, streams), t, s)
+    def step(self, z_t: Tensor, prediction: Prediction, t: int, s: int, chance: Chance) -> Tensor:
+        return self.carry(super().step(z_t, prediction, t, s, chance), t, s)
 
 
 class Labelled(nn.Module):

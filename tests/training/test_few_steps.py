@@ -45,6 +45,12 @@ def test_a_run_starts_from_a_model_and_ends_with_one_of_few_steps(
         trained.sample(1, sampler="consistency")
 
 
+@pytest.mark.parametrize("kind", [ContinuousDiffusion, DiffusionModule])
+def test_what_does_not_tell_a_process_how_far_it_is_does_not_take_it(kind: Any) -> None:
+    with pytest.raises(InputError, match=f"a {kind.__name__} does not: .* ConsistencyDiffusion"):
+        model(kind, ConsistencyProcess())
+
+
 def test_a_run_without_an_end_is_refused(quiet: dict[str, Any], tmp_path: Path) -> None:
     endless = L.Trainer(default_root_dir=tmp_path, max_epochs=-1, **quiet)
     with pytest.raises(InputError, match="known length"):

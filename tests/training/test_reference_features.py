@@ -11,7 +11,6 @@ from lit_mbldm.codecs import DecoderCodec, PatchCodec
 from lit_mbldm.data.loading.encoding import ReferenceSet
 from lit_mbldm.denoisers import RefinerUNet
 from lit_mbldm.metrics.fidelity import FeatureSet
-from lit_mbldm.training.callbacks import reference_features
 from lit_mbldm.training.callbacks.reference_features import Reference, measure_reference
 from lit_mbldm.zoo import load_pretrained
 
@@ -30,20 +29,16 @@ class Blocks(nn.Module):
 
 
 class Batches(list[dict[str, Tensor]]):
-    """Batches that count how often they are read; the process may end before the third."""
+    """Batches that count how often they are read."""
 
-    num_workers = passes = 0
+    passes = 0
 
-    def __init__(self, key: str, values: Tensor, killed: bool = False) -> None:
+    def __init__(self, key: str, values: Tensor) -> None:
         super().__init__({key: part} for part in values.split(3))
-        self.killed = killed
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         self.passes += 1
-        for number, batch in enumerate(super().__iter__()):
-            if self.killed and number == 2:
-                raise KeyboardInterrupt
-            yield batch
+        return super().__iter__()
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +71,8 @@ def measure(codec: PatchCodec, tmp_path: Path) -> Callable[..., Reference]:
     return run
 
 
-def of_images(images: Tensor, count: int = 10, killed: bool = False) -> ReferenceSet:
-    batches: Any = Batches("images", images, killed)
+def of_images(images: Tensor, count: int = 10) -> ReferenceSet:
+    batches: Any = Batches("images", images)
     return ReferenceSet("images", "first", count, 0, batches, "held-out images")
 
 
@@ -111,7 +106,7 @@ def test_another_codec_changes_the_reconstructions_alone(codec, images, tmp_path
         assert len(list(tmp_path.iterdir())) == files
 
 
-@pytest.mark.parametrize("harm", ["cut", "flip", "empty"])
+@pytest.mark.parametrize("harm", ["cut", "empty"])
 def test_codes_are_decoded_and_a_damaged_file_is_computed_again(
     harm: str, codec, images, tmp_path, measure
 ) -> None:
@@ -123,8 +118,7 @@ def test_codes_are_decoded_and_a_damaged_file_is_computed_again(
     assert first.reconstructed is None
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
-    harmed = {"cut": whole[:-9], "flip": whole[:-9] + b"\x01" + whole[-8:], "empty": b""}
-    path.write_bytes(harmed[harm])
+    path.write_bytes({"cut": whole[:-9], "empty": b""}[harm])
     with pytest.warns(UserWarning, match="damaged"):
         again = measure(data)
     assert same(again.real, first.real)
@@ -140,17 +134,3 @@ def test_what_could_not_be_read_whole_or_written_is_not_kept(images, tmp_path, m
     (tmp_path / "file").touch()
     with pytest.warns(UserWarning, match="cannot be kept"):
         measure(of_images(many, 200), cache=tmp_path / "file")
-
-
-def test_a_killed_computation_goes_on(codec, images, tmp_path, monkeypatch, measure) -> None:
-    monkeypatch.setattr(reference_features, "_PART_SECONDS", 0)
-    with pytest.raises(KeyboardInterrupt):
-        measure(of_images(images, killed=True))
-    network, seen = Blocks(), []
-    network.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
-    found = measure(of_images(images), features=network)
-    assert sum(seen) == 2 * 4  # of the last two batches, and of their reconstructions
-    assert found.reconstructed is not None
-    assert same(found.real, FeatureSet.of(Blocks()(images)))
-    assert torch.allclose(found.reconstructed.outer, reconstructed(codec, images).outer)
-    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}

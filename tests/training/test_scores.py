@@ -317,7 +317,7 @@ def test_a_refiner_is_not_scored(
     ("option", "word"),
     [
         ("--score.num_images=3", "at least 4"),
-        ("--score.options.steps=9999", "[1, 1000]"),
+        ("--score.options.steps=9999", "steps from 1 to 1000"),
         ("--score.options.temperature=0.5", "takes no temperature"),
         ("--score.batch_size=0", "batch_size of at least 1"),
         ("--score.no_such_option=1", "no_such_option"),
@@ -351,7 +351,9 @@ def test_predict_goes_on_by_number(
     assert (tmp_path / "killed" / "000003.png").stat().st_mtime_ns == kept
     assert "7 samples: " in capsys.readouterr().out.splitlines()[-1]
     same_folder = run.arguments("predict", f"--samples.out={tmp_path / 'whole'}")
-    assert "already holds pictures" in fails([*same_folder, "--samples.options.seed=1"], capsys)
+    for other in ("seed=1", "size=[8, 8]"):
+        told = fails([*same_folder, f"--samples.options.{other}"], capsys)
+        assert "already holds pictures" in told
 
 
 @pytest.mark.parametrize("verb", ["test", "predict"])

@@ -190,7 +190,7 @@ def test_what_is_no_config_is_named(entry: Entry, text: str | bytes) -> None:
         ("model/init_args/surprise", 1, "surprise"),
         ("model/init_args/denoiser/init_args/base_channels", 8, "expected"),
         ("model/init_args/denoiser/init_args/channel_multipliers", [1] * 9, "The weight"),
-        ("model/init_args/codec/init_args/patch_size", 10**6, "patch_size must be from 1"),
+        ("model/init_args/codec/init_args/patch_size", 10**6, "patch_size from 1"),
         ("model/init_args/codec/init_args/quantizer", "PQ-4-2-2", "rotation"),
         ("model/init_args/image_size", -8, "sides of an image"),
         ("fingerprint", "0" * 64, "The fingerprint is"),

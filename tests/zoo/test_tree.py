@@ -144,6 +144,6 @@ def test_a_residual_codec_is_a_poor_latent() -> None:
 def test_a_module_where_a_number_was_expected_is_not_quoted_whole() -> None:
     tree = describe(tiny.categorical())
     tree["init_args"]["process"]["init_args"]["image_target"] = tree["init_args"]["denoiser"]
-    with pytest.raises(InputError, match="image_target is one of") as error:
+    with pytest.raises(InputError, match="image_target as one of") as error:
         build(tree)
     assert len(str(error.value)) < 1000

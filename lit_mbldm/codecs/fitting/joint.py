@@ -39,16 +39,9 @@ def fit_joint_codec(
     2013, the parametric solution of OPQ); rotation and codewords then improve each other in turns
     (the non-parametric one). The same arguments give the same codec on the same machine.
 
-    Args:
-        images: uint8 RGB tensors (3, H, W), sizes may differ.
-        quantizer: `JPQ-{bits}`.
-        patch_size: side s of a patch in pixels.
-        codebook_size: codewords a codebook.
+    Args as for `fit_patch_codec`, and:
         sub_dim: numbers a codeword, as for `JointCodec`.
         lapped: whether patches overlap; images must then be 2s pixels large.
-        max_patches: patches drawn at random, without repetition, from all of them.
-        seed: of the draw and of k-means.
-        sort: put codewords in pseudo-ordinal order.
         alternations: turns of codewords and rotation.
 
     Raises:

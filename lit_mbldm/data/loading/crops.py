@@ -14,7 +14,7 @@ from lit_mbldm.data.loading.encoding import EncodingDataModule, ReferenceSet
 from lit_mbldm.data.loading.loader import EpochLoader
 from lit_mbldm.data.loading.streams import IndexedStream, Share
 from lit_mbldm.data.sources.read_images import read_images
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import InputError, check_numbers
 from lit_mbldm.images import resize_square, to_array
 
 VALIDATION_CROPS = 64
@@ -51,12 +51,9 @@ class CropDataModule(EncodingDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if min(crop_size, batch_size, stride) < 1 or zoom_out < 1 or num_workers < 0:
-            raise InputError(
-                "Expected crop_size, batch_size, stride and zoom_out of at least 1 and"
-                f" num_workers of at least 0, got {crop_size}, {batch_size}, {stride},"
-                f" {zoom_out} and {num_workers}."
-            )
+        check_numbers(1, crop_size=crop_size, batch_size=batch_size)
+        check_numbers(1, stride=stride, zoom_out=zoom_out)
+        check_numbers(0, num_workers=num_workers)
         self.folder = folder
         self.batch_size = batch_size
         self.crops_per_epoch = crops_per_epoch

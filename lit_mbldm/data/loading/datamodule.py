@@ -16,7 +16,7 @@ from lit_mbldm.data.shards.locate import ShardSet, open_shards
 from lit_mbldm.data.shards.patterns import validation_part
 from lit_mbldm.data.shards.reading import Variants, code_variants, image_variants
 from lit_mbldm.data.shards.tar import describe
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import InputError, check_numbers
 from lit_mbldm.parallel.ranks import all_equal, from_first
 
 
@@ -59,11 +59,8 @@ class ShardDataModule(EncodingDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or num_workers < 0 or (image_size is not None and image_size < 1):
-            raise InputError(
-                "Expected batch_size and image_size of at least 1 and num_workers of at least 0,"
-                f" got {batch_size}, {image_size} and {num_workers}."
-            )
+        check_numbers(1, batch_size=batch_size, image_size=image_size)
+        check_numbers(0, num_workers=num_workers)
         if image_size is not None and cache_dir is not None:
             raise InputError(
                 "image_size and cache_dir exclude each other. Write shards of that size with"

@@ -1,14 +1,19 @@
 """EncodingDataModule: a data module whose batches reach the model with codes; its ReferenceSet."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import lightning
 import torch
+from tqdm import tqdm
 
 from lit_mbldm.data.loading.loader import EpochLoader
 from lit_mbldm.data.loading.streams import Share
 from lit_mbldm.data.prepare.shard_codes import Codec
+from lit_mbldm.parallel.ranks import is_first
+
+_AT_ONCE = 64  # images that a device decodes
 
 
 class EncodingDataModule(lightning.LightningDataModule):
@@ -90,3 +95,13 @@ class ReferenceSet:
     start: int
     batches: EpochLoader
     name: str
+
+    def images(
+        self, codec: Codec, device: torch.device, progress: str | None = None
+    ) -> Iterator[torch.Tensor]:
+        """Its images or decoded codes, (b, 3, H, W) uint8; `progress` is the name of a bar."""
+        hidden = progress is None or not is_first()
+        for batch in tqdm(self.batches, desc=progress, unit="batch", disable=hidden):
+            for rows in batch[self.kind].split(_AT_ONCE):
+                rows = rows.to(device)
+                yield codec.decode(rows) if self.kind == "codes" else rows

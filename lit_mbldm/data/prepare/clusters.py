@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lit_mbldm.codecs.base import full_float32
+from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.data.prepare.shard_codes import EncodeSettings, image_batches
 from lit_mbldm.data.shards.locate import ShardSet
 from lit_mbldm.data.shards.reading import LostShardError
 from lit_mbldm.data.shards.skips import SkipLog
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import InputError, check_numbers
 
 MAX_IMAGES = 50_000
 _FITS = 5  # of which the best is taken
@@ -31,8 +31,7 @@ class Clusters:
     """
 
     def __init__(self, images: ShardSet, settings: EncodeSettings, count: int) -> None:
-        if count < 2:
-            raise InputError(f"Expected at least 2 clusters, got {count}.")
+        check_numbers(2, clusters=count)
         if images.classes is not None:
             raise InputError(
                 f"{images.name} has labels, which clusters would replace. Leave clusters out, or"

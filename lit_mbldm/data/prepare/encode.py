@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from lit_mbldm.codecs.base import full_float32
+from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.data.prepare.clusters import Clusters
 from lit_mbldm.data.prepare.shard_codes import Codec, EncodeSettings, check_size, encode_shard
 from lit_mbldm.data.prepare.shard_folder import Part, ShardFolder
@@ -21,7 +21,7 @@ from lit_mbldm.data.shards.manifest import FORMAT, Manifest
 from lit_mbldm.data.shards.patterns import VAL, validation_part
 from lit_mbldm.data.shards.reading import LostShardError
 from lit_mbldm.data.shards.skips import SkipLog
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import InputError, check_numbers
 from lit_mbldm.parallel.launcher import own_cores
 
 POLL_SECONDS = 1.0
@@ -92,11 +92,8 @@ def encode_shards(
         >>> encode_shards(shards.name, codes.name, load_pretrained("jpq-48"), workers=1).count
         4
     """
-    if batch_size < 1 or not (workers is None or workers >= 1) or not 0 <= rank < world_size:
-        raise InputError(
-            "Expected a batch_size and workers of at least 1 and a rank below world_size, got"
-            f" {batch_size}, {workers}, {rank} and {world_size}."
-        )
+    check_numbers(1, batch_size=batch_size, workers=workers)
+    check_numbers(0, world_size - 1, rank=rank)
     device = torch.device(device)
     workers = workers or (own_cores() if device.type == "cpu" else 1)
 

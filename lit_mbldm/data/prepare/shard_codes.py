@@ -42,6 +42,9 @@ class Codec(Protocol):
     def encode(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) to uint8 (B, S, h, w)."""
 
+    def decode(self, codes: Tensor) -> Tensor:
+        """uint8 (B, S, h, w) to uint8 (B, 3, H, W)."""
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(S, h, w); raises InputError for a size that does not fit."""
 

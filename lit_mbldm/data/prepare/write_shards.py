@@ -18,7 +18,7 @@ from lit_mbldm.data.shards.patterns import VAL
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.sources.archives import open_source
 from lit_mbldm.data.sources.raw_image import ImageSource, RawImage
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import check_numbers
 from lit_mbldm.images import ImageError
 
 ToJpegs = Callable[[Iterable[tuple[int, RawImage]]], Generator[Converted, None, None]]
@@ -73,11 +73,9 @@ def write_shards(
         >>> write_shards(str(photos), shards.name, 64, workers=1).count
         4
     """
-    if min(size, shard_size, workers or 1) < 1 or not 1 <= quality <= 100 or not 0 <= val < 1:
-        raise InputError(
-            "Expected size, shard_size and workers of at least 1, a quality from 1 to 100 and a"
-            f" val from 0 to below 1, got {size}, {shard_size}, {workers}, {quality} and {val}."
-        )
+    check_numbers(1, size=size, shard_size=shard_size, workers=workers)
+    check_numbers(1, 100, quality=quality)
+    check_numbers(0, 1, val=val)
     out = Path(out)
     if isinstance(source, str | Path | Sequence):
         source = open_source(source, scratch=out / UNFINISHED, labels=labels)

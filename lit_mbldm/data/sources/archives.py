@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from lit_mbldm.data.shards.labels import Classes
 from lit_mbldm.data.shards.manifest import UNFINISHED
 from lit_mbldm.data.shards.patterns import find_shards
 from lit_mbldm.data.sources.labels import label_by_folder
@@ -95,11 +94,9 @@ def _folder_images(folder: Path, labels: bool) -> ImageSource:
     names = [name for name in sorted(files) if is_image(name)]
     images = [RawImage(name, partial(_read_file, folder / name)) for name in names]
     others = [name for name in files if not is_image(name)]
-    classes: Classes = None
-    if labels:
-        images, classes = label_by_folder(images, names, [*others, *places])
     facts = (file_facts(name, folder / name) for name in names)
-    return listed(str(folder), images, others, facts, classes)
+    labelled = label_by_folder(images, names, [*others, *places], labels)
+    return listed(str(folder), *labelled, others, facts)
 
 
 def _read_file(path: Path) -> bytes:
@@ -124,13 +121,11 @@ def _open_zip(archive: Path, scratch: Path | None, labels: bool) -> ImageSource:
     found = [info for info in files if is_image(info.filename)]
     images = [RawImage(info.filename, partial(_read_zipped, zipped, info)) for info in found]
     others = [info.filename for info in files if not is_image(info.filename)]
-    classes: Classes = None
-    if labels:
-        folders = [info.filename for info in zipped.infolist() if info.is_dir()]
-        paths = [image.name for image in images]
-        images, classes = label_by_folder(images, paths, [*others, *folders])
+    folders = [info.filename for info in zipped.infolist() if info.is_dir()]
     facts = (f"{info.filename!r} {info.file_size} {info.CRC}" for info in found)
-    return listed(str(archive), images, others, facts, classes)
+    paths = [image.name for image in images]
+    labelled = label_by_folder(images, paths, [*others, *folders], labels)
+    return listed(str(archive), *labelled, others, facts)
 
 
 def _read_zipped(zipped: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:

@@ -9,7 +9,7 @@ from lit_mbldm.errors import InputError
 
 
 def label_by_folder(
-    images: Sequence[RawImage], paths: Sequence[str], others: Iterable[str]
+    images: Sequence[RawImage], paths: Sequence[str], others: Iterable[str], labels: bool = True
 ) -> tuple[list[RawImage], Classes]:
     """Label images by their folders: the topmost ones that tell them apart are the classes.
 
@@ -17,6 +17,7 @@ def label_by_folder(
         images: that get their labels.
         paths: of each, "" where it is not known.
         others: paths of what is no image; a folder's own path ends with a slash.
+        labels: whether they are wanted at all.
 
     Returns:
         The images and the classes' names, sorted; no labels where all images lie in one folder, or
@@ -30,7 +31,7 @@ def label_by_folder(
     ends = zip(min(known, default=[]), max(known, default=[]), strict=False)
     above = [name for name, _ in takewhile(lambda pair: pair[0] == pair[1], ends)]
     depth = len(above)
-    if not known or any(len(folder) == depth for folder in known):
+    if not labels or not known or any(len(folder) == depth for folder in known):
         return list(images), None
     classes = sorted({folder[depth] for folder in known})
     beside = (path.split("/")[:-1] for path in others)
@@ -43,6 +44,6 @@ def label_by_folder(
             " images, or turn labels off (--no-labels)."
         )
     numbers = {name: number for number, name in enumerate(classes)}
-    labels = (numbers[folder[depth]] if folder[depth:] else None for folder in folders)
-    labelled = [image._replace(label=n) for image, n in zip(images, labels, strict=True)]
+    found_labels = (numbers[folder[depth]] if folder[depth:] else None for folder in folders)
+    labelled = [image._replace(label=n) for image, n in zip(images, found_labels, strict=True)]
     return labelled, tuple(classes)

@@ -102,9 +102,9 @@ class ImageSource:
 def listed(
     name: str,
     images: list[RawImage],
+    classes: Classes,
     others: Iterable[str],
     facts: Iterable[str],
-    classes: Classes,
 ) -> ImageSource:
     """A source of images listed already, of names passed over, and of facts that tell a change."""
     fingerprint = hashlib.sha256("".join(f"{fact}\n" for fact in facts).encode()).hexdigest()

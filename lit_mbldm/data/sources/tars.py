@@ -48,15 +48,14 @@ def tar_images(archives: list[Path], name: str, labels: bool) -> ImageSource:
     tars = [_open(path, manifests, labels) for path in archives]
     others = [other for tar in tars for other in tar.others]
     images = [image for tar in tars for image in tar.images + tar.lost]
-    classes: Classes = None
     if any(tar.labels for tar in tars):
         classes = common_classes({str(tar.path): tar.classes for tar in tars})
         images = [image for tar in tars for image in _labelled(tar, classes or ()) + tar.lost]
-    elif labels:
+    else:
         paths = [image.name.partition("/")[2] for image in images]
-        images, classes = label_by_folder(images, paths, others)
+        images, classes = label_by_folder(images, paths, others, labels)
     facts = [*(file_facts(path.name, path) for path in archives), str(len(images))]
-    return listed(name, images, others, facts, classes)
+    return listed(name, images, classes, others, facts)
 
 
 def _open(path: Path, manifests: Manifests, labels: bool) -> _Tar:

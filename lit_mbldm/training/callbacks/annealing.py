@@ -4,7 +4,7 @@ from typing import Any
 
 import lightning as L
 
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import InputError, check_positive
 
 
 class AnnealGumbelTemperature(L.Callback):
@@ -24,11 +24,7 @@ class AnnealGumbelTemperature(L.Callback):
     """
 
     def __init__(self, start: float, end: float, steps: int) -> None:
-        if not (start > 0 and end > 0 and steps >= 1):
-            raise InputError(
-                "Expected a positive start, a positive end and at least 1 step, got"
-                f" {start}, {end} and {steps}."
-            )
+        check_positive(start=start, end=end, steps=steps)
         self.start = start
         self.end = end
         self.steps = steps

@@ -23,7 +23,6 @@ from lit_mbldm.metrics.nearest import (
 )
 from lit_mbldm.parallel.ranks import gather_rows, is_first
 from lit_mbldm.pictures import table
-from lit_mbldm.training.callbacks.reference_features import decoded
 from lit_mbldm.training.diffusion import DiffusionModule
 
 CHECKED = 2000  # samples, and held-out images, at most
@@ -93,11 +92,11 @@ def check_copies(
     """
     N, others = len(samples), samples[:0]
     if held_out is not None:
-        others = _kept(samples, held_out, codec, device)
+        own = [shrink(images).cpu() for images in held_out.images(codec, device)]
+        others = gather_rows(torch.cat([others.cpu(), *own]), device)
     search = NearestImages(torch.cat([samples, others]).to(device))
-    for batch in tqdm(training.batches, desc="copies", unit="batch", disable=not is_first()):
-        for images in decoded(batch[training.kind], training, codec, device):
-            search.add(shrink(images))
+    for images in training.images(codec, device, "copies"):
+        search.add(shrink(images))
     search.merge(
         gather_rows(search.distances[None], device), gather_rows(search.nearest[None, :N], device)
     )
@@ -154,11 +153,3 @@ def shrink(images: Tensor) -> Tensor:
         return images
     size = images.shape[2] * _SIDE // longest, images.shape[3] * _SIDE // longest
     return average(images, size).round().byte()
-
-
-def _kept(like: Tensor, data: ReferenceSet, codec: ImageCodec, device: torch.device) -> Tensor:
-    """The images of all processes' shares of a set, as `shrink` makes them, on the CPU."""
-    rows = [like[:0].cpu()]
-    for batch in data.batches:
-        rows += [shrink(images).cpu() for images in decoded(batch[data.kind], data, codec, device)]
-    return gather_rows(torch.cat(rows), device)

@@ -2,7 +2,6 @@
 
 import math
 import shlex
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,15 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from PIL.Image import Image
 from torch import Tensor
 
 from lit_mbldm.errors import InputError
-from lit_mbldm.pictures import beside, grid, save, stacked, table, to_pil, to_tensor
+from lit_mbldm.pictures import beside, grid, save, table, to_pil, to_tensor
 from lit_mbldm.training.callbacks.samples import diffusion_model
 from lit_mbldm.training.diffusion import DiffusionModule
+from lit_mbldm.training.grids import path_grid, temperature_grid
 from lit_mbldm.training.options import SampleOptions
 from lit_mbldm.training.refiner import Refiner, RefinerModule
-from lit_mbldm.training.sampling import frame_steps
 
 _FEW = 4
 _KEPT = 4  # labelled real images a sample
@@ -33,52 +31,6 @@ def class_columns(model: DiffusionModule, options: SampleOptions) -> int | None:
     """Columns of a grid with a column a class; None where that is not to be had."""
     count = len(model.class_names or ())
     return count if options.label is None and 1 < count <= _CLASS_COLUMNS else None
-
-
-def temperature_grid(
-    model: DiffusionModule,
-    columns: int,
-    temperatures: Sequence[float],
-    options: SampleOptions,
-    batch_size: int = 16,
-    progress: bool = False,
-) -> Image:
-    """Samples of the same seeds at each temperature, a row each (Scribano et al., figure 9)."""
-    rows = []
-    for temperature in temperatures:
-        settings = replace(options, temperature=temperature)
-        rows.append(torch.cat([*model.batches(columns, settings, batch_size, progress)]))
-    return table(torch.stack(rows), [f"{t:g}" if t else "argmax" for t in temperatures])
-
-
-def size_grid(
-    model: DiffusionModule,
-    columns: int,
-    sizes: Sequence[tuple[int, int]],
-    options: SampleOptions,
-    batch_size: int = 16,
-    progress: bool = False,
-) -> Tensor:
-    """The same latents decoded at each (height, width), a row each: (3, H, W) uint8."""
-    options = model.settle(options)
-    latents = [*model.latents(columns, options, batch_size, progress)]
-    rows = []
-    for size in sizes:
-        sized = replace(options, size=size)
-        images = [model.decode(z0, sized, streams).cpu() for z0, streams in latents]
-        rows.append(grid(torch.cat(images), columns))
-    return stacked(rows)
-
-
-def path_grid(
-    model: DiffusionModule, rows: int, options: SampleOptions, frames: int | None = None
-) -> Image:
-    """Samples on their way from noise to image, a row each (Scribano et al., figure 7)."""
-    paths = model.sample_paths(rows, options, frames)
-    options = model.settle(options)
-    times = model.process.time_grid(options.steps or 0, options.sampler or "ddpm")
-    captions = [f"t = {times[step]}" for step in frame_steps(frames, len(times) - 1)]
-    return table(paths, columns=captions)
 
 
 class _FitPictures(L.Callback):

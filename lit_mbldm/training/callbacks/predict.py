@@ -57,17 +57,14 @@ class WriteSamples(DrawSamples):
     def on_predict_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Keep the pictures that are there.
 
-        Raises:
-            InputError: pictures in `out` that other weights or options made.
+        Raises InputError for pictures in `out` that other weights or options made.
         """
         settled = pl_module.settle(pl_module.test_options)
         refiner = pl_module.refiner if settled.refiner is None else settled.refiner
         of_refiner = features_fingerprint(refiner) if isinstance(refiner, RefinerModule) else None
         options = {**settled.given(), "seed": settled.seed, "refiner": of_refiner}
-        if settled.label is not None:
-            options["label"] = settled.label
-        if settled.canvas is not None:
-            options["canvas"] = settled.canvas
+        more = {name: getattr(settled, name) for name in ("label", "canvas", "size")}
+        options |= {name: value for name, value in more.items() if value is not None}
         if isinstance(settled.guide, CodecModule):
             options["guide"] = features_fingerprint(settled.guide)
         text = features_fingerprint(pl_module) + json.dumps(options, sort_keys=True)

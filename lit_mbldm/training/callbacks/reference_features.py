@@ -6,8 +6,6 @@ The sums over a set are the fields of a FeatureSet as tensors, by their names.
 import hashlib
 import json
 import os
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.data.loading.encoding import ReferenceSet
@@ -25,8 +22,6 @@ from lit_mbldm.parallel.ranks import from_first, gather_rows, is_first, sum_rank
 from lit_mbldm.storage.tensor_file import read_tensors, write_tensors
 
 _FORMAT = 1
-_CHUNK = 64
-_PART_SECONDS = 60  # between writes of unfinished sums, some 100 MB for Inception
 
 Sums = dict[str, Tensor]
 
@@ -50,9 +45,7 @@ def measure_reference(
 ) -> Reference | None:
     """Read features of reference images from the cache, or compute them on all processes.
 
-    The first process gets them, the others None. A computation that was killed goes on from sums
-    that each process wrote every minute, if the data is shared out to as many processes and
-    workers. `codec` and `features` are on `device`.
+    The first process gets them, the others None. `codec` and `features` are on `device`.
 
     Raises InputError where more of the set cannot be read than its loader tolerates.
     """
@@ -64,11 +57,7 @@ def measure_reference(
     read = {name: read_tensors(path) for name, path in paths.items()} if is_first() else {}
     found = {name: sums for name, sums in read.items() if sums is not None}
     if names := from_first([name for name in paths if name not in found], device):
-        # the sums over this process's first batches; what decides their order is in the name
-        order = [data.start, len(data.batches), data.batches.num_workers]
-        part = _path(cache, {"sums": [paths[name].name for name in names], "order": order})
-        part = part.with_suffix(".part")
-        for name, sums in _compute(names, data, codec, features, device, part).items():
+        for name, sums in _compute(names, data, codec, features, device).items():
             kept = gather_rows(sums.pop("kept"), device)
             found[name] = {k: sum_ranks(v, device) for k, v in sums.items()} | {"kept": kept}
         lost = data.count - int(found[names[0]]["count"])
@@ -79,8 +68,6 @@ def measure_reference(
             )
         for name in names if is_first() and not lost else ():
             write_tensors(found[name], paths[name])
-        if part.exists():
-            part.unlink()
     if not is_first():
         return None
     sets = {
@@ -101,39 +88,23 @@ def _compute(
     codec: ImageCodec,
     features: nn.Module,
     device: torch.device,
-    part: Path,
 ) -> dict[str, Sums]:
-    """The sums over this process's share, on from those in `part`."""
-    state, F = read_tensors(part) or {}, int(features.num_features)  # type: ignore[arg-type]
-    zeros = {
-        "total": torch.zeros(F, dtype=torch.float64),
-        "outer": torch.zeros(F, F, dtype=torch.float64),
-        "count": torch.tensor(0),
-        "kept": torch.zeros(0, F),
+    """The sums over this process's share."""
+    F = int(features.num_features)  # type: ignore[arg-type]
+    sums = {
+        name: {
+            "total": torch.zeros(F, dtype=torch.float64),
+            "outer": torch.zeros(F, F, dtype=torch.float64),
+            "count": torch.tensor(0),
+            "kept": torch.zeros(0, F),
+        }
+        for name in names
     }
-    sums = {n: {k: state.get(f"{n}.{k}", zero.clone()) for k, zero in zeros.items()} for n in names}
-    done, written = int(state.get("batches", 0)), time.monotonic()
-    batches = tqdm(data.batches, desc="reference", unit="batch", disable=not is_first())
-    for number, batch in enumerate(batches, start=1):
-        if number <= done:
-            continue
-        for images in decoded(batch[data.kind], data, codec, device):
-            for name in names:
-                shown = images if name == "real" else codec.decode(codec.encode(images))
-                _add(sums[name], features(shown), data, KEPT if name == "real" else 0)
-        if time.monotonic() - written > _PART_SECONDS:
-            tensors = {f"{name}.{k}": v for name in names for k, v in sums[name].items()}
-            write_tensors({**tensors, "batches": torch.tensor(number)}, part)
-            written = time.monotonic()
+    for images in data.images(codec, device, "reference"):
+        for name in names:
+            shown = images if name == "real" else codec.decode(codec.encode(images))
+            _add(sums[name], features(shown), data, KEPT if name == "real" else 0)
     return sums
-
-
-def decoded(
-    rows: Tensor, data: ReferenceSet, codec: ImageCodec, device: torch.device
-) -> Iterator[Tensor]:
-    """The images (b, 3, H, W) uint8 of a batch of a set, of images or codes, a few at a time."""
-    for chunk in rows.split(_CHUNK):
-        yield codec.decode(chunk.to(device)) if data.kind == "codes" else chunk.to(device)
 
 
 def _add(sums: Sums, features: Tensor, data: ReferenceSet, most: int) -> None:

@@ -19,7 +19,7 @@ from lit_mbldm.parallel.ranks import from_first, gather_rows
 from lit_mbldm.pictures import grid, save
 from lit_mbldm.storage.atomic import replacing
 from lit_mbldm.training.callbacks.bits import bits_a_patch
-from lit_mbldm.training.callbacks.nearest import CHECKED, CopyCheck, check_copies, shrink
+from lit_mbldm.training.callbacks.nearest import CHECKED, check_copies, shrink
 from lit_mbldm.training.callbacks.reference_features import default_cache, measure_reference
 from lit_mbldm.training.callbacks.samples import DrawSamples
 from lit_mbldm.training.options import SampleOptions
@@ -109,7 +109,10 @@ class ScoreSamples(DrawSamples):
         """Compare on the first process, and tell everywhere."""
         rows = (torch.cat(column) for column in zip(*self._batches, strict=True))
         numbers, features, images, small = (gather_rows(own, pl_module.device) for own in rows)
-        copies = self._check_copies(small[numbers[numbers < CHECKED].argsort()], pl_module)
+        data, copies, model = self._data, None, pl_module
+        if data.training is not None:
+            first = small[numbers[numbers < CHECKED].argsort()]
+            copies = check_copies(first, data.training, data.held_out, model.codec, model.device)
         scores: dict[str, float | None] = {}
         if self._reference is not None:
             real, reconstructed = self._reference.real, self._reference.reconstructed
@@ -146,12 +149,6 @@ class ScoreSamples(DrawSamples):
         data.trainer = trainer
         training = data.training_set(self.max_training)
         return _Data(reference, training, held_out.reference(CHECKED))
-
-    def _check_copies(self, samples: Tensor, model: Any) -> CopyCheck | None:
-        data = self._data
-        if data.training is None:
-            return None
-        return check_copies(samples, data.training, data.held_out, model.codec, model.device)
 
     def _report(
         self, trainer: L.Trainer, model: Any, scores: dict[str, float | None], count: int

@@ -27,8 +27,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Save a checkpoint, and remove what saves that were killed left in its folder.
 
-        Raises:
-            OSError: the file cannot be written, such as for want of space; the former one is kept.
+        Raises OSError where the file cannot be written, such as for want of space; the former one
+        is kept.
         """
         if not _is_local_file_protocol(path):
             super().save_checkpoint(checkpoint, path, storage_options)

@@ -1,13 +1,52 @@
-"""Consistency tuning: a run that brings a trained model to few steps."""
+"""The kinds of diffusion models: each takes the processes and latents that it is for."""
 
 import math
 from typing import Any
 
 from torch import Tensor
 
+from lit_mbldm.codecs import BitLatent, IndexLatent
 from lit_mbldm.errors import InputError
-from lit_mbldm.processes import ConsistencyProcess
+from lit_mbldm.processes import (
+    CategoricalProcess,
+    ConsistencyProcess,
+    GaussianProcess,
+    MultiStageProcess,
+)
+from lit_mbldm.processes.bernoulli import BernoulliForward
 from lit_mbldm.training.diffusion import DiffusionModule
+
+
+class ContinuousDiffusion(DiffusionModule):
+    """DDPM on codes read as numbers (Scribano et al. 2023, section 4.2.2); args as its base's."""
+
+    process_class = GaussianProcess
+
+
+class StageDiffusion(DiffusionModule):
+    """Diffusion whose signal gets coarser in stages (f-DM, Gu et al. 2022, arXiv 2210.04955).
+
+    Args as for `DiffusionModule`. Its own system is on pixels, with a `PixelCodec`.
+    """
+
+    process_class = MultiStageProcess
+
+
+class CategoricalDiffusion(DiffusionModule):
+    """Diffusion with a categorical reverse process (Scribano et al. 2023, section 4.2.3).
+
+    Args as for `DiffusionModule`.
+    """
+
+    process_class = CategoricalProcess
+    latent_class = IndexLatent
+
+
+class BernoulliDiffusion(DiffusionModule):
+    """Diffusion on the bits of codes (Wang et al. 2023, arXiv 2304.04820); args as its base's."""
+
+    process_class = BernoulliForward
+    latent_class = default_latent = BitLatent
 
 
 class ConsistencyDiffusion(DiffusionModule):
@@ -21,6 +60,7 @@ class ConsistencyDiffusion(DiffusionModule):
 
     process: ConsistencyProcess
     process_class = ConsistencyProcess
+    tells_progress = True
 
     def on_fit_start(self) -> None:
         """Refuse a run without an end; raises InputError."""
