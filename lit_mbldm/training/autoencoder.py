@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lit_mbldm.codecs import BinaryCodec, ScalarCodec
-from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.codecs.learned import LearnedCodec
 from lit_mbldm.codecs.patches import check_image_size
+from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.codecs.sizes import resize, to_uint8
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.codec_quality import psnr, ssim
