@@ -24,10 +24,22 @@ class Place(NamedTuple):
 
 
 def read_place() -> Place:
-    """This process's place by torchrun's variables, else by SLURM's, else alone."""
+    """This process's place by torchrun's variables, else by SLURM's, else alone.
+
+    Raises:
+        InputError: variables that are no numbers or contradict each other.
+    """
     for names in _LAUNCHERS:
-        if all(name in os.environ for name in names[:2]):  # a shell of salloc has no rank
-            return Place(*(int(os.environ.get(name, "0")) for name in names))
+        if not all(name in os.environ for name in names[:2]):  # a shell of salloc has no rank
+            continue
+        texts = [os.environ.get(name, "0") for name in names]
+        if all(text.isdecimal() for text in texts) and int(texts[0]) < int(texts[1]):
+            return Place(*map(int, texts))
+        given = ", ".join(f"{name}={text!r}" for name, text in zip(names, texts, strict=True))
+        raise InputError(
+            f"Expected {names[0]} from 0 to {names[1]} - 1, got {given}. Start the processes with"
+            " torchrun or srun, or unset these variables to work alone."
+        )
     return Place(0, 1, 0)
 
 
@@ -51,7 +63,8 @@ def own_cores() -> int:
 def own_device(name: str, local_rank: int) -> "torch.device":
     """The device of this name; of several GPUs, process i takes number i modulo their number.
 
-    Raises InputError where the device cannot be used.
+    Raises:
+        InputError: the device cannot be used.
     """
     import torch
 

@@ -25,14 +25,22 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
         ({**SLURM, **TORCHRUN}, Place(5, 8, 1)),
         ({"RANK": "1", "WORLD_SIZE": "2"}, Place(1, 2, 0)),
         ({"SLURM_NTASKS": "4"}, Place(0, 1, 0)),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK='2', WORLD_SIZE='2'"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK='-1'"),
+        ({**SLURM, "SLURM_NTASKS": "0"}, "SLURM_NTASKS='0'"),
+        ({**SLURM, "SLURM_LOCALID": "x"}, "SLURM_LOCALID='x'"),
     ],
 )
-def test_the_launchers_variables_are_read(
-    variables: dict[str, str], expected: Place, monkeypatch: pytest.MonkeyPatch
+def test_the_launchers_variables_are_read_and_named_where_they_cannot_be_right(
+    variables: dict[str, str], expected: Place | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert read_place() == expected
+    if isinstance(expected, Place):
+        assert read_place() == expected
+    else:
+        with pytest.raises(InputError, match=expected):
+            read_place()
 
 
 def test_processes_of_torchrun_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
