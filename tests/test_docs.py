@@ -34,12 +34,20 @@ from lit_mbldm.zoo import load_pretrained
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
-OTHERS = ("pip", "pre-commit", "pytest", "hf", ".ci/run")  # not ours: what they name is there
+OTHERS = (
+    "pip",
+    "pre-commit",
+    "pytest",
+    "python",
+    "hf",
+    ".ci/run",
+)  # not ours: what they name is there
 # what is not run, but read by its own parser, and why
 READ = {
     r"--download": "fetches LSUN",
     r"^lit-mbldm (push|pull)|org/my-model": "talks to the Hub; tests/zoo has one",
     r"^lit-mbldm demo": "serves until it is stopped; tests/demo uses the page",
+    r"--onnx": "needs other packages; tests/zoo/test_onnx_files.py has them",
     r"^lit-mbldm train": "trains for minutes; tests/cli/test_cli.py does",
     r"church_cat": "needs LSUN and a GPU",
     r"^lightning test": "needs Inception's weights; tests/training/test_scores.py has others",
@@ -105,7 +113,9 @@ def model(of_codes: bool = False) -> DiffusionModule:
     process: Any = GaussianProcess()
     if of_codes:
         kind, process = CategoricalDiffusion, CategoricalProcess()
-    return kind("opq-32-8-8", network, process, 32, class_names=["Forest", "River"]).eval()
+    return kind(
+        "opq-32-8-8", network, process, 32, class_names=["Forest", "River", "Strawberry"]
+    ).eval()
 
 
 @pytest.fixture
@@ -144,7 +154,9 @@ def test_every_command_is_read_by_its_parser(
     for command in commands(document):
         program, *words = shlex.split(command)
         if program in OTHERS:
-            assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
+            assert all(
+                (ROOT / word).exists() for word in words if word.startswith(("tests/", "examples/"))
+            )
             continue
         assert program in ("lightning", "lit-mbldm"), command
         read(words, monkeypatch)

@@ -88,5 +88,5 @@ def test_what_it_cannot_decode_is_refused() -> None:
         losses(process, UNet(12, 12, 8, (1,), 1), z0, None)
     with pytest.raises(InputError, match="through which no gradient passes"):
         IndexLatent().image_error(z0, images)
-    with pytest.raises(InputError, match="from 0"):
+    with pytest.raises(InputError, match="at least 0"):
         GaussianProcess(alignment_weight=-1)
