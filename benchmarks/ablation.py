@@ -231,14 +231,14 @@ def main() -> None:
             model, steps = models.get(name, data, seed)
             labels = draw_labels(data, options.samples)
             made = draw(model, ROWS[name], labels, options.samples, seed)
-            record.add(name, seed, {"steps": steps, **judge.score(made, name)})
             save(grid(made[:64]), pictures / f"{name}-{seed}.png")
+            record.add(name, seed, {"steps": steps, **judge.score(made, name)})
     for facts, made in peers(options.work):
         name, seed = f"{facts['name']}, {facts['steps']} steps", facts["seed"]
         fits = facts["minutes"] == options.minutes and len(made) == options.samples
         if fits and not record.has(name, seed):
             record.add(name, seed, {"steps": facts["training_steps"], **judge.score(made, name)})
-            save(grid(made[:64]), pictures / f"{facts['name']}-{seed}.png")
+            save(grid(made[:64]), pictures / f"{name}-{seed}.png")
     print(record.table(ROWS))
     if options.picture:
         draw_picture(options.rows, pictures, options.seeds[0], options.picture)

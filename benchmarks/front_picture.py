@@ -14,7 +14,7 @@ from lit_mbldm.pictures import check_path, grid, save, stacked, table, to_pil, t
 from lit_mbldm.zoo import load_pretrained
 
 FRUITS, LAND = 12, 18  # a row
-WALKS = [("Lemon", "Strawberry"), ("Kiwi", "Tomato 1")]
+WALKS = [("Kiwi", "Tomato 1"), ("Apple Granny Smith", "Orange")]
 SIDE = 256
 LEFT, TOP = 118, 0  # of the square of the photograph that is shown
 

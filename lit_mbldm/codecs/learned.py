@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lit_mbldm.codecs.bits import from_signs, to_signs
 from lit_mbldm.codecs.decoders import by_parts
 from lit_mbldm.codecs.network_codec import frozen
-from lit_mbldm.codecs.sizes import resize
+from lit_mbldm.codecs.sizes import check_size, resize
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 
 _BITS = 8  # of a code
@@ -120,7 +120,7 @@ class ScalarCodec(LearnedCodec):
         (H, W), p = images.shape[2:], self.patch_size
         if size is None or size[0] < H or size[1] < W or tuple(size) == (H, W):
             return resize(images, size)
-        resize(images[:, :, :1, :1], size)  # refuses too large a size
+        check_size(size)
         return 255 * by_parts(
             lambda x: self.network.decode(x, size, (H / p, W / p)), vectors.movedim(-1, 1), size
         )

@@ -10,15 +10,6 @@ from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError
 
 
-def _codecs(name: str) -> Any:
-    """The method of this name of the codec within."""
-
-    def method(self: "NetworkCodec", *given: Any) -> Any:
-        return getattr(self.codec, name)(*given)
-
-    return method
-
-
 class NetworkCodec(VectorQuantizedCodec):
     """A codec with the codes of another and images of its own; the base of learned decoders.
 
@@ -64,15 +55,37 @@ class NetworkCodec(VectorQuantizedCodec):
         """sha256 (hex) of the codec's image fingerprint and the network's arrays."""
         return fingerprint_arrays(self.codec.image_fingerprint, self.network.state_dict())
 
-    # what codes are, and what they decode to without the network, is the codec's
-    codebooks = _codecs("codebooks")
-    to_vectors = _codecs("to_vectors")
-    quantize = _codecs("quantize")
-    find_codes = _codecs("find_codes")
-    assemble = _codecs("assemble")
-    split = _codecs("split")
-    to_images = _codecs("to_images")
-    codeword_error = _codecs("codeword_error")
+    def codebooks(self) -> list[Tensor]:
+        """The codec's codebooks."""
+        return self.codec.codebooks()
+
+    def to_vectors(self, images: Tensor) -> Tensor:
+        """Turn images into vectors as the codec does."""
+        return self.codec.to_vectors(images)
+
+    def quantize(self, vectors: Tensor) -> Tensor:
+        """Find the codes of vectors as the codec does."""
+        return self.codec.quantize(vectors)
+
+    def find_codes(self, images: Tensor) -> Tensor:
+        """Find the codes of images as the codec does."""
+        return self.codec.find_codes(images)
+
+    def assemble(self, codewords: list[Tensor]) -> Tensor:
+        """Turn codewords into vectors as the codec does."""
+        return self.codec.assemble(codewords)
+
+    def split(self, vectors: Tensor) -> list[Tensor]:
+        """Turn vectors into what codewords stand for as the codec does."""
+        return self.codec.split(vectors)
+
+    def to_images(self, vectors: Tensor) -> Tensor:
+        """Turn vectors into images as the codec does."""
+        return self.codec.to_images(vectors)
+
+    def codeword_error(self, codewords: list[Tensor], target: Tensor) -> Tensor:
+        """Mean squared RGB error of images as the codec decodes them."""
+        return self.codec.codeword_error(codewords, target)
 
     def decode(
         self, codes: Tensor, size: tuple[int, int] | None = None, plain: bool = False

@@ -55,9 +55,8 @@ class About:
     data: str | None = None  # what the model has seen
     terms: str | None = None  # under which terms that data came
     command: str | None = None  # what made the model
-    base_model: str | None = (
-        None  # that ships or is on the Hub, whose weights training started from
-    )
+    # whose weights training started from, if it ships or is on the Hub
+    base_model: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)  # of its training
     steps: int | None = None  # of training
     figures: Sequence[Figure] = ()

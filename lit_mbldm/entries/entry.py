@@ -138,12 +138,12 @@ def use_index(module: nn.Module, codes: Tensor) -> None:
     """Keep codes of training images, (M, S, h, w) uint8, beside a model, for those who ask.
 
     Raises:
-        InputError: none, codes of another shape, or a module that is no diffusion model.
+        InputError: fewer than two, codes of another shape, or a module that is no diffusion model.
     """
     shape: tuple[int, ...] | None = getattr(module, "codes_shape", None)
-    if shape is None or codes.dtype != torch.uint8 or codes.shape[1:] != shape or not len(codes):
+    if shape is None or codes.dtype != torch.uint8 or codes.shape[1:] != shape or len(codes) < 2:
         raise InputError(
-            "Expected codes of training images, (M, S, h, w) uint8, for a"
+            "Expected codes of two training images or more, (M, S, h, w) uint8, for a"
             f" {type(module).__name__} of {shape or 'none'} each, got"
             f" {tuple(codes.shape)} {codes.dtype}."
         )

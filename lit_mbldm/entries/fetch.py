@@ -28,7 +28,7 @@ def load_from_hub(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> nn.Module:
-    """Load an entry as `load_pretrained` does: its config, weights and refiner, no other file."""
+    """Load an entry as `load_pretrained` does: without card and picture."""
     cache = Path(cache_dir or constants.HF_HUB_CACHE)
     offline = local_files_only or constants.HF_HUB_OFFLINE
     with _fetched(repository, revision, FILES - {CARD, PICTURE}, cache, offline) as folder:

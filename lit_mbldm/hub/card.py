@@ -68,9 +68,10 @@ def _metadata(kind: Kind, about: About) -> str:
         )
         for figure in about.figures
     ]
+    base = about.base_model
     return ModelCardData(
         license=about.license,
-        base_model=about.base_model,
+        base_model=base if base and "/" in base else None,  # an id of the Hub
         library_name=LIBRARY,
         tags=[LIBRARY.replace("_", "-"), "vector-quantization", kind.tag],
         pipeline_tag=kind.task,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lit_mbldm.codecs import ImageCodec, ImplicitCodec
 from lit_mbldm.codecs.network_codec import NetworkCodec
-from lit_mbldm.codecs.sizes import resize, to_uint8
+from lit_mbldm.codecs.sizes import resized
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.entries.about import about_module
 from lit_mbldm.entries.entry import (
@@ -120,10 +120,10 @@ def _make_picture(module: Any) -> Image.Image:
 def _upscaled(model: Upscaler) -> Image.Image:
     """Photographs, made smaller and interpolated, and drawn by the model."""
     size, photos = (model.image_size, model.image_size), _photos(model.image_size)
-    small = to_uint8(resize(photos.float(), (size[0] // 2, size[1] // 2)))
+    small = resized(photos, (size[0] // 2, size[1] // 2))
     rows = {
         "photo": photos,
-        "bicubic": to_uint8(resize(small.float(), size)),
+        "bicubic": resized(small, size),
         "drawn": model.upscale(small, size, progress=True),
     }
     return table(torch.stack(list(rows.values())), rows=list(rows))
@@ -148,7 +148,7 @@ def _photographs(module: Any) -> Image.Image:
     step = scale * codec.patch_size
     side = max(_SIDE // step, 1) * step
     photos = _photos(side)
-    codes = codec.encode(to_uint8(resize(photos.float(), (side // scale, side // scale))))
+    codes = codec.encode(resized(photos, (side // scale, side // scale)))
     rows = {"photo": photos}
     if isinstance(codec, NetworkCodec):
         rows["plain"] = codec.decode(codes, (side, side), plain=True)

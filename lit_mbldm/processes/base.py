@@ -109,7 +109,7 @@ class Process(nn.Module):
         return z
 
     def time_grid(self, steps: int, sampler: str = "ddpm") -> list[int]:
-        """Times T = t_0 > t_1 > … > 0 of a sampler, evenly; raises InputError outside [1, T]."""
+        """Times T = t_0 > t_1 > … > 0 of a sampler, evenly; InputError for steps outside [1, T]."""
         T = self.end
         check_numbers(1, T, steps=steps)
         return [round(T * (steps - i) / steps) for i in range(steps + 1)]

@@ -76,8 +76,8 @@ def mixed(denoiser: Denoiser, condition: Condition, weights: Tensor) -> Denoiser
 class Wrapped:
     """A denoiser whose every prediction is made by `around`, of one network and its inputs.
 
-    What `around` returns are sums of predictions whose weights add up to 1, so that a linear head
-    may come after it: where the denoiser has one, so has this.
+    `around` returns a sum of predictions whose weights add up to 1. The denoiser's linear head may
+    therefore come after it, unless `headed` is false.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from lit_mbldm.codecs import BinaryCodec, ScalarCodec
 from lit_mbldm.codecs.learned import LearnedCodec
 from lit_mbldm.codecs.patches import check_image_size
 from lit_mbldm.codecs.precision import full_float32
-from lit_mbldm.codecs.sizes import resize, to_uint8
+from lit_mbldm.codecs.sizes import resize, resized
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.codec_quality import psnr, ssim
 from lit_mbldm.training.implicit import draw_window
@@ -136,7 +136,7 @@ class ScalarAutoencoder(Autoencoder):
                 f" {images.shape[2]}×{images.shape[3]}. Raise the data's image or crop size."
             )
         with full_float32(images.device):
-            return to_uint8(resize(images.float(), (low, low)))
+            return resized(images, (low, low))
 
     def loss(self, batch: dict[str, Tensor], key: tuple[int, ...]) -> Tensor:
         """L1, on values in [0, 1], of a window of images drawn at a size that is the batch's.

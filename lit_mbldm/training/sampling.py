@@ -133,7 +133,7 @@ class SamplingModule(SettlingModule):
         wrap: Wrap | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Generate the images of B sample numbers as one batch: the one way all images are made.
+        """Generate the images of B sample numbers as one batch.
 
         Args:
             numbers: B of them; each has its random stream, and its label where there are classes.
