@@ -20,8 +20,8 @@ def upscale(
     image is enlarged.
 
     Args:
-        codec: any; an `ImplicitCodec` draws more than interpolation does. A `ScalarCodec` does, too,
-            but without tiles.
+        codec: any; an `ImplicitCodec` draws more than interpolation does, and so does a
+            `ScalarCodec`, but without tiles.
         image: (3, H, W) uint8 RGB.
         size: (H', W'), at least (H, W).
         progress: show bars over tiles.
