@@ -105,7 +105,7 @@ def test_codes_of_training_images_go_with_the_entry(
         load_pretrained(folder)
     with pytest.raises(InputError, match="Samples need a diffusion model"):
         export(folders["codec"], tmp_path / "codec", {}, index=str(tmp_path / "shards"))
-    with pytest.raises(InputError, match=r"codes of two training images or more.*got \(5, 1, 1, 1\)"):
+    with pytest.raises(InputError, match=r"of two training images or more.*got \(5, 1, 1, 1\)"):
         use_index(model, expected[:, :1, :1, :1])
 
 
