@@ -114,7 +114,7 @@ def model(of_codes: bool = False) -> DiffusionModule:
     if of_codes:
         kind, process = CategoricalDiffusion, CategoricalProcess()
     return kind(
-        "opq-32-8-8", network, process, 32, class_names=["Forest", "River", "Strawberry"]
+        "opq-32-8-8", network, process, 32, class_names=["Forest", "River", "Kiwi"]
     ).eval()
 
 
