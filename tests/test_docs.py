@@ -113,9 +113,7 @@ def model(of_codes: bool = False) -> DiffusionModule:
     process: Any = GaussianProcess()
     if of_codes:
         kind, process = CategoricalDiffusion, CategoricalProcess()
-    return kind(
-        "opq-32-8-8", network, process, 32, class_names=["Forest", "River", "Kiwi"]
-    ).eval()
+    return kind("opq-32-8-8", network, process, 32, class_names=["Forest", "River", "Kiwi"]).eval()
 
 
 @pytest.fixture

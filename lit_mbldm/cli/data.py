@@ -9,6 +9,7 @@ from lit_mbldm.cli.config_files import own_configs
 from lit_mbldm.errors import InputError
 
 _BATCH = 64  # of the configs for own images
+_STEPS, _FEWEST_STEPS, _PASSES = 10_000, 1500, 200  # of them at most, and of few images
 _PATCH = 4  # pixels, the smallest of the codecs that ship
 _SKIPPED = "fail where more of the images than this share cannot be used"
 _FETCH = "fetch LSUN's zip of a category, such as church_outdoor, to the folder of OUT"
@@ -87,9 +88,16 @@ def shards(options: argparse.Namespace) -> None:
 
 
 def fit_words(shards: str, size: int, count: int) -> list[str]:
-    """The command that trains on so many images of a size that has a config."""
+    """The command that trains on so many images of a size that has a config.
+
+    It passes few images fewer times than the config does, as more passes make copies.
+    """
     words = ["fit", "--config", own_configs()[size], "--data.train", shards]
-    return words if count >= 2 * _BATCH else [*words, "--data.batch_size", str(min(count, _BATCH))]
+    batch = min(count, _BATCH)
+    if count < 2 * _BATCH:
+        words += ["--data.batch_size", str(batch)]
+    steps = max(_FEWEST_STEPS, _PASSES * count // batch)
+    return words if steps >= _STEPS else [*words, "--trainer.max_steps", str(steps)]
 
 
 def add_encode(verbs: Verbs) -> None:

@@ -22,6 +22,7 @@ from PIL import Image
 
 import lit_mbldm
 from lit_mbldm.cli import main
+from lit_mbldm.cli.data import fit_words
 from lit_mbldm.cli.trainer import slow_in_half
 from lit_mbldm.codecs.upscale import upscale
 from lit_mbldm.data.prepare.write_shards import write_shards
@@ -702,6 +703,18 @@ def test_a_missing_checkpoint_and_an_occupied_name_are_named(
     assert "none.ckpt" in told
     assert not Path("runs/one").exists()
     assert "job.yaml" in fails("shards photos job.yaml --size 32")
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (20, "--data.batch_size 20 --trainer.max_steps 1500"),
+        (640, "--trainer.max_steps 2000"),
+        (3200, ""),
+    ],
+)
+def test_few_images_are_passed_fewer_times(count: int, words: str) -> None:
+    assert fit_words("shards", 64, count)[5:] == words.split()
 
 
 @pytest.mark.slow
