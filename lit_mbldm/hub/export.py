@@ -58,8 +58,8 @@ def export(
     `facts` are attributes of `About`, stated over what is known of the model. Its samples pass
     through `refiner`, and its card loads it by `name`; pushing fills that in otherwise. `half`
     rounds networks to float16, in which the entry then keeps them; codebooks stay. `index` are
-    shards of training images, whose codes the entry keeps for who looks for copies. `onnx` adds the
-    `onnx_files`, which are not pushed.
+    shards of training images, whose codes the entry keeps, by which copies are found. `onnx` adds
+    the `onnx_files`, which are not pushed.
     """
     check_new_entry(out)
     module = load_pretrained(model)

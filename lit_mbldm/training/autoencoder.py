@@ -129,7 +129,7 @@ class ScalarAutoencoder(Autoencoder):
 
     def encoded(self, batch: dict[str, Tensor]) -> Tensor:
         """The batch's images at the size of encoding; raises InputError where they are smaller."""
-        images, low = super().encoded(batch), self.low_size
+        images, low = self.images_of(batch), self.low_size
         if images.shape[2] != images.shape[3] or images.shape[2] < low:
             raise InputError(
                 f"Expected square images of at least low_size {low}×{low}, got"

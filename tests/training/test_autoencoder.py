@@ -127,6 +127,8 @@ def test_codes_alone_and_images_of_another_size_are_refused() -> None:
     with pytest.raises(InputError, match="multiples of 8"):
         model.training_step(batch, 0)
     batch = {"images": torch.zeros(1, 3, 12, 12, dtype=torch.uint8), "index": torch.arange(1)}
+    odd = {"images": torch.zeros(1, 3, 19, 19, dtype=torch.uint8), "index": torch.arange(1)}
+    assert implicit().loss(odd, (0,)).isfinite()  # low_size alone is in whole patches
     with pytest.raises(InputError, match="at least low_size 16×16, got 12×12"):
         implicit().training_step(batch, 0)
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes this entry from the photographs of McM and clothing256: zoo/pixels+scale/make.sh McM CLOTHING256 OUT
-# Training takes ten minutes of one CPU core.
+# Training takes some minutes of one CPU core.
 set -euo pipefail
 here=$(realpath "$(dirname "$0")")
 work=$(mktemp -d)
