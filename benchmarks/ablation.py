@@ -31,6 +31,8 @@ from kid_floor import describe, find_codec
 from processor_time import ProcessorTime
 from torch import Tensor
 
+from lit_mbldm.cli.main import keep_memory
+from lit_mbldm.cli.trainer import slow_in_half
 from lit_mbldm.codecs import ImageCodec, PixelCodec
 from lit_mbldm.data import ShardDataModule, encode_shards, write_shards
 from lit_mbldm.data.loading.encoding import ReferenceSet
@@ -122,7 +124,7 @@ def train(recipe: Recipe, model: DiffusionModule, data: ShardDataModule, minutes
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=-1,
-        precision="bf16-mixed",
+        precision="32-true" if slow_in_half("cpu") else "bf16-mixed",
         gradient_clip_val=1.0,
         limit_val_batches=0,
         callbacks=[recipe.average(), ProcessorTime(minutes, recipe.decay)],
@@ -138,7 +140,7 @@ def draw(model: DiffusionModule, recipe: Recipe, labels: Tensor, count: int, see
     """So many samples (N, 3, H, W) uint8, whose labels are as frequent as in training."""
     label = labels.tolist() if recipe.labels else None
     how = {"sampler": SAMPLER, "steps": STEPS, **recipe.sampling}
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=not slow_in_half("cpu")):
         return model.sample(count, seed=seed, batch_size=50, progress=True, label=label, **how)
 
 
@@ -208,6 +210,7 @@ def main() -> None:
     if options.picture:
         check_path(options.picture)
     torch.set_num_threads(1)
+    keep_memory()
     pictures = options.work / "pictures"
     models = Models(options.images, options.work, options.minutes)
     judge = Judge(tiles(models.images.reference(options.held_out)))

@@ -161,13 +161,24 @@ def test_intervals_are_options_beside_a_list_of_callbacks(tmp_path: Path, run: R
 
 
 @pytest.mark.parametrize(
-    ("accelerator", "bf16"),
-    [("cpu", "amx_bf16"), ("auto", "avx512_bf16"), ("cpu", None), ("auto", None)],
+    ("accelerator", "capabilities", "fast"),
+    [
+        ("cpu", "avx512_bf16 avx512_fp16 amx_bf16", True),
+        ("auto", "avx512_bf16", True),
+        ("cpu", "avx512_bf16 avx512_fp16", False),
+        ("auto", "avx2", False),
+    ],
 )
-def test_a_cpu_without_bfloat16_trains_in_float32(
-    accelerator: str, bf16: str | None, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+def test_a_cpu_that_is_slow_in_bfloat16_trains_in_float32(
+    accelerator: str,
+    capabilities: str,
+    fast: bool,
+    tmp_path: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, bf16: True})
+    found = dict.fromkeys(capabilities.split(), True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
     monkeypatch.setattr(CUDAAccelerator, "is_available", staticmethod(lambda: False))
     used: list[L.Trainer] = []
     fit = functools.wraps(L.Trainer.fit)(lambda trainer, *args, **kwargs: used.append(trainer))
@@ -175,8 +186,8 @@ def test_a_cpu_without_bfloat16_trains_in_float32(
     config = write_config(tmp_path, "continuous")
     options = f"--trainer.precision=bf16-mixed --trainer.accelerator={accelerator}"
     told = run(f"fit --config={config} {options}")
-    assert [trainer.precision for trainer in used] == ["bf16-mixed" if bf16 else "32-true"]
-    assert ("no instructions for bfloat16" in told) != bool(bf16)
+    assert [trainer.precision for trainer in used] == ["bf16-mixed" if fast else "32-true"]
+    assert ("more slowly than float32" in told) != fast
 
 
 def test_a_gpu_keeps_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
