@@ -105,7 +105,7 @@ def staged(recipe: Recipe, stage: Callable[[], Stage]) -> Recipe:
             [stage()], [0.5], schedule="cosine", self_conditioning=False
         ),
         network=partial(MultiStageUNet, **recipe.network.keywords),
-        sampling={**recipe.sampling, "sampler": "ddim", "steps": 50},
+        sampling={"sampler": "ddim", "steps": 50, **recipe.sampling},
     )
 
 
@@ -130,8 +130,9 @@ BITS = Recipe(
 PIXELS = Recipe(
     codec="pixels",
     latent=IndexLatent,
-    network=partial(UNet, base_channels=32, channel_multipliers=(2, 4, 8, 8)),
-    sampling={"guidance": 1.5, "sampler": "ddim", "steps": 50},
+    network=partial(UNet, base_channels=32, channel_multipliers=(1, 2, 4, 8)),
+    batch_size=16,
+    sampling={"guidance": 1.5, "sampler": "ddim", "steps": 25},
 )
 ROWS = {
     "base": BASE,

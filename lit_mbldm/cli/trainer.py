@@ -212,8 +212,9 @@ class _TrainerCLI(LightningCLI):
 def slow_in_half(accelerator: Any) -> bool:
     """Whether this is the CPU, and one that is no faster in bfloat16.
 
-    It is faster with AMX and with the AVX-512 of AMD; that of Intel, told by its float16, takes twice
-    the time. ARM's do not count as long as nobody has measured that training gains by them.
+    It is faster with AMX and with the AVX-512 of AMD. That of Intel, told by its float16,
+    takes twice the time. ARM's do not count as long as nobody has measured that training gains
+    by them.
     """
     gpu = CUDAAccelerator.is_available() or MPSAccelerator.is_available()
     if accelerator != "cpu" and (accelerator != "auto" or gpu):
