@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lit_mbldm.denoisers import RefinerUNet, UNet
-from lit_mbldm.denoisers.layers import pad_to_even
+from lit_mbldm.denoisers.layers import pad_to_multiple
 
 Awake = Callable[[Any], Any]
 
@@ -52,7 +52,7 @@ def test_any_size_of_latent_fits_and_even_ones_are_not_padded(
     assert out.shape == z.shape
     assert out.isfinite().all()
     even = torch.randn(2, 6, 4, 8)
-    assert pad_to_even(even) is even
+    assert pad_to_multiple(even) is even
 
 
 def test_the_layout_without_gradients_changes_no_number(awake: Awake) -> None:
