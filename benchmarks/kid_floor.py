@@ -5,13 +5,16 @@
 IMAGES is a folder of images or of tar shards, a .tar or a .zip. `JPQ-32:4` fits that quantiser with
 patches of 4×4 pixels on as many other images of the folder. `--channels 12` measures images decoded
 from 12 coefficients a patch, scaled on those other images (`CoefficientLatent`); 0 measures decoded
-codes. Images are cropped to squares and resized as `lit-mbldm shards --size` does, but not stored
-as JPEG. Reconstructions are compared with their own originals: FID is then lower than to other
-images, KID hardly differs. Which images are drawn moves the KID of 250 by several units. Needs the
-extra `eval`, or `--no-kid`.
+codes, and `--refiner MODEL` what a refiner or a generative decoder makes of those of its codec.
+Images are cropped to squares and resized as `lit-mbldm shards --size` does, but not stored as JPEG.
+Reconstructions are compared with their own originals: FID is then lower than to other images, KID
+hardly differs. Which images are drawn moves the KID of 250 by several units. Needs the extra
+`eval`, or `--no-kid`.
 """
 
 import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,8 +31,20 @@ from lit_mbldm.metrics.codec_quality import psnr
 from lit_mbldm.metrics.fidelity import FeatureSet, compare
 from lit_mbldm.metrics.inception import InceptionFeatures, describe_features
 from lit_mbldm.pictures import to_tensor
+from lit_mbldm.processes.randomness import SampleStreams
+from lit_mbldm.training.refiner import RefinerModule, load_refiner
 
 BATCH = 10
+
+
+@dataclass(frozen=True)
+class Made:
+    """Reconstructions: of a codec, decoded from what, numbers a pixel, (N, 3, H, W) uint8."""
+
+    codec: str
+    source: str
+    numbers: float
+    images: Tensor
 
 
 def describe(images: Tensor, network: InceptionFeatures, note: str) -> FeatureSet:
@@ -57,12 +72,41 @@ def reconstruct(codec: ImageCodec, images: Tensor, others: Tensor, channels: int
     return torch.cat([latent.decode(latent.to_latent(*part)) for part in parts])
 
 
+def refine(refiner: RefinerModule, decoded: Tensor) -> Tensor:
+    """Images (N, 3, H, W) as a refiner or a generative decoder draws them, each with own noise."""
+    parts = []
+    for first in tqdm(range(0, len(decoded), BATCH), desc="refining", unit=f"{BATCH} images"):
+        batch = decoded[first : first + BATCH]
+        streams = SampleStreams([(0, first + place) for place in range(len(batch))])
+        parts.append(refiner.refine(batch, streams))
+    return torch.cat(parts)
+
+
+def reconstructions(options: argparse.Namespace, images: Tensor, others: Tensor) -> Iterator[Made]:
+    """What every codec, number of channels and refiner makes of images."""
+    for name in options.codec:
+        codec = find_codec(name, others)
+        for channels in options.channels:
+            source = f"{channels} coefficients" if channels else "codes"
+            numbers = (channels or codec.num_codes) / codec.patch_size**2
+            yield Made(name, source, numbers, reconstruct(codec, images, others, channels))
+    for name in options.refiner:
+        refiner = load_refiner(name)
+        codec = refiner.codec
+        made = refine(refiner, reconstruct(codec, images, others, 0))
+        numbers = codec.num_codes / codec.patch_size**2
+        yield Made(codec.quantizer, f"codes, {type(refiner).__name__}", numbers, made)
+
+
 def main() -> None:
-    """Print a row for each size, codec and number of channels."""
+    """Print a row for each size, codec, number of channels and refiner."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("images", type=Path, help="folder, .tar or .zip of images")
     parser.add_argument("--codec", nargs="+", required=True, help="names, paths or NAME:PATCH")
     parser.add_argument("--channels", type=int, nargs="+", default=[0], help="coefficients a patch")
+    parser.add_argument(
+        "--refiner", nargs="*", default=[], help="models that improve their codec's"
+    )
     parser.add_argument("--size", type=int, nargs="+", default=[96, 192], help="sides in pixels")
     parser.add_argument("--max-images", type=int, default=250, help="images, drawn at random")
     parser.add_argument("--no-kid", action="store_true", help="measure PSNR alone")
@@ -76,18 +120,13 @@ def main() -> None:
         images = torch.stack([to_tensor(fit_square(image, size)) for image in pictures])
         originals, others = images[::2], images[1::2]
         real = network and describe(originals, network, f"originals, {size}×{size}")
-        for name in options.codec:
-            codec = find_codec(name, others)
-            for channels in options.channels:
-                made = reconstruct(codec, originals, others, channels)
-                row = f"| {size}×{size} | {name}"
-                row += f" | {channels} coefficients" if channels else " | codes"
-                count = (channels or codec.num_codes) / codec.patch_size**2
-                row += f" | {count:.3f} | {float(psnr(made, originals).mean()):.2f}"
-                if network and real:
-                    scores = compare(real, describe(made, network, row))
-                    row += f" | {1000 * scores.kid:.1f} | {scores.fid:.1f}"
-                print(row + " |", flush=True)
+        for found in reconstructions(options, originals, others):
+            row = f"| {size}×{size} | {found.codec} | {found.source} | {found.numbers:.3f}"
+            row += f" | {float(psnr(found.images, originals).mean()):.2f}"
+            if network and real:
+                scores = compare(real, describe(found.images, network, row))
+                row += f" | {1000 * scores.kid:.1f} | {scores.fid:.1f}"
+            print(row + " |", flush=True)
     features = describe_features(network) if network else "none"
     print(f"\n{len(originals)} images of {options.images.resolve().name}; features: {features}")
 
