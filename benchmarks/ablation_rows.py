@@ -152,6 +152,8 @@ ROWS = {
     "Adam 2e-3": Recipe(optimizer="adam", learning_rate=2e-3),
     "Adam 2e-3, constant": Recipe(optimizer="adam", learning_rate=2e-3, decay=False),
     "EMA 0.999": Recipe(average=EMA),
+    "batches of 32": Recipe(batch_size=32),
+    "batches of 16": Recipe(batch_size=16),
     "no labels": Recipe(labels=None, sampling={}),
     f"{CLUSTERS} clusters as labels, of code shards": Recipe(labels="clusters"),
     "guidance 1": sampled("base", BASE, guidance=1.0),
