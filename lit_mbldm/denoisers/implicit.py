@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_mbldm.denoisers.layers import pad_to_multiple, zero_init
+from lit_mbldm.denoisers.layers import pad_to_even, zero_init
 from lit_mbldm.denoisers.polynomial import COEFFICIENTS, Grid, PhaseFilter, draw_polynomials
 from lit_mbldm.errors import InputError
 
@@ -71,7 +71,7 @@ class ImplicitNetwork(nn.Module):
             (B, 36, H, W).
         """
         H, W = images.shape[2:]
-        x = self.pixels(F.pixel_unshuffle(pad_to_multiple(2 * images - 1), 2))
+        x = self.pixels(F.pixel_unshuffle(pad_to_even(2 * images - 1), 2))
         rows, columns = (
             torch.arange(0, 2 * n, 2, device=images.device) // patch_size for n in x.shape[2:]
         )

@@ -24,10 +24,10 @@ def zero_init(layer: Layer) -> Layer:
     return layer
 
 
-def pad_to_multiple(x: Tensor, side: int = 2) -> Tensor:
-    """Repeat the last row and column of (B, C, H, W) up to multiples of a side."""
+def pad_to_even(x: Tensor) -> Tensor:
+    """Repeat the last row or column of (B, C, H, W) where their number is odd."""
     H, W = x.shape[2:]
-    return F.pad(x, (0, -W % side, 0, -H % side), mode="replicate") if H % side or W % side else x
+    return F.pad(x, (0, W % 2, 0, H % 2), mode="replicate") if H % 2 or W % 2 else x
 
 
 def lay_out(x: Tensor, widest: int) -> Tensor:
@@ -134,7 +134,7 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, h, w) to (B, out, ⌈h/2⌉, ⌈w/2⌉)."""
-        return self.conv(F.pixel_unshuffle(pad_to_multiple(x), 2))
+        return self.conv(F.pixel_unshuffle(pad_to_even(x), 2))
 
 
 class Upsample(nn.Module):

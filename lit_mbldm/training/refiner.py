@@ -18,7 +18,7 @@ from lit_mbldm.entries.load import load_pretrained
 from lit_mbldm.errors import InputError
 from lit_mbldm.metrics.codec_quality import psnr, ssim
 from lit_mbldm.processes.randomness import SampleStreams
-from lit_mbldm.training.module import CodecModule, Decay, OptimizerName
+from lit_mbldm.training.module import CodecModule
 
 
 class RefinerModule(CodecModule):
@@ -56,11 +56,9 @@ class Refiner(RefinerModule):
         noise_range: least and greatest standard deviation of the noise on the codes in training,
             in index levels; each sample draws its own, uniformly. With opq-32-8-8 one level costs
             7 dB already and eight cost 9 dB.
-        learning_rate: of the optimiser.
+        learning_rate: of Adam.
         betas: of Adam.
         warmup_steps: over which the learning rate rises linearly from zero.
-        optimizer: adam or muon.
-        decay: of the learning rate, linear or cosine, to zero at the run's end; None keeps it.
 
     Raises:
         InputError: a noise range that is none.
@@ -74,10 +72,8 @@ class Refiner(RefinerModule):
         learning_rate: float = 2e-3,
         betas: tuple[float, float] = (0.9, 0.99),
         warmup_steps: int = 0,
-        optimizer: OptimizerName = "adam",
-        decay: Decay | None = None,
     ) -> None:
-        super().__init__(codec, learning_rate, betas, warmup_steps, optimizer, decay)
+        super().__init__(codec, learning_rate, betas, warmup_steps)
         if not 0 <= noise_range[0] <= noise_range[1]:
             expected = "noise_range as two numbers from 0, the lesser first, such as [0, 1]"
             raise InputError(f"Expected {expected}; got {noise_range}.")
