@@ -9,7 +9,7 @@ from lit_mbldm.demo.page import TITLE
 from lit_mbldm.entries.entry import save_entry
 from lit_mbldm.entries.load import load_pretrained, public_name
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.atomic import check_writable, replacing
+from lit_mbldm.storage.atomic import check_writable, write_whole
 from lit_mbldm.training.callbacks.samples import diffusion_model
 
 _APP = """import os
@@ -60,7 +60,5 @@ def write_space(names: Sequence[str], folder: Path) -> None:
         "README.md": _README.format(title=TITLE, version=gr.__version__),
         "app.py": _APP.format(names=listed),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     for file, text in files.items():
-        with replacing(folder / file) as temporary:
-            temporary.write_text(text)
+        write_whole(folder / file, text)
