@@ -47,9 +47,8 @@ def write_space(names: Sequence[str], folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} already holds files. Name a new or an empty folder as --space.")
     listed = []
-    models = [
-        diffusion_model(load_pretrained(name)) for name in names
-    ]  # all, or nothing is written
+    # all, or nothing is written
+    models = [diffusion_model(load_pretrained(name)) for name in names]
     for number, (name, model) in enumerate(zip(names, models, strict=True)):
         if public_name(name) is None:
             name = f"models/{number}-{Path(name).stem}"
