@@ -26,11 +26,7 @@ def add_shards(verbs: Verbs) -> None:
         arg("--val", "share of the images to keep apart in OUT/val", type=fraction, default=0.0),
         MAX_SKIPPED,
         arg("--download", f"{_FETCH}, leaving SOURCE out", metavar="CATEGORY"),
-        arg(
-            "--no-labels",
-            "ignore class folders and .cls members",
-            action="store_true",
-        ),
+        arg("--no-labels", "ignore class folders and .cls members", action="store_true"),
         arg("--split", "split of LSUN (default: train)", choices=("train", "val")),
         arg("--base-url", "mirror of LSUN (default: http://dl.yf.io/lsun)"),
     )

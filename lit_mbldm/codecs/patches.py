@@ -67,10 +67,8 @@ def to_patches(images: Tensor, patch_size: int) -> Tensor:
     Returns:
         (C, B, h, w, s²), rows of a patch one after another.
     """
-    B, C, H, W = images.shape
-    h, w = H // patch_size, W // patch_size
-    cut = images.reshape(B, C, h, patch_size, w, patch_size)
-    return cut.permute(1, 0, 2, 4, 3, 5).reshape(C, B, h, w, patch_size**2)
+    cut = images.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))  # (B, C, h, s, w, s)
+    return cut.permute(1, 0, 2, 4, 3, 5).flatten(-2)  # (C, B, h, w, s²)
 
 
 def from_patches(patches: Tensor, patch_size: int) -> Tensor:
@@ -98,10 +96,8 @@ def to_joint_patches(images: Tensor, patch_size: int) -> Tensor:
     Returns:
         (B, h, w, C·s²), channel by channel, rows one after another.
     """
-    B, C, H, W = images.shape
-    h, w = H // patch_size, W // patch_size
-    cut = images.reshape(B, C, h, patch_size, w, patch_size)
-    return cut.permute(0, 2, 4, 1, 3, 5).reshape(B, h, w, C * patch_size**2)
+    cut = images.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))  # (B, C, h, s, w, s)
+    return cut.permute(0, 2, 4, 1, 3, 5).flatten(-3)  # (B, h, w, C·s²)
 
 
 def from_joint_patches(patches: Tensor, patch_size: int) -> Tensor:

@@ -9,7 +9,7 @@ from lit_mbldm.demo.page import TITLE
 from lit_mbldm.entries.entry import save_entry
 from lit_mbldm.entries.load import load_pretrained, public_name
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.atomic import check_writable, replacing
+from lit_mbldm.storage.atomic import check_writable, write_whole
 from lit_mbldm.training.callbacks.samples import diffusion_model
 
 _APP = """import os
@@ -47,9 +47,8 @@ def write_space(names: Sequence[str], folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} already holds files. Name a new or an empty folder as --space.")
     listed = []
-    models = [
-        diffusion_model(load_pretrained(name)) for name in names
-    ]  # all, or nothing is written
+    # all, or nothing is written
+    models = [diffusion_model(load_pretrained(name)) for name in names]
     for number, (name, model) in enumerate(zip(names, models, strict=True)):
         if public_name(name) is None:
             name = f"models/{number}-{Path(name).stem}"
@@ -60,7 +59,5 @@ def write_space(names: Sequence[str], folder: Path) -> None:
         "README.md": _README.format(title=TITLE, version=gr.__version__),
         "app.py": _APP.format(names=listed),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     for file, text in files.items():
-        with replacing(folder / file) as temporary:
-            temporary.write_text(text)
+        write_whole(folder / file, text)

@@ -26,7 +26,7 @@ from lit_mbldm.entries.entry_config import (
 )
 from lit_mbldm.entries.tree import assemble, describe, network_tensors
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.atomic import check_writable, replacing
+from lit_mbldm.storage.atomic import check_writable, write_whole
 
 
 def save_entry(module: nn.Module, folder: Path, about: About | None = None) -> None:
@@ -79,9 +79,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         if not (folder / name).is_file() or (folder / name).read_bytes() != files[name]:
             raise InputError(f"{folder} already holds another {name}. Choose another folder.")
     for name in sorted(new, key=lambda name: name == CONFIG):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / name) as temporary:
-            temporary.write_bytes(files[name])
+        write_whole(folder / name, files[name])
 
 
 def check_new_entry(folder: Path) -> None:

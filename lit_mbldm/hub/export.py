@@ -121,12 +121,8 @@ def _upscaled(model: Upscaler) -> Image.Image:
     """Photographs, made smaller and interpolated, and drawn by the model."""
     size, photos = (model.image_size, model.image_size), _photos(model.image_size)
     small = resized(photos, (size[0] // 2, size[1] // 2))
-    rows = {
-        "photo": photos,
-        "bicubic": resized(small, size),
-        "drawn": model.upscale(small, size, progress=True),
-    }
-    return table(torch.stack(list(rows.values())), rows=list(rows))
+    drawn = model.upscale(small, size, progress=True)
+    return _rows({"photo": photos, "bicubic": resized(small, size), "drawn": drawn})
 
 
 def _samples(model: DiffusionModule) -> Image.Image:
@@ -155,6 +151,10 @@ def _photographs(module: Any) -> Image.Image:
     rows["decoded"] = codec.decode(codes, (side, side))
     if isinstance(module, RefinerModule):
         rows["refined"] = module.refine(rows["decoded"])
+    return _rows(rows)
+
+
+def _rows(rows: dict[str, Tensor]) -> Image.Image:
     return table(torch.stack(list(rows.values())), rows=list(rows))
 
 

@@ -2,9 +2,10 @@
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from lit_mbldm.codecs import (
     BitLatent,
@@ -15,6 +16,7 @@ from lit_mbldm.codecs import (
     IndexLatent,
 )
 from lit_mbldm.codecs.learned import LearnedCodec
+from lit_mbldm.codecs.network_codec import NetworkCodec
 from lit_mbldm.entries.about import About
 from lit_mbldm.entries.entry import indexed_codes
 from lit_mbldm.entries.entry_config import INDEX
@@ -50,36 +52,6 @@ def kind_of(module: nn.Module, about: About) -> Kind:
             return _diffusion(module, about)
         case RefinerModule():
             return _refiner(module)
-        case DecoderCodec():
-            kind = _codec(module)
-            return replace(
-                kind,
-                summary=f"{kind.summary} A small network improves the images that it decodes; the"
-                " codes stay those of the codec alone, so that code shards serve both.",
-                caption="Photographs, the same decoded plainly, and decoded with the network",
-                use=f"{kind.use}\nplain = codec.decode(codes, plain=True)  # without the network",
-                facts=kind.facts | {"Parameters": _numbers(module.network)},
-            )
-        case ImplicitCodec():
-            kind = _codec(module)
-            return replace(
-                kind,
-                summary=f"A codec around {module.codec.quantizer} with an implicit decoder, which"
-                " draws one set of codes at any size. The codes stay those of the codec, so that"
-                " code shards serve both.",
-                caption="Photographs, their half-size codes decoded at twice the size by"
-                " interpolation, and with the network",
-                use=f"{kind.use}\nlarger = codec.decode(codes, size=(384, 512))  # any",
-                facts=kind.facts | {"Parameters": _numbers(module.network)},
-            )
-        case LearnedCodec():
-            kind = _codec(module)
-            return replace(
-                kind,
-                summary="A learned codec: a convolutional autoencoder whose numbers, or bits, are"
-                " the codes. It turns images into codes, the latent of diffusion models, and back.",
-                facts=kind.facts | {"Parameters": _numbers(module.network)},
-            )
         case ImageCodec():
             return _codec(module)
     raise InputError(
@@ -181,7 +153,7 @@ def _learned(model: DiffusionModule) -> str:
 
 def _codec(codec: ImageCodec) -> Kind:
     S, p = codec.num_codes, codec.patch_size
-    return Kind(
+    kind = Kind(
         title=f"{codec.quantizer}, a codec of {p}×{p} patches",
         summary="A classical codec: vector quantisation, fitted without a network. It turns images"
         " into codes, the latent of diffusion models, and back.",
@@ -193,6 +165,34 @@ def _codec(codec: ImageCodec) -> Kind:
         "images = codec.decode(codes)",
         facts={"Rate": _rate(codec), "Codes": f"{S} a patch, {codec.codebook_size} codewords each"},
     )
+    if isinstance(codec, NetworkCodec | LearnedCodec):  # frozen networks, without parameters
+        kind.facts["Parameters"] = _total(codec.network.state_dict().values())
+    match codec:
+        case DecoderCodec():
+            return replace(
+                kind,
+                summary=f"{kind.summary} A small network improves the images that it decodes; the"
+                " codes stay those of the codec alone, so that code shards serve both.",
+                caption="Photographs, the same decoded plainly, and decoded with the network",
+                use=f"{kind.use}\nplain = codec.decode(codes, plain=True)  # without the network",
+            )
+        case ImplicitCodec():
+            return replace(
+                kind,
+                summary=f"A codec around {codec.codec.quantizer} with an implicit decoder, which"
+                " draws one set of codes at any size. The codes stay those of the codec, so that"
+                " code shards serve both.",
+                caption="Photographs, their half-size codes decoded at twice the size by"
+                " interpolation, and with the network",
+                use=f"{kind.use}\nlarger = codec.decode(codes, size=(384, 512))  # any",
+            )
+        case LearnedCodec():
+            return replace(
+                kind,
+                summary="A learned codec: a convolutional autoencoder whose numbers, or bits, are"
+                " the codes. It turns images into codes, the latent of diffusion models, and back.",
+            )
+    return kind
 
 
 def _rate(codec: ImageCodec) -> str:
@@ -201,9 +201,8 @@ def _rate(codec: ImageCodec) -> str:
 
 
 def _parameters(module: nn.Module) -> str:
-    return f"{sum(p.numel() for p in module.parameters() if p.requires_grad):,}"
+    return _total(p for p in module.parameters() if p.requires_grad)
 
 
-def _numbers(network: nn.Module) -> str:
-    """How many a frozen network has, which has no parameters."""
-    return f"{sum(tensor.numel() for tensor in network.state_dict().values()):,}"
+def _total(tensors: Iterable[Tensor]) -> str:
+    return f"{sum(tensor.numel() for tensor in tensors):,}"

@@ -1,12 +1,6 @@
 """What there is in the zoo, as text."""
 
-from lit_mbldm.entries.entry_config import (
-    ASSETS,
-    CONFIG,
-    LIBRARY,
-    list_pretrained,
-    read_config,
-)
+from lit_mbldm.entries.entry_config import ASSETS, CONFIG, LIBRARY, list_pretrained, read_config
 
 _MOST = 100
 _SECONDS = 4.0

@@ -68,10 +68,8 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file, in folders that are made, and wait until it is on the disk."""
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Write a file as `replacing` does, in folders that are made; text as UTF-8."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)

@@ -103,11 +103,10 @@ class IndexedStream(BatchStream):
         share, B = self.share, self.share.batch_size
         for number in range(worker, len(self), workers):
             if share.full:
-                first = number * share.samples_a_step + share.rank * B
-                yield self.batch(range(first, first + B))
+                first, stop = number * share.samples_a_step + share.rank * B, self.samples
             else:
-                first = self.start + number * B
-                yield self.batch(range(first, min(first + B, self.stop)))
+                first, stop = self.start + number * B, self.stop
+            yield self.batch(range(first, min(first + B, stop)))
 
 
 class ShardStream(BatchStream):

@@ -22,7 +22,7 @@ from lit_mbldm.data.shards.manifest import MANIFEST, UNFINISHED, Kind, Manifest
 from lit_mbldm.data.shards.skips import SkipLog
 from lit_mbldm.data.shards.tar import ShardEntry, write_tar
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.atomic import full_disk_explained, write_synced
+from lit_mbldm.storage.atomic import full_disk_explained, write_whole
 
 Members = Iterable[tuple[str, bytes]]
 _RECIPE = "recipe"
@@ -82,7 +82,7 @@ class ShardFolder:
         with full_disk_explained(self.folder / name), self._adding(name) as new:
             entry = write_tar(new / name, members)
             part = Part(entry if entry.count else None, skips.entries, facts)
-            write_synced(new / _PART, json.dumps(asdict(part)).encode())
+            write_whole(new / _PART, json.dumps(asdict(part)))
 
     def finish(
         self, kind: Kind, source: str, describe: Callable[[list[Part]], dict[str, Any]]
@@ -133,7 +133,7 @@ class ShardFolder:
             if any(self.folder.glob("*.tar")):
                 raise InputError(f"{self.folder} already holds shards. Choose another folder.")
             with self._adding(_RECIPE) as new:
-                write_synced(new / _RECIPE, json.dumps(recipe).encode())
+                write_whole(new / _RECIPE, json.dumps(recipe))
         try:
             begun = json.loads((self._unfinished / _RECIPE / _RECIPE).read_bytes())
         except FileNotFoundError:

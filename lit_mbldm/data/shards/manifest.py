@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from lit_mbldm.data.shards.tar import CodecTag, ShardEntry, make_tag, read_json
 from lit_mbldm.errors import InputError
-from lit_mbldm.storage.atomic import replacing
+from lit_mbldm.storage.atomic import write_whole
 from lit_mbldm.storage.urls import in_folder, open_binary, public
 
 MANIFEST = "manifest.json"
@@ -72,8 +72,7 @@ class Manifest:
         fields = {"format": FORMAT, **asdict(self)}
         fields[_RECIPE] = fields.pop("recipe_fingerprint")
         fields = {name: value for name, value in fields.items() if value is not None}
-        with replacing(folder / MANIFEST) as temporary:
-            temporary.write_text(json.dumps(fields, indent=1) + "\n")
+        write_whole(folder / MANIFEST, json.dumps(fields, indent=1) + "\n")
 
     @classmethod
     def find(cls, folder: str | Path) -> "Manifest | None":

@@ -17,7 +17,7 @@ from lit_mbldm.metrics.fidelity import NEIGHBOURS, FeatureSet, compare, fid
 from lit_mbldm.metrics.inception import InceptionFeatures, describe_features
 from lit_mbldm.parallel.ranks import from_first, gather_rows
 from lit_mbldm.pictures import grid, save
-from lit_mbldm.storage.atomic import replacing
+from lit_mbldm.storage.atomic import write_whole
 from lit_mbldm.training.callbacks.bits import bits_a_patch
 from lit_mbldm.training.callbacks.nearest import CHECKED, check_copies, shrink
 from lit_mbldm.training.callbacks.reference_features import default_cache, measure_reference
@@ -168,9 +168,7 @@ class ScoreSamples(DrawSamples):
             "checkpoint": trainer.ckpt_path and str(trainer.ckpt_path),
         }
         path = self.folder / "scores.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(record, indent=1) + "\n")
+        write_whole(path, json.dumps(record, indent=1) + "\n")
         print(_table(record), f"\nScores: {path}", sep="\n")
 
 
