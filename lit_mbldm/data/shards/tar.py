@@ -10,6 +10,8 @@ import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -169,7 +171,8 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> ShardEntry:
 
 def read_json(stream: BinaryIO) -> Any:
     """What a stream of JSON holds; raises ValueError where it is none, deep or endless."""
-    text = stream.read(MAX_JSON_BYTES + 1)
+    blocks = iter(partial(stream.read, 1 << 20), b"")  # not at once: that takes all the memory
+    text = b"".join(islice(blocks, 1 + (MAX_JSON_BYTES >> 20)))
     if len(text) > MAX_JSON_BYTES:
         raise ValueError(f"more than {MAX_JSON_BYTES} bytes of JSON")
     try:
