@@ -27,8 +27,9 @@ class MultiStageProcess(Process):
 
     x⁰ = z_0 and x^{k+1} = down(x^k). Within stage k the clean signal x_t moves evenly from x^k to
     up(x^{k+1}), in the last stage it is x^K, and z_t ~ N(α_t x_t, σ_t²). The network returns twice
-    as many channels as z_t has: v of x_t, and the drift δ = x^k - x_t. The loss is v's squared
-    error under Min-SNR weights, and that of δ.
+    as many channels as z_t has: v of x_t, and the residual r = x^k - up(x^{k+1}), of which the
+    drift δ = x^k - x_t is the share of the stage that lies before t. The loss is the squared
+    errors of x_t and δ under Min-SNR weights.
 
     A batch is of one stage: `loss`, `add_noise` and `predict` take times of one stage only.
 
@@ -91,7 +92,7 @@ class MultiStageProcess(Process):
             channels = stage.set_channels(channels)
 
     def output_channels(self, num_channels: int) -> int:
-        """Channels of v and δ together."""
+        """Channels of v and r together."""
         return 2 * num_channels
 
     def stage_at(self, t: Time) -> int:
@@ -139,7 +140,7 @@ class MultiStageProcess(Process):
         return self.noises[len(self.stages) - 1].mix(signal, eps, self.starts[-1])
 
     def signal(self, z0: Tensor, t: Time) -> tuple[Tensor, Tensor]:
-        """x_t and the drift δ = x^k - x_t, both of the shape of z_t."""
+        """x_t and the residual r = x^k - up(x^{k+1}), both of the shape of z_t."""
         k = self.stage_at(t)
         x = z0
         for stage in self.stages[:k]:
@@ -147,10 +148,14 @@ class MultiStageProcess(Process):
         if k == len(self.stages):
             return x, torch.zeros_like(x)
         stage = self.stages[k]
+        residual = x - stage.up(stage.down(x))
+        return x - self.passed(t, x.device) * residual, residual
+
+    def passed(self, t: Time, device: torch.device | str = "cpu") -> Tensor:
+        """Share of the stage that lies before t, (B, 1, 1, 1), or (1, 1, 1, 1) of one time."""
+        k = self.stage_at(t)
         start, end = self.starts[k], self._end(k)
-        passed = (torch.as_tensor(t, device=x.device).view(-1, 1, 1, 1) - start) / (end - start)
-        drift = passed * (x - stage.up(stage.down(x)))
-        return x - drift, drift
+        return (torch.as_tensor(t, device=device).view(-1, 1, 1, 1) - start) / (end - start)
 
     def add_noise(self, z0: Tensor, t: Time, streams: SampleStreams) -> Tensor:
         """Draw z_t ~ q(z_t | z_0), of the shape at time t."""
@@ -181,20 +186,22 @@ class MultiStageProcess(Process):
         condition: Condition = None,
         images: Tensor | None = None,
     ) -> Tensor:
-        """Min-SNR weighted squared error of v, and squared error of δ, (B,) float32."""
+        """Min-SNR weighted squared errors of x_t, by way of v, and of δ, (B,) float32."""
         noise = self.noises[self.stage_at(t)]
-        x_t, drift = self.signal(z0, t)
+        x_t, residual = self.signal(z0, t)
         eps = streams.normal(x_t.shape[1:])
         z_t = noise.mix(x_t, eps, t)
         estimate = self.first_estimate(denoiser, z_t, t, streams, condition)
         v, found = self.call(denoiser, z_t, t, estimate, condition).float().chunk(2, dim=1)
-        return noise.error(v, x_t, eps, t) + (found - drift).square().flatten(1).mean(1)
+        drift_error = self.passed(t, z_t.device) * (found - residual)
+        weighted = noise.clamped_snr(t) * drift_error.square().flatten(1).mean(1)
+        return noise.error(v, x_t, eps, t) + weighted
 
     def read(self, output: Tensor, z_t: Tensor, t: Time) -> Prediction:
-        """x^k, `z0`, and δ, `drift`, of the network's v and δ; x_t and x^k are clipped."""
-        v, drift = output.chunk(2, dim=1)
+        """x^k, `z0`, and δ, `drift`, of the network's v and r; x_t and x^k are clipped."""
+        v, residual = output.chunk(2, dim=1)
         x_t = self.clip(self.noises[self.stage_at(t)].to_z0(v, z_t, t))
-        x = self.clip(x_t + drift)
+        x = self.clip(x_t + self.passed(t, z_t.device) * residual)
         return Prediction(x, drift=x - x_t)
 
     def step(self, z_t: Tensor, prediction: Prediction, t: int, s: int, chance: Chance) -> Tensor:

@@ -34,12 +34,12 @@ def tangent_schedule(process: MultiStageProcess) -> MultiStageProcess:
 def exact_network(
     process: MultiStageProcess, shape: Sequence[int], covariance: Tensor, drifts: bool = True
 ) -> Denoiser:
-    """E[v | z_t] and E[δ | z_t] of a field N(0, covariance) of this shape; δ is 0 unless wanted."""
+    """E[v | z_t] and E[r | z_t] of a field N(0, covariance) of this shape; r is 0 unless wanted."""
     basis = torch.eye(math.prod(shape)).double().view(-1, *shape)
 
     def network(z_t: Tensor, time: Tensor, *_: object) -> Tensor:
         t = round(float(time[0]) * process.num_timesteps)
-        signal, drift = (part.flatten(1) for part in process.signal(basis, t))  # (n, d)
+        signal, residual = (part.flatten(1) for part in process.signal(basis, t))  # (n, d)
         noise = process.noises[process.stage_at(t)]
         alpha, sigma = (part.double().flatten() for part in noise.alpha_sigma(t))
         cross = alpha * covariance @ signal  # of z_0 and z_t
@@ -47,7 +47,7 @@ def exact_network(
         z = z_t.flatten(1).double()
         z0 = torch.linalg.solve(own, z.mT).mT @ cross.mT  # E[z_0 | z_t]
         v = (alpha * z - z0 @ signal) / sigma
-        found = z0 @ drift if drifts else torch.zeros_like(v)
+        found = z0 @ residual if drifts else torch.zeros_like(v)
         return torch.stack([v, found], 1).flatten(1).view(len(z), -1, *z_t.shape[2:])
 
     return network

@@ -70,7 +70,8 @@ def test_a_step_back_has_the_noise_of_its_time(process: Process, s: int, t: int)
     z0 = torch.randn(1, 1, 4, 4, generator=torch.manual_seed(0)).sign().expand(N, -1, -1, -1)
     prediction = Prediction(z0)
     if isinstance(process, MultiStageProcess):
-        x_t, drift = process.signal(z0, t)
+        x_t, residual = process.signal(z0, t)
+        drift = process.passed(t) * residual
         prediction = Prediction(x_t + drift, drift=drift)
     z_s = process.add_noise(z0, s, streams(N))
     back = process.step_back(z_s, prediction, s, t, streams(N, 1))

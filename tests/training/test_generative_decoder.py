@@ -42,9 +42,9 @@ class Knowing(nn.Module):
         (decoder,) = self.parts
         z0 = decoder.latent.to_latent(self.images, self.images)
         t = (time * 1000).round().long()
-        x_t, drift = decoder.process.signal(z0, t)
+        x_t, residual = decoder.process.signal(z0, t)
         alpha, sigma = decoder.process.noises[0].alpha_sigma(t)
-        return torch.cat([(alpha * z_t - x_t) / sigma, drift], dim=1)
+        return torch.cat([(alpha * z_t - x_t) / sigma, residual], dim=1)
 
 
 def test_with_a_perfect_network_decoded_images_become_the_originals() -> None:
