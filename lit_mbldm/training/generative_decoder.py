@@ -3,6 +3,8 @@
 B images, H×W pixels.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -21,9 +23,8 @@ class GenerativeDecoder(RefinerModule):
     """The first stage of f-DM on pixels, whose coarse signal is the image that the codes decode to.
 
     A decoded image with the noise of time `boundary` is taken to an image without, on the way from
-    what codes keep to what they do not; the network sees the decoded image itself, too, without
-    noise. Other noise gives another image: its details are drawn, as likely ones, not guessed at
-    by their mean as a `Refiner` does.
+    what codes keep to what they do not. Other noise gives another image: its details are drawn, as
+    likely ones, not guessed at by their mean as a `Refiner` does.
 
     Source: f-DM, Gu et al. 2022, arXiv 2210.04955, with a codec in place of its encoder.
 
@@ -64,12 +65,13 @@ class GenerativeDecoder(RefinerModule):
         self.steps = steps
         self.latent = PixelLatent(block)
         self.latent.use(self.codec)
-        self.process = MultiStageProcess([Quantise()], [boundary], self_conditioning=False)
+        self.process = MultiStageProcess(  # without the clamp, which all its times are beyond
+            [Quantise()], [boundary], min_snr_gamma=math.inf, self_conditioning=False
+        )
         self.process.use_latent(self.latent)
         self.process.leave_out_last_stage()
         if isinstance(network, HeadedNetwork):
             channels = self.latent.num_channels(self.codec.num_codes)
-            network.set_map_channels(channels)
             network.set_channels(channels, self.process.output_channels(channels))
         self.train()
 
@@ -78,9 +80,7 @@ class GenerativeDecoder(RefinerModule):
         images, streams = self.images_of(batch), self.streams(batch, key)
         t = self.process.draw_times(streams, key)
         z0 = self.latent.to_latent(batch["codes"], images)
-        decoded = self.codec.decode(batch["codes"])
-        coarse = self.latent.to_latent(decoded, decoded)
-        return self.process.loss(self.network, z0, t, streams, coarse).mean()
+        return self.process.loss(self.network, z0, t, streams).mean()
 
     @torch.no_grad()
     def refine(self, images: Tensor, streams: SampleStreams | None = None) -> Tensor:
@@ -95,7 +95,7 @@ class GenerativeDecoder(RefinerModule):
         try:
             z0 = draw(
                 self.process, self.network, coarse.shape[1:], self.steps, streams, "ddim",
-                condition=coarse, start=start,
+                start=start,
             )  # fmt: skip
         finally:
             self.train(training)
