@@ -3,8 +3,6 @@
 B images, H×W pixels.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -65,9 +63,7 @@ class GenerativeDecoder(RefinerModule):
         self.steps = steps
         self.latent = PixelLatent(block)
         self.latent.use(self.codec)
-        self.process = MultiStageProcess(  # without the clamp, which all its times are beyond
-            [Quantise()], [boundary], min_snr_gamma=math.inf, self_conditioning=False
-        )
+        self.process = MultiStageProcess([Quantise()], [boundary], self_conditioning=False)
         self.process.use_latent(self.latent)
         self.process.leave_out_last_stage()
         if isinstance(network, HeadedNetwork):
