@@ -52,6 +52,7 @@ from lit_mbldm.training.callbacks.reference_features import default_cache
 
 SIZE, HELD_OUT, FITTED = 64, 0.125, 1000
 SAMPLER, STEPS = "dpm++", 25
+PRECISION = "32-true" if slow_in_half("cpu") else "bf16-mixed"
 MODULES = BernoulliDiffusion, CategoricalDiffusion, ContinuousDiffusion, StageDiffusion
 
 
@@ -124,7 +125,7 @@ def train(recipe: Recipe, model: DiffusionModule, data: ShardDataModule, minutes
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=-1,
-        precision="32-true" if slow_in_half("cpu") else "bf16-mixed",
+        precision=PRECISION,
         gradient_clip_val=1.0,
         limit_val_batches=0,
         callbacks=[recipe.average(), ProcessorTime(minutes, recipe.decay)],
@@ -140,7 +141,7 @@ def draw(model: DiffusionModule, recipe: Recipe, labels: Tensor, count: int, see
     """So many samples (N, 3, H, W) uint8, whose labels are as frequent as in training."""
     label = labels.tolist() if recipe.labels else None
     how = {"sampler": SAMPLER, "steps": STEPS, **recipe.sampling}
-    with torch.autocast("cpu", torch.bfloat16, enabled=not slow_in_half("cpu")):
+    with torch.autocast("cpu", torch.bfloat16, enabled=PRECISION == "bf16-mixed"):
         return model.sample(count, seed=seed, batch_size=50, progress=True, label=label, **how)
 
 
@@ -224,6 +225,7 @@ def main() -> None:
             "sha256 of their pixels": judge.images,
             "features": judge.features,
             "torch": torch.__version__,
+            "precision": PRECISION,
         },
     )
     for seed in options.seeds:

@@ -102,7 +102,7 @@ def main() -> None:
     """Print a row for each size, codec, number of channels and refiner."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("images", type=Path, help="folder, .tar or .zip of images")
-    parser.add_argument("--codec", nargs="+", required=True, help="names, paths or NAME:PATCH")
+    parser.add_argument("--codec", nargs="*", default=[], help="names, paths or NAME:PATCH")
     parser.add_argument("--channels", type=int, nargs="+", default=[0], help="coefficients a patch")
     parser.add_argument(
         "--refiner", nargs="*", default=[], help="models that improve their codec's"

@@ -34,7 +34,9 @@ def read_images(folder: Path) -> torch.Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
-def train(diffusion: GaussianDiffusion, images: torch.Tensor, minutes: float) -> tuple[EMA, int]:
+def train(
+    diffusion: GaussianDiffusion, images: torch.Tensor, minutes: float, half: bool
+) -> tuple[EMA, int]:
     """Train for so many minutes of processor time and return averaged weights and steps."""
     ema = EMA(diffusion, beta=0.995, update_every=1, update_after_step=0)
     optimizer = torch.optim.Adam(diffusion.parameters(), 5e-4, (0.9, 0.99))
@@ -43,7 +45,7 @@ def train(diffusion: GaussianDiffusion, images: torch.Tensor, minutes: float) ->
         batch = images[torch.randint(len(images), (16,))].float() / 255
         if torch.rand(()) < 0.5:
             batch = batch.flip(3)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             loss = diffusion(batch)
         optimizer.zero_grad()
         loss.backward()
@@ -64,19 +66,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of training and samples")
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--steps", type=int, nargs="+", default=[50, 16])
+    parser.add_argument("--float32", action="store_true", help="where the ablation trains so")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     torch.set_num_threads(1)
     images = read_images(options.work / "images")
     network = Unet(dim=32, dim_mults=(1, 2, 4)).to(memory_format=torch.channels_last)
     diffusion = GaussianDiffusion(network, image_size=images.shape[2], timesteps=1000)
-    ema, steps = train(diffusion, images, options.minutes)
+    ema, steps = train(diffusion, images, options.minutes, not options.float32)
     parameters = sum(p.numel() for p in network.parameters())
     for sampling_steps in options.steps:
         model = ema.ema_model
         model.sampling_timesteps, model.is_ddim_sampling = sampling_steps, True
         start = time.process_time()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=not options.float32):
             made = torch.cat([model.sample(min(50, options.samples - i))
                               for i in range(0, options.samples, 50)])  # fmt: skip
         name = f"peer-{sampling_steps}-{options.seed}"

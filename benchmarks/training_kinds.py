@@ -5,8 +5,8 @@
 Rows are those of `ablation.py`, with labels and Muon, on 64×64 images of noise in batches of 16,
 with the shipped codec of 4×4 patches. A step is loss, gradients and optimiser, without the loading
 and encoding of images. Time is processor time of all threads together, the mean of `--steps`, since
-stages take turns; memory is what a process holds at most beyond its imports, weights
-included. Each row is measured in a process of its own.
+stages take turns; memory is the most that a process holds beyond what it began with,
+weights included. Each row is measured in a process of its own.
 """
 
 import argparse
@@ -70,10 +70,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(KINDS), metavar="ROW")
+    parser.add_argument("--rows", nargs="+", choices=KINDS, default=list(KINDS), metavar="ROW")
     options = parser.parse_args()
     keep_memory()
-    print("| model of | threads | parameters, M | s an image | over coefficients | MiB |")
+    print("| model of | threads | parameters, M | s an image | over the first | MiB |")
     print(f"{'|---' * 6}|")
     fork = multiprocessing.get_context("fork")  # has the imports; nothing was computed by now
     for threads in options.threads:
@@ -83,7 +83,7 @@ def main() -> None:
                 found = pool.apply(measure, (row, threads, options.steps))
             size, seconds, memory = found
             first = first or seconds
-            cells = [KINDS.get(row, row), str(threads), f"{size:.1f}", f"{seconds:.4f}"]
+            cells = [KINDS[row], str(threads), f"{size:.1f}", f"{seconds:.4f}"]
             print("| " + " | ".join([*cells, f"{seconds / first:.2f}", f"{memory:.0f}"]) + " |")
 
 

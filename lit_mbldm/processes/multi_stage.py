@@ -27,9 +27,9 @@ class MultiStageProcess(Process):
 
     x⁰ = z_0 and x^{k+1} = down(x^k). Within stage k the clean signal x_t moves evenly from x^k to
     up(x^{k+1}), in the last stage it is x^K, and z_t ~ N(α_t x_t, σ_t²). The network returns twice
-    as many channels as z_t has: v of x_t, and the residual r = x^k - up(x^{k+1}), of which the
-    drift δ = x^k - x_t is the share of the stage that lies before t. The loss is the squared
-    errors of x_t and δ under Min-SNR weights.
+    as many channels as z_t has: v of x_t, and the residual ρ = x^k - up(x^{k+1}), 0 in the last
+    stage, of which the drift δ = x^k - x_t is the share of the stage that lies before t. The loss
+    is the squared errors of x_t and δ under Min-SNR weights.
 
     A batch is of one stage: `loss`, `add_noise` and `predict` take times of one stage only.
 
@@ -92,7 +92,7 @@ class MultiStageProcess(Process):
             channels = stage.set_channels(channels)
 
     def output_channels(self, num_channels: int) -> int:
-        """Channels of v and r together."""
+        """Channels of v and ρ together."""
         return 2 * num_channels
 
     def stage_at(self, t: Time) -> int:
@@ -140,7 +140,7 @@ class MultiStageProcess(Process):
         return self.noises[len(self.stages) - 1].mix(signal, eps, self.starts[-1])
 
     def signal(self, z0: Tensor, t: Time) -> tuple[Tensor, Tensor]:
-        """x_t and the residual r = x^k - up(x^{k+1}), both of the shape of z_t."""
+        """x_t and the residual ρ = x^k - up(x^{k+1}), both of the shape of z_t."""
         k = self.stage_at(t)
         x = z0
         for stage in self.stages[:k]:
@@ -198,7 +198,7 @@ class MultiStageProcess(Process):
         return noise.error(v, x_t, eps, t) + weighted
 
     def read(self, output: Tensor, z_t: Tensor, t: Time) -> Prediction:
-        """x^k, `z0`, and δ, `drift`, of the network's v and r; x_t and x^k are clipped."""
+        """x^k, `z0`, and δ, `drift`, of the network's v and ρ; x_t and x^k are clipped."""
         v, residual = output.chunk(2, dim=1)
         x_t = self.clip(self.noises[self.stage_at(t)].to_z0(v, z_t, t))
         x = self.clip(x_t + self.passed(t, z_t.device) * residual)

@@ -220,7 +220,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(slow_in_half("cpu"), reason="takes a quarter of an hour without bfloat16")
+@pytest.mark.skipif(slow_in_half("cpu"), reason="takes a quarter of an hour where bfloat16 is slow")
 def test_church_bits_1024_trains_and_samples_within_8_gib(resolve: Any) -> None:
     options = json.dumps(resolve("church_bits_1024")["model"]["init_args"])
     command = [sys.executable, "-c", ONE_STEP_AND_A_SAMPLE]
