@@ -89,7 +89,7 @@ class Models:
     def get(self, name: str, data: ShardDataModule, seed: int) -> tuple[DiffusionModule, int]:
         """A row's model and its training steps."""
         recipe = ROWS[name]
-        folder = self.work / f"{self.minutes:g}-minutes"
+        folder = self.work / f"{self.minutes:g}-minutes-{PRECISION}"
         path = folder / f"{recipe.model_of or name}-{seed}.safetensors"
         L.seed_everything(seed, verbose=False)
         model = build(recipe, self.codec(recipe.codec), data.class_names)

@@ -88,14 +88,13 @@ def reconstructions(options: argparse.Namespace, images: Tensor, others: Tensor)
         codec = find_codec(name, others)
         for channels in options.channels:
             source = f"{channels} coefficients" if channels else "codes"
-            numbers = (channels or codec.num_codes) / codec.patch_size**2
-            yield Made(name, source, numbers, reconstruct(codec, images, others, channels))
+            made = reconstruct(codec, images, others, channels)
+            yield Made(name, source, (channels or codec.num_codes) / codec.patch_size**2, made)
     for name in options.refiner:
         refiner = load_refiner(name)
-        codec = refiner.codec
+        codec, source = refiner.codec, f"codes, {type(refiner).__name__}"
         made = refine(refiner, reconstruct(codec, images, others, 0))
-        numbers = codec.num_codes / codec.patch_size**2
-        yield Made(codec.quantizer, f"codes, {type(refiner).__name__}", numbers, made)
+        yield Made(codec.quantizer, source, codec.num_codes / codec.patch_size**2, made)
 
 
 def main() -> None:
@@ -104,9 +103,7 @@ def main() -> None:
     parser.add_argument("images", type=Path, help="folder, .tar or .zip of images")
     parser.add_argument("--codec", nargs="*", default=[], help="names, paths or NAME:PATCH")
     parser.add_argument("--channels", type=int, nargs="+", default=[0], help="coefficients a patch")
-    parser.add_argument(
-        "--refiner", nargs="*", default=[], help="models that improve their codec's"
-    )
+    parser.add_argument("--refiner", nargs="*", default=[], help="models, of codes of their codec")
     parser.add_argument("--size", type=int, nargs="+", default=[96, 192], help="sides in pixels")
     parser.add_argument("--max-images", type=int, default=250, help="images, drawn at random")
     parser.add_argument("--no-kid", action="store_true", help="measure PSNR alone")

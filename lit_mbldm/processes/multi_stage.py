@@ -152,7 +152,7 @@ class MultiStageProcess(Process):
         return x - self.passed(t, x.device) * residual, residual
 
     def passed(self, t: Time, device: torch.device | str = "cpu") -> Tensor:
-        """Share of the stage that lies before t, (B, 1, 1, 1), or (1, 1, 1, 1) of one time."""
+        """Share of the stage that lies before t, (B, 1, 1, 1) float32; of one time (1, 1, 1, 1)."""
         k = self.stage_at(t)
         start, end = self.starts[k], self._end(k)
         return (torch.as_tensor(t, device=device).view(-1, 1, 1, 1) - start) / (end - start)

@@ -34,7 +34,7 @@ def tangent_schedule(process: MultiStageProcess) -> MultiStageProcess:
 def exact_network(
     process: MultiStageProcess, shape: Sequence[int], covariance: Tensor, drifts: bool = True
 ) -> Denoiser:
-    """E[v | z_t] and E[r | z_t] of a field N(0, covariance) of this shape; r is 0 unless wanted."""
+    """E[v | z_t] and E[ρ | z_t] of a field N(0, covariance) of this shape; ρ is 0 unless wanted."""
     basis = torch.eye(math.prod(shape)).double().view(-1, *shape)
 
     def network(z_t: Tensor, time: Tensor, *_: object) -> Tensor:
