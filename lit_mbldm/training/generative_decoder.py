@@ -10,7 +10,8 @@ from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.codecs.patches import check_images
 from lit_mbldm.codecs.pixels import PixelLatent
 from lit_mbldm.denoisers.base import HeadedNetwork
-from lit_mbldm.processes import MultiStageProcess, Quantise
+from lit_mbldm.errors import check_positive
+from lit_mbldm.processes import GaussianProcess
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.samplers import draw
 from lit_mbldm.training.module import Decay, OptimizerName
@@ -18,20 +19,21 @@ from lit_mbldm.training.refiner import RefinerModule
 
 
 class GenerativeDecoder(RefinerModule):
-    """The first stage of f-DM on pixels, whose coarse signal is the image that the codes decode to.
+    """Diffusion of what quantisation took from an image, told what it left.
 
-    A decoded image with the noise of time `boundary` is taken to an image without, on the way from
-    what codes keep to what they do not. Other noise gives another image: its details are drawn, as
-    likely ones, not guessed at by their mean as a `Refiner` does.
+    Other noise gives another image: its details are drawn, as likely ones, not guessed at by their
+    mean as a `Refiner` does. It is the stage `Quantise` of f-DM, between an image and what its codes
+    decode to, for a network that is told the latter: then of z_t only the residual is unknown. That
+    is scaled to about unit deviation, so that the noise need not hide the decoded image, too.
 
-    Source: f-DM, Gu et al. 2022, arXiv 2210.04955, with a codec in place of its encoder.
+    Source: f-DM, Gu et al. 2022, arXiv 2210.04955, with a codec in place of its encoder; scaled
+    residuals after Li et al. 2021, SRDiff, arXiv 2104.14951, section 3.2.
 
     Args:
         codec: a codec, or its name or path for `load_pretrained`.
-        network: a denoiser, as of a diffusion model.
+        network: a denoiser that takes a map, such as a `UNet`.
         block: side of the pixels that are one position to the network.
-        boundary: t/T of the cosine schedule that samples start at. The noise there, of deviation
-            about 1.6 times this, must hide what quantisation changed.
+        deviation: standard deviation of what quantisation takes, of pixels in [-1, 1].
         steps: of sampling.
         learning_rate: of the optimiser.
         betas: of Adam.
@@ -40,15 +42,15 @@ class GenerativeDecoder(RefinerModule):
         decay: of the learning rate, linear or cosine, to zero at the run's end; None keeps it.
 
     Raises:
-        InputError: a boundary outside (0, 1].
+        InputError: a deviation that is not positive.
     """
 
     def __init__(
         self,
         codec: str | ImageCodec,
         network: nn.Module,
-        block: int = 4,
-        boundary: float = 0.05,
+        block: int = 2,
+        deviation: float = 0.05,
         steps: int = 10,
         learning_rate: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.99),
@@ -57,26 +59,28 @@ class GenerativeDecoder(RefinerModule):
         decay: Decay | None = None,
     ) -> None:
         super().__init__(codec, learning_rate, betas, warmup_steps, optimizer, decay)
+        check_positive(deviation=deviation)
         self.network = network
         self.block = block
-        self.boundary = boundary
+        self.deviation = deviation
         self.steps = steps
         self.latent = PixelLatent(block)
         self.latent.use(self.codec)
-        self.process = MultiStageProcess([Quantise()], [boundary], self_conditioning=False)
-        self.process.use_latent(self.latent)
-        self.process.leave_out_last_stage()
+        self.process = GaussianProcess(schedule="cosine", objective="v", self_conditioning=False)
+        self.process.limit = None  # of the residual
+        channels = self.latent.num_channels(self.codec.num_codes)
         if isinstance(network, HeadedNetwork):
-            channels = self.latent.num_channels(self.codec.num_codes)
-            network.set_channels(channels, self.process.output_channels(channels))
+            network.set_map_channels(channels)
+            network.set_channels(channels, channels)
         self.train()
 
     def loss(self, batch: dict[str, Tensor], key: tuple[int, ...]) -> Tensor:
-        """Mean loss of f-DM at random times up to the boundary; arguments as of its base."""
+        """Mean weighted squared error of the residual's v at random times; arguments as of its base."""
         images, streams = self.images_of(batch), self.streams(batch, key)
         t = self.process.draw_times(streams, key)
-        z0 = self.latent.to_latent(batch["codes"], images)
-        return self.process.loss(self.network, z0, t, streams).mean()
+        decoded = self.latent.to_latent(batch["codes"])
+        residual = (self.latent.to_latent(batch["codes"], images) - decoded) / self.deviation
+        return self.process.loss(self.network, residual, t, streams, decoded).mean()
 
     @torch.no_grad()
     def refine(self, images: Tensor, streams: SampleStreams | None = None) -> Tensor:
@@ -84,15 +88,14 @@ class GenerativeDecoder(RefinerModule):
         check_images(images)
         if streams is None:
             streams = SampleStreams([(0, place) for place in range(len(images))], images.device)
-        coarse = self.latent.to_latent(images, images)
-        start = self.process.begin(coarse, streams)
+        decoded = self.latent.to_latent(images, images)
         training = self.training
         self.eval()
         try:
-            z0 = draw(
-                self.process, self.network, coarse.shape[1:], self.steps, streams, "ddim",
-                start=start,
+            residual = draw(
+                self.process, self.network, decoded.shape[1:], self.steps, streams, "dpm++",
+                condition=decoded,
             )  # fmt: skip
         finally:
             self.train(training)
-        return self.latent.decode(z0)
+        return self.latent.decode(decoded + self.deviation * residual)
