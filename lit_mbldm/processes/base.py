@@ -81,7 +81,6 @@ class Process(nn.Module):
         super().__init__()
         check_numbers(1, num_timesteps=num_timesteps)
         self.num_timesteps = num_timesteps
-        self.end = num_timesteps  # the latest time that it trains and samples at
         self.self_conditioning = self_conditioning
 
     def use(self, codec: ImageCodec) -> None:
@@ -110,7 +109,7 @@ class Process(nn.Module):
 
     def time_grid(self, steps: int, sampler: str = "ddpm") -> list[int]:
         """Times T = t_0 > t_1 > … > 0 of a sampler, evenly; InputError for steps outside [1, T]."""
-        T = self.end
+        T = self.num_timesteps
         check_numbers(1, T, steps=steps)
         return [round(T * (steps - i) / steps) for i in range(steps + 1)]
 

@@ -118,7 +118,7 @@ class MultiStageProcess(Process):
 
     def draw_times(self, streams: SampleStreams, batch_key: tuple[int, ...]) -> Tensor:
         """Draw times of one stage, which the batch's key alone decides; t/T is uniform at last."""
-        first = SampleStreams([batch_key]).integers(1, self.end + 1)
+        first = SampleStreams([batch_key]).integers(1, self.num_timesteps + 1)
         k = self.stage_at(first)
         return streams.integers(self.starts[k] + 1, self._end(k) + 1)
 
@@ -128,16 +128,6 @@ class MultiStageProcess(Process):
     def prior(self, shape: Sequence[int], streams: SampleStreams) -> Tensor:
         """Draw z_T ~ N(0, 1): (B, *shape)."""
         return streams.normal(shape)
-
-    def leave_out_last_stage(self) -> None:
-        """Train and sample only up to the last boundary, where samples start by `begin`."""
-        self.end = self.starts[-1]
-
-    def begin(self, coarse: Tensor, streams: SampleStreams) -> Tensor:
-        """Draw z_t at the last boundary, (B, C, h, w), from the signal x^K of the last stage."""
-        signal = self.stages[-1].up(coarse)
-        eps = streams.normal(signal.shape[1:])
-        return self.noises[len(self.stages) - 1].mix(signal, eps, self.starts[-1])
 
     def signal(self, z0: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         """x_t and the residual ρ = x^k - up(x^{k+1}), both of the shape of z_t."""

@@ -33,11 +33,8 @@ def draw(
     condition: Condition = None,
     on_step: OnStep | None = None,
     given: Given | None = None,
-    start: Tensor | None = None,
 ) -> Tensor:
     """Draw z_0, (B, C, h, w), for a shape (C, h, w) and B streams, in at most T steps.
-
-    `start` is z at the first time; None draws it from the prior.
 
     Raises:
         InputError: a sampler that is not the process's or not for resampling, or eta or steps out
@@ -53,9 +50,7 @@ def draw(
             f"dpm++ builds on the step before and takes none twice: for resamplings {rounds} use"
             " ddpm or ddim."
         )
-    if start is not None:
-        z = start
-    elif given is None or times[0] == process.num_timesteps:
+    if given is None or times[0] == process.num_timesteps:
         z = process.prior(process.shape_at(shape, times[0]), streams)
     else:
         z = given.begin(process, times[0], streams)

@@ -22,9 +22,9 @@ class GenerativeDecoder(RefinerModule):
     """Diffusion of what quantisation took from an image, told what it left.
 
     Other noise gives another image: its details are drawn, as likely ones, not guessed at by their
-    mean as a `Refiner` does. It is the stage `Quantise` of f-DM, between an image and what its codes
-    decode to, for a network that is told the latter: then of z_t only the residual is unknown. That
-    is scaled to about unit deviation, so that the noise need not hide the decoded image, too.
+    mean as a `Refiner` does. It is f-DM's stage `Quantise`, between an image and what its codes
+    decode to, for a network that is told the latter: all that is left to find is the residual,
+    which is scaled to about unit deviation.
 
     Source: f-DM, Gu et al. 2022, arXiv 2210.04955, with a codec in place of its encoder; scaled
     residuals after Li et al. 2021, SRDiff, arXiv 2104.14951, section 3.2.
@@ -75,7 +75,7 @@ class GenerativeDecoder(RefinerModule):
         self.train()
 
     def loss(self, batch: dict[str, Tensor], key: tuple[int, ...]) -> Tensor:
-        """Mean weighted squared error of the residual's v at random times; arguments as of its base."""
+        """Mean loss of the residual's diffusion at random times; arguments as of its base."""
         images, streams = self.images_of(batch), self.streams(batch, key)
         t = self.process.draw_times(streams, key)
         decoded = self.latent.to_latent(batch["codes"])

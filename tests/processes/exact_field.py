@@ -73,16 +73,14 @@ def sampled_covariance(
     shape: Sequence[int],
     steps: int,
     eta: float = 0.0,
-    start: Tensor | None = None,
 ) -> Tensor:
     """The covariance of DDIM's samples: each step is linear in z_t and the noise it draws.
 
-    Rows are what z is of independent unit numbers; the product's own steps act on them. `start`
-    has those of z at the first time, by default white noise's.
+    Rows are what z is of independent unit numbers; the product's own steps act on them.
     """
     times = process.time_grid(steps)
     first = process.shape_at(shape, times[0])
-    z = torch.eye(math.prod(first)).double().view(-1, *first) if start is None else start
+    z = torch.eye(math.prod(first)).double().view(-1, *first)
     for t, s in pairwise(times):
         rows = len(z) + z[0].numel() + math.prod(shape)
         padded = torch.cat([z, z.new_zeros(rows - len(z), *z.shape[1:])])

@@ -31,20 +31,18 @@ def streams(*numbers: int, seed: int = 0) -> SampleStreams:
 
 
 class Knowing(nn.Module):
-    """The network that knows the original of the image, and what its codes keep of it."""
+    """The network that knows the originals of the images that it is told."""
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()
         self.images = images
         self.parts: tuple[Any, ...] = ()
 
-    def forward(self, z_t: Tensor, time: Tensor, *_: Any) -> Tensor:
+    def forward(self, z_t: Tensor, time: Tensor, _: Tensor, decoded: Tensor) -> Tensor:
         (decoder,) = self.parts
-        z0 = decoder.latent.to_latent(self.images, self.images)
-        t = (time * 1000).round().long()
-        x_t, residual = decoder.process.signal(z0, t)
-        alpha, sigma = decoder.process.noises[0].alpha_sigma(t)
-        return torch.cat([(alpha * z_t - x_t) / sigma, residual], dim=1)
+        z0 = (decoder.latent.to_latent(self.images, self.images) - decoded) / decoder.deviation
+        alpha, sigma = decoder.process.alpha_sigma((time * 1000).round().long())
+        return (alpha * z_t - z0) / sigma
 
 
 def test_with_a_perfect_network_decoded_images_become_the_originals() -> None:
@@ -68,8 +66,8 @@ def test_an_image_depends_on_its_stream_alone_and_may_have_any_size() -> None:
     assert torch.equal(decoder.refine(images), decoder.refine(images))
     assert not torch.equal(decoder.refine(images, streams(0, 1, 2, seed=1)), whole)
     assert decoder.network.training
-    with pytest.raises(InputError, match=r"multiples of block 4, got 16×22"):
-        decoder.refine(images[..., :22])
+    with pytest.raises(InputError, match=r"multiples of block 2, got 16×21"):
+        decoder.refine(images[..., :21])
     with pytest.raises(InputError, match="uint8 RGB"):
         decoder.refine(images / 255)
     with pytest.raises(InputError, match="image shards"):
@@ -85,7 +83,7 @@ def test_samples_pass_through_it_with_their_own_noise(small: Callable[..., Any])
 
 
 def test_a_checkpoint_is_rebuilt(quiet: dict[str, Any], tmp_path: Path) -> None:
-    decoder = make(boundary=0.2, steps=3)
+    decoder = make(deviation=0.1, steps=3)
     fit = L.Trainer(max_steps=1, limit_val_batches=1, **quiet)
     crops = CropDataModule(crop_size=32, batch_size=4, crops_per_epoch=8, zoom_out=4)
     fit.fit(decoder, crops)

@@ -93,7 +93,7 @@ def refiner(codec_seed: int = 1) -> Refiner:
 def generative() -> GenerativeDecoder:
     """A refiner that draws, in two steps."""
     network = UNet(None, None, 4, (1, 1, 1), 1)  # attention is over a 16th of the positions
-    return _finished(GenerativeDecoder(codec(), network, block=2, boundary=0.1, steps=2))
+    return _finished(GenerativeDecoder(codec(), network, steps=2))
 
 
 def decoder() -> DecoderCodec:
