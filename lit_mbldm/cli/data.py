@@ -90,7 +90,7 @@ def fit_words(shards: str, size: int, count: int) -> list[str]:
     """
     words = ["fit", "--config", own_configs()[size], "--data.train", shards]
     batch = min(count, _BATCH)
-    if count < 2 * _BATCH:
+    if batch < _BATCH:
         words += ["--data.batch_size", str(batch)]
     steps = max(_FEWEST_STEPS, _PASSES * count // batch)
     return words if steps >= _STEPS else [*words, "--trainer.max_steps", str(steps)]

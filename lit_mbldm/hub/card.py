@@ -42,7 +42,7 @@ def write_card(module: nn.Module, about: About) -> str:
         text = yaml.safe_dump(dict(about.config), sort_keys=False)
         parts.append(f"Its config, without paths and loggers:\n\n```yaml\n{text}```")
     if about.figures:
-        parts.append(f"## Figures\n\n{_table(about)}")
+        parts.append(f"## Figures\n\n{_tables(about)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -86,10 +86,16 @@ def _list(facts: dict[str, str]) -> str:
     return "\n".join(f"- {name}: {' '.join(fact.split())}" for name, fact in facts.items())
 
 
-def _table(about: About) -> str:
-    rows = ["| figure | | measured on | by |", "|---|---|---|---|"]
-    for figure in about.figures:
-        texts = (figure.metric, f"{figure.value:g}", figure.data, f"`{figure.command}`")
+def _tables(about: About) -> str:
+    """A table of figures for each command that printed some."""
+    commands = dict.fromkeys(figure.command for figure in about.figures)
+    return "\n\n".join(_table(about, command) for command in commands)
+
+
+def _table(about: About, command: str) -> str:
+    rows = ["| figure | | measured on |", "|---|---|---|"]
+    for figure in (one for one in about.figures if one.command == command):
+        texts = (figure.metric, f"{figure.value:g}", figure.data)
         cells = (" ".join(text.split()).replace("|", "\\|") for text in texts)
         rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+    return "\n".join([*([f"By `{' '.join(command.split())}`:", ""] if command else []), *rows])

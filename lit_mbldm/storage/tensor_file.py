@@ -17,7 +17,7 @@ def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         with replacing(path) as temporary:
             save_file(tensors, temporary)
     except OSError as error:
-        rank_zero_warn(f"Reference features cannot be kept in {path.parent}: {error}")
+        rank_zero_warn(f"What was computed cannot be kept in {path.parent}: {error}")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor] | None:
