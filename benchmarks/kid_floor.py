@@ -1,4 +1,4 @@
-"""The best scores that a codec allows: KID and FID of its reconstructions to their originals.
+"""The best scores that a codec allows: those of its reconstructions, to their originals.
 
     python benchmarks/kid_floor.py IMAGES --codec jpq-48 JPQ-32:4 --channels 0 12 --size 64 96
 
@@ -8,17 +8,19 @@ from 12 coefficients a patch, scaled on those other images (`CoefficientLatent`)
 codes, and `--refiner MODEL` what a refiner or a generative decoder makes of those of its codec.
 Images are cropped to squares and resized as `lit-mbldm shards --size` does, but not stored as JPEG.
 Reconstructions are compared with their own originals: FID is then lower than to other images, KID
-hardly differs. Which images are drawn moves the KID of 250 by several units. Needs the extra
-`eval`, or `--no-kid`.
+hardly differs. Which images are drawn moves the KID of 250 by several units. Milliseconds are
+processor time of an image in batches of 10, encoded. Needs the extra `eval`, or `--no-kid`.
 """
 
 import argparse
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from PIL import Image
+from timing import medians
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,7 +29,7 @@ from lit_mbldm.codecs.fitting.fit import fit_codec
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.entries.load import load_codec
 from lit_mbldm.images import fit_square
-from lit_mbldm.metrics.codec_quality import psnr
+from lit_mbldm.metrics.codec_quality import psnr, ssim
 from lit_mbldm.metrics.fidelity import FeatureSet, compare
 from lit_mbldm.metrics.inception import InceptionFeatures, describe_features
 from lit_mbldm.pictures import to_tensor
@@ -39,12 +41,21 @@ BATCH = 10
 
 @dataclass(frozen=True)
 class Made:
-    """Reconstructions: of a codec, decoded from what, numbers a pixel, (N, 3, H, W) uint8."""
+    """Reconstructions of a codec.
+
+    Attributes:
+        codec: its name.
+        source: what they were decoded from.
+        numbers: a pixel.
+        images: (N, 3, H, W) uint8.
+        milliseconds: of an image to encode.
+    """
 
     codec: str
     source: str
     numbers: float
     images: Tensor
+    milliseconds: float
 
 
 def describe(images: Tensor, network: InceptionFeatures, note: str) -> FeatureSet:
@@ -72,6 +83,13 @@ def reconstruct(codec: ImageCodec, images: Tensor, others: Tensor, channels: int
     return torch.cat([latent.decode(latent.to_latent(*part)) for part in parts])
 
 
+def milliseconds(codec: ImageCodec, images: Tensor) -> float:
+    """Processor time of an image to encode."""
+    batch = images[:BATCH]
+    found = medians({"encode": lambda: codec.encode(batch)}, 5, time.process_time)
+    return 1000 * found["encode"] / len(batch)
+
+
 def refine(refiner: RefinerModule, decoded: Tensor) -> Tensor:
     """Images (N, 3, H, W) as a refiner or a generative decoder draws them, each with own noise."""
     parts = []
@@ -89,12 +107,14 @@ def reconstructions(options: argparse.Namespace, images: Tensor, others: Tensor)
         for channels in options.channels:
             source = f"{channels} coefficients" if channels else "codes"
             made = reconstruct(codec, images, others, channels)
-            yield Made(name, source, (channels or codec.num_codes) / codec.patch_size**2, made)
+            numbers = (channels or codec.num_codes) / codec.patch_size**2
+            yield Made(name, source, numbers, made, milliseconds(codec, images))
     for name in options.refiner:
         refiner = load_refiner(name)
         codec, source = refiner.codec, f"codes, {type(refiner).__name__}"
         made = refine(refiner, reconstruct(codec, images, others, 0))
-        yield Made(codec.quantizer, source, codec.num_codes / codec.patch_size**2, made)
+        numbers = codec.num_codes / codec.patch_size**2
+        yield Made(codec.quantizer, source, numbers, made, milliseconds(codec, images))
 
 
 def main() -> None:
@@ -106,20 +126,23 @@ def main() -> None:
     parser.add_argument("--refiner", nargs="*", default=[], help="models, of codes of their codec")
     parser.add_argument("--size", type=int, nargs="+", default=[96, 192], help="sides in pixels")
     parser.add_argument("--max-images", type=int, default=250, help="images, drawn at random")
-    parser.add_argument("--no-kid", action="store_true", help="measure PSNR alone")
+    parser.add_argument("--no-kid", action="store_true", help="measure PSNR and SSIM alone")
     options = parser.parse_args()
     drawn = read_images(options.images, 2 * options.max_images)
     pictures: list[Image.Image] = list(drawn.values())
     network = None if options.no_kid else InceptionFeatures()
-    print("| size | codec | decoded from | numbers a pixel | PSNR, dB | KID × 10³ | FID |")
-    print("|---|---|---|---|---|---|---|")
+    header = "| size | codec | decoded from | numbers a pixel | ms to encode | PSNR, dB | SSIM |"
+    print(header if network is None else f"{header} KID × 10³ | FID |")
+    print("|---" * (7 if network is None else 9) + "|")
     for size in options.size:
         images = torch.stack([to_tensor(fit_square(image, size)) for image in pictures])
         originals, others = images[::2], images[1::2]
         real = network and describe(originals, network, f"originals, {size}×{size}")
         for found in reconstructions(options, originals, others):
             row = f"| {size}×{size} | {found.codec} | {found.source} | {found.numbers:.3f}"
-            row += f" | {float(psnr(found.images, originals).mean()):.2f}"
+            row += f" | {found.milliseconds:.1f}"
+            for measure, digits in ((psnr, 2), (ssim, 3)):
+                row += f" | {float(measure(found.images, originals).mean()):.{digits}f}"
             if network and real:
                 scores = compare(real, describe(found.images, network, row))
                 row += f" | {1000 * scores.kid:.1f} | {scores.fid:.1f}"
