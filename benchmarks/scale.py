@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import torch
+from kid_floor import describe
 from torch import Tensor
 
 from lit_mbldm.codecs import ImageCodec, ImplicitCodec
@@ -25,7 +26,7 @@ from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.entries.load import load_codec
 from lit_mbldm.images import fit_square
 from lit_mbldm.metrics.codec_quality import psnr, ssim
-from lit_mbldm.metrics.fidelity import FeatureSet, compare
+from lit_mbldm.metrics.fidelity import compare
 from lit_mbldm.metrics.inception import InceptionFeatures
 from lit_mbldm.metrics.scales import self_ssim
 from lit_mbldm.pictures import check_path, save, table, to_tensor
@@ -119,8 +120,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.picture:
         check_path(options.picture)
-    codec, pictures = load_codec(options.codec), [*read_images(options.images).values()]
-    images = [to_tensor(picture) for picture in pictures[: options.max_images]]
+    codec = load_codec(options.codec)
+    pictures = [*read_images(options.images, options.max_images).values()]
+    images = [to_tensor(picture) for picture in pictures]
     names = {codec.quantizer: False, "bicubic": True} if isinstance(codec, ImplicitCodec) else {}
     names = names or {codec.quantizer: False}
     print("| scale | decoder | PSNR, dB | SSIM | seconds | MiB |\n|---|---|---|---|---|---|")
@@ -130,23 +132,22 @@ def main() -> None:
             seconds, memory = measured(options.codec, scale, plain)
             cells = f"{figures[0]:.2f} | {figures[1]:.3f} | {seconds:.2f} | {memory:.0f}"
             print(f"| {scale:g}× | {name} | {cells} |", flush=True)
-    squares = torch.stack(
-        [to_tensor(fit_square(one, SIDES[-1])) for one in pictures[: options.max_images]]
-    )
+    squares = torch.stack([to_tensor(fit_square(one, SIDES[-1])) for one in pictures])
     codes = codec.encode(shrunk(squares, (64, 64)))
+    network = None if options.no_kid else InceptionFeatures()
+    real = [network and describe(shrunk(squares, (n, n)), network, f"{n} pixels") for n in SIDES]
     for name, plain in names.items():
         sizes = [decode(codec, codes, (side, side), plain) for side in SIDES]
         found = self_ssim(sizes)
         alike = (found.sum() - found.trace()) / (found.numel() - len(found))
         line = f"\n{name}: SelfSSIM {float(alike):.4f}"
-        if not options.no_kid:
-            network = InceptionFeatures()
-            for side, made in zip(SIDES, sizes, strict=True):
-                real = FeatureSet.of(network(shrunk(squares, (side, side))))
+        for side, expected, made in zip(SIDES, real, sizes, strict=True):
+            if network and expected:
+                scores = compare(expected, describe(made, network, f"{name}, {side} pixels"))
                 line += (
-                    f", KID at {side} {1000 * compare(real, FeatureSet.of(network(made))).kid:.1f}"
+                    f", KID × 10³ at {side} {1000 * scores.kid:.1f} ± {1000 * scores.kid_std:.1f}"
                 )
-        print(line)
+        print(line, flush=True)
     if options.picture:
         draw(codec, to_tensor(fit_square(pictures[0], SHOWN[-1])), options.picture)
 

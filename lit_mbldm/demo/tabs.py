@@ -7,7 +7,7 @@ from gradio.events import Dependency
 from PIL import Image
 
 from lit_mbldm.demo.actions import Actions
-from lit_mbldm.demo.wiring import Wiring, told
+from lit_mbldm.demo.wiring import Wiring, in_turn, told
 
 _MOST = 16  # pictures at once
 _EDITOR = 320  # side of a picture to paint on, about; a phone shows it whole
@@ -35,13 +35,7 @@ def gallery_tab(actions: Actions, wire: Wiring, chosen: gr.State) -> list[Depend
     for click in clicks:
         wire(click.then, actions.vary, [chosen, strength, count], [varied, more_facts])
         if actions.indexed:
-            click.then(
-                told(actions.nearest),
-                chosen,
-                [pair, nearness],
-                concurrency_id="model",
-                concurrency_limit=1,
-            )
+            in_turn(click.then, actions.nearest, [chosen], [pair, nearness])
     return clicks
 
 
@@ -130,13 +124,7 @@ def codec_tab(actions: Actions) -> None:
         pair = pictures["original"], pictures[others[-1]]
         return pictures, gr.Radio(others, value=others[-1]), pair, told_of
 
-    upload.upload(
-        told(compress),
-        upload,
-        [shown, which, slider, facts],
-        concurrency_id="model",
-        concurrency_limit=1,
-    )
+    in_turn(upload.upload, compress, [upload], [shown, which, slider, facts])
     which.input(lambda of, name: (of["original"], of[name]), [shown, which], slider, queue=False)
 
 

@@ -28,14 +28,23 @@ class Wiring:
         inputs: Sequence[Component],
         outputs: Sequence[Component],
     ) -> None:
-        """Have an event run an action; all that wait share one queue, whose length they see."""
+        """Have an event run an action, as `in_turn`."""
 
         def run(*values: Any) -> Any:
             own, told = values[: len(inputs)], values[len(inputs) :]
             return action(*own, **self.controls.settings(told))
 
-        every = [*inputs, *self.controls.by_name.values()]
-        event(told(run), every, outputs, concurrency_id="model", concurrency_limit=1)
+        in_turn(event, run, [*inputs, *self.controls.by_name.values()], outputs)
+
+
+def in_turn(
+    event: Callable[..., Any],
+    action: Callable[..., Any],
+    inputs: Sequence[Component],
+    outputs: Sequence[Component],
+) -> None:
+    """Have an event run an action; all that wait share one queue, whose length they see."""
+    event(told(action), inputs, outputs, concurrency_id="model", concurrency_limit=1)
 
 
 def told(action: Callable[..., Any]) -> Callable[..., Any]:
