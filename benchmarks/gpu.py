@@ -22,8 +22,8 @@ from training_step import least, matrix_product, operations
 
 from lit_mbldm.denoisers import UNet
 from lit_mbldm.processes import GaussianProcess
+from lit_mbldm.processes.base import Chance
 from lit_mbldm.processes.randomness import SampleStreams
-from lit_mbldm.processes.samplers import draw
 from lit_mbldm.training import ContinuousDiffusion
 from lit_mbldm.zoo import load_pretrained
 
@@ -76,9 +76,12 @@ def drawn(model: ContinuousDiffusion, mode: Mode, noise: Tensor) -> Tensor:
     """Latents (B, C, h, w) that DDIM draws from noise, on the CPU."""
     z = noise.to(mode.device)
     streams = SampleStreams([(0, number) for number in range(len(z))], z.device)
-    how = (model.process, model.denoiser, model.latent_shape, STEPS, streams, "ddim")
+    process, estimate = model.process, None
     with mode.autocast():
-        return draw(*how, start=z).float().cpu()
+        for t, s in itertools.pairwise(process.time_grid(STEPS)):
+            prediction = process.predict(model.denoiser, z, t, estimate)
+            z, estimate = process.ddim(z, prediction, t, s, Chance(streams)), prediction.z0
+    return z.float().cpu()
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ codes, and `--refiner MODEL` what a refiner or a generative decoder makes of tho
 Images are cropped to squares and resized as `lit-mbldm shards --size` does, but not stored as JPEG.
 Reconstructions are compared with their own originals: FID is then lower than to other images, KID
 hardly differs. Which images are drawn moves the KID of 250 by several units. Milliseconds are
-processor time of an image in batches of 10, encoded. Needs the extra `eval`, or `--no-kid`.
+the processor time to encode one image, in batches of 10. Needs the extra `eval`, or `--no-kid`.
 """
 
 import argparse
@@ -46,16 +46,16 @@ class Made:
     Attributes:
         codec: its name.
         source: what they were decoded from.
-        numbers: a pixel.
+        numbers: that it keeps a pixel.
         images: (N, 3, H, W) uint8.
-        milliseconds: of an image to encode.
+        milliseconds: processor time to encode one image; None where nothing is quantised.
     """
 
     codec: str
     source: str
     numbers: float
     images: Tensor
-    milliseconds: float
+    milliseconds: float | None
 
 
 def describe(images: Tensor, network: InceptionFeatures, note: str) -> FeatureSet:
@@ -83,8 +83,8 @@ def reconstruct(codec: ImageCodec, images: Tensor, others: Tensor, channels: int
     return torch.cat([latent.decode(latent.to_latent(*part)) for part in parts])
 
 
-def milliseconds(codec: ImageCodec, images: Tensor) -> float:
-    """Processor time of an image to encode."""
+def encode_milliseconds(codec: ImageCodec, images: Tensor) -> float:
+    """Processor time to encode one image."""
     batch = images[:BATCH]
     found = medians({"encode": lambda: codec.encode(batch)}, 5, time.process_time)
     return 1000 * found["encode"] / len(batch)
@@ -104,17 +104,18 @@ def reconstructions(options: argparse.Namespace, images: Tensor, others: Tensor)
     """What every codec, number of channels and refiner makes of images."""
     for name in options.codec:
         codec = find_codec(name, others)
+        milliseconds = encode_milliseconds(codec, images)
         for channels in options.channels:
             source = f"{channels} coefficients" if channels else "codes"
             made = reconstruct(codec, images, others, channels)
             numbers = (channels or codec.num_codes) / codec.patch_size**2
-            yield Made(name, source, numbers, made, milliseconds(codec, images))
+            yield Made(name, source, numbers, made, None if channels else milliseconds)
     for name in options.refiner:
         refiner = load_refiner(name)
         codec, source = refiner.codec, f"codes, {type(refiner).__name__}"
         made = refine(refiner, reconstruct(codec, images, others, 0))
         numbers = codec.num_codes / codec.patch_size**2
-        yield Made(codec.quantizer, source, numbers, made, milliseconds(codec, images))
+        yield Made(codec.quantizer, source, numbers, made, encode_milliseconds(codec, images))
 
 
 def main() -> None:
@@ -140,7 +141,7 @@ def main() -> None:
         real = network and describe(originals, network, f"originals, {size}×{size}")
         for found in reconstructions(options, originals, others):
             row = f"| {size}×{size} | {found.codec} | {found.source} | {found.numbers:.3f}"
-            row += f" | {found.milliseconds:.1f}"
+            row += " | –" if found.milliseconds is None else f" | {found.milliseconds:.1f}"
             for measure, digits in ((psnr, 2), (ssim, 3)):
                 row += f" | {float(measure(found.images, originals).mean()):.{digits}f}"
             if network and real:

@@ -28,11 +28,11 @@ class Wiring:
         inputs: Sequence[Component],
         outputs: Sequence[Component],
     ) -> None:
-        """Have an event run an action, as `in_turn`."""
+        """Have an event run an action with the controls' settings, `in_turn` with the others."""
 
         def run(*values: Any) -> Any:
-            own, told = values[: len(inputs)], values[len(inputs) :]
-            return action(*own, **self.controls.settings(told))
+            own, controls = values[: len(inputs)], values[len(inputs) :]
+            return action(*own, **self.controls.settings(controls))
 
         in_turn(event, run, [*inputs, *self.controls.by_name.values()], outputs)
 

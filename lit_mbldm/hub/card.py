@@ -88,14 +88,12 @@ def _list(facts: dict[str, str]) -> str:
 
 def _tables(about: About) -> str:
     """A table of figures for each command that printed some."""
-    commands = dict.fromkeys(figure.command for figure in about.figures)
-    return "\n\n".join(_table(about, command) for command in commands)
-
-
-def _table(about: About, command: str) -> str:
-    rows = ["| figure | | measured on |", "|---|---|---|"]
-    for figure in (one for one in about.figures if one.command == command):
+    by_command: dict[str, list[str]] = {}
+    for figure in about.figures:
         texts = (figure.metric, f"{figure.value:g}", figure.data)
         cells = (" ".join(text.split()).replace("|", "\\|") for text in texts)
+        rows = by_command.setdefault(" ".join(figure.command.split()), [])
         rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*([f"By `{' '.join(command.split())}`:", ""] if command else []), *rows])
+    header = "| figure | | measured on |\n|---|---|---|\n"
+    titles = {command: f"By `{command}`:\n\n" if command else "" for command in by_command}
+    return "\n\n".join(titles[one] + header + "\n".join(rows) for one, rows in by_command.items())

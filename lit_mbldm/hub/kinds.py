@@ -125,8 +125,8 @@ def _refiner(module: RefinerModule) -> Kind:
     summary = "A network that brings images decoded from codes closer to the originals."
     if isinstance(module, GenerativeDecoder):
         summary = (
-            "A network that draws the details which images lost with quantisation, in"
-            f" {module.steps} steps of diffusion from the decoded image."
+            "A network that draws the details that quantisation took, in"
+            f" {module.steps} steps of diffusion, told the decoded image."
         )
     return Kind(
         title=f"Refiner of {module.codec.quantizer} images",

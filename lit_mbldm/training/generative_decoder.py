@@ -19,22 +19,23 @@ from lit_mbldm.training.refiner import RefinerModule
 
 
 class GenerativeDecoder(RefinerModule):
-    """Diffusion of what quantisation took from an image, told what it left.
+    """Diffusion of the residual that quantisation took, told the decoded image.
 
     Other noise gives another image: its details are drawn, as likely ones, not guessed at by their
-    mean as a `Refiner` does. It is f-DM's stage `Quantise`, between an image and what its codes
-    decode to, for a network that is told the latter: all that is left to find is the residual,
-    which is scaled to about unit deviation.
+    mean as a `Refiner` does. In f-DM's stage `Quantise` z_t is the decoded image, a share of the
+    residual and noise; for a network that is told the decoded image this is a diffusion of the
+    residual alone, which is noised here, scaled to about unit deviation.
 
-    Source: f-DM, Gu et al. 2022, arXiv 2210.04955, with a codec in place of its encoder; scaled
-    residuals after Li et al. 2021, SRDiff, arXiv 2104.14951, section 3.2.
+    Source: f-DM, Gu et al. 2022, arXiv 2210.04955, with a codec in place of its encoder;
+    residuals after Li et al. 2021, SRDiff, arXiv 2104.14951.
 
     Args:
         codec: a codec, or its name or path for `load_pretrained`.
         network: a denoiser that takes a map, such as a `UNet`.
         block: side of the pixels that are one position to the network.
-        deviation: standard deviation of what quantisation takes, of pixels in [-1, 1].
-        steps: of sampling.
+        deviation: standard deviation of what quantisation takes, of pixels in [-1, 1]: about
+            2·10^(-PSNR/20), of the PSNR that `codec report` prints.
+        steps: of sampling; fewer than 10 draw too little texture.
         learning_rate: of the optimiser.
         betas: of Adam.
         warmup_steps: over which the learning rate rises linearly from zero.
@@ -67,7 +68,7 @@ class GenerativeDecoder(RefinerModule):
         self.latent = PixelLatent(block)
         self.latent.use(self.codec)
         self.process = GaussianProcess(schedule="cosine", objective="v", self_conditioning=False)
-        self.process.limit = None  # of the residual
+        self.process.limit = None  # scaled residuals have no bound near 1
         channels = self.latent.num_channels(self.codec.num_codes)
         if isinstance(network, HeadedNetwork):
             network.set_map_channels(channels)
@@ -78,9 +79,9 @@ class GenerativeDecoder(RefinerModule):
         """Mean loss of the residual's diffusion at random times; arguments as of its base."""
         images, streams = self.images_of(batch), self.streams(batch, key)
         t = self.process.draw_times(streams, key)
-        decoded = self.latent.to_latent(batch["codes"])
-        residual = (self.latent.to_latent(batch["codes"], images) - decoded) / self.deviation
-        return self.process.loss(self.network, residual, t, streams, decoded).mean()
+        known = self.latent.to_latent(batch["codes"])
+        residual = (self.latent.to_latent(batch["codes"], images) - known) / self.deviation
+        return self.process.loss(self.network, residual, t, streams, known).mean()
 
     @torch.no_grad()
     def refine(self, images: Tensor, streams: SampleStreams | None = None) -> Tensor:
@@ -88,14 +89,14 @@ class GenerativeDecoder(RefinerModule):
         check_images(images)
         if streams is None:
             streams = SampleStreams([(0, place) for place in range(len(images))], images.device)
-        decoded = self.latent.to_latent(images, images)
+        known = self.latent.to_latent(images, images)
         training = self.training
         self.eval()
         try:
             residual = draw(
-                self.process, self.network, decoded.shape[1:], self.steps, streams, "dpm++",
-                condition=decoded,
+                self.process, self.network, known.shape[1:], self.steps, streams, "dpm++",
+                condition=known,
             )  # fmt: skip
         finally:
             self.train(training)
-        return self.latent.decode(decoded + self.deviation * residual)
+        return self.latent.decode(known + self.deviation * residual)

@@ -70,8 +70,20 @@ def test_an_image_depends_on_its_stream_alone_and_may_have_any_size() -> None:
         decoder.refine(images[..., :21])
     with pytest.raises(InputError, match="uint8 RGB"):
         decoder.refine(images / 255)
+    with pytest.raises(InputError, match="positive deviation, got 0"):
+        make(deviation=0)
     with pytest.raises(InputError, match="image shards"):
         decoder.training_step({"codes": torch.zeros(1, 6, 4, 4).byte()}, 0)
+
+
+@pytest.mark.parametrize("deviation", [0.03, 0.1])
+def test_a_network_that_knows_nothing_draws_the_deviation(deviation: float) -> None:
+    """The best v of white noise that one is told nothing of is 0, what a new network gives."""
+    decoder = GenerativeDecoder("opq-32-8-8", UNet(None, None, 8, (1,), 1), deviation=deviation)
+    grey = torch.full((2, 3, 64, 64), 128, dtype=torch.uint8)
+    drawn = decoder.refine(grey).float()
+    assert drawn.mean().item() == pytest.approx(128, abs=0.5)
+    assert (drawn.std() / 127.5).item() == pytest.approx(deviation, rel=0.06)
 
 
 def test_samples_pass_through_it_with_their_own_noise(small: Callable[..., Any]) -> None:

@@ -62,6 +62,16 @@ def test_a_card_says_what_was_learned_and_whether_it_is_a_copy(modules: Modules)
     assert "- Copy check: none was made" in write_card(modules[kind], ABOUT)
 
 
+def test_figures_stand_below_the_command_that_printed_them(modules: Modules) -> None:
+    facts = [("A", "one"), ("B", ""), ("C", "two"), ("D", " one\n")]
+    figures = tuple(Figure(metric, 1.0, "data", command) for metric, command in facts)
+    card = write_card(modules["codec"], replace(ABOUT, figures=figures))
+    lines = [line for line in card.split("## Figures")[1].splitlines() if line]
+    header = ["| figure | | measured on |", "|---|---|---|"]
+    a, b, c, d = (f"| {metric} | 1 | data |" for metric, _ in facts)
+    assert lines == ["By `one`:", *header, a, d, *header, b, "By `two`:", *header, c]
+
+
 def test_a_card_names_what_training_started_from(modules: Modules) -> None:
     card = write_card(modules["continuous"], replace(ABOUT, base_model="org/first"))
     assert metadata(card)["base_model"] == "org/first"
