@@ -32,7 +32,7 @@ from lit_mbldm.images import fit_square
 from lit_mbldm.metrics.codec_quality import psnr, ssim
 from lit_mbldm.metrics.fidelity import FeatureSet, compare
 from lit_mbldm.metrics.inception import InceptionFeatures, describe_features
-from lit_mbldm.pictures import to_tensor
+from lit_mbldm.pictures import check_path, save, table, to_tensor
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training.refiner import RefinerModule, load_refiner
 
@@ -127,8 +127,11 @@ def main() -> None:
     parser.add_argument("--refiner", nargs="*", default=[], help="models, of codes of their codec")
     parser.add_argument("--size", type=int, nargs="+", default=[96, 192], help="sides in pixels")
     parser.add_argument("--max-images", type=int, default=250, help="images, drawn at random")
+    parser.add_argument("--picture", type=Path, help="PNG to write: ten images of the last size")
     parser.add_argument("--no-kid", action="store_true", help="measure PSNR and SSIM alone")
     options = parser.parse_args()
+    if options.picture:
+        check_path(options.picture)
     drawn = read_images(options.images, 2 * options.max_images)
     pictures: list[Image.Image] = list(drawn.values())
     network = None if options.no_kid else InceptionFeatures()
@@ -138,6 +141,7 @@ def main() -> None:
     for size in options.size:
         images = torch.stack([to_tensor(fit_square(image, size)) for image in pictures])
         originals, others = images[::2], images[1::2]
+        rows = {"original": originals[:BATCH]}
         real = network and describe(originals, network, f"originals, {size}×{size}")
         for found in reconstructions(options, originals, others):
             row = f"| {size}×{size} | {found.codec} | {found.source} | {found.numbers:.3f}"
@@ -148,6 +152,9 @@ def main() -> None:
                 scores = compare(real, describe(found.images, network, row))
                 row += f" | {1000 * scores.kid:.1f} | {scores.fid:.1f}"
             print(row + " |", flush=True)
+            rows[f"{found.codec}, {found.source}"] = found.images[:BATCH]
+        if options.picture:
+            save(table(torch.stack([*rows.values()]), [*rows]), options.picture)
     features = describe_features(network) if network else "none"
     print(f"\n{len(originals)} images of {options.images.resolve().name}; features: {features}")
 
