@@ -136,7 +136,7 @@ def test_a_generative_decoder_trains_and_refines_samples(
         sample = ["sample", "eurosat-64", "-n", "1", "--steps", "2", "--out", str(out)]
         main([*sample, "--refiner", refiner])
         drawn.append(np.asarray(Image.open(out)).astype(int))
-    assert 1 < np.abs(drawn[1] - drawn[0]).mean() < 10  # untrained it adds noise of its deviation
+    assert 0 < np.abs(drawn[1] - drawn[0]).mean() < 7  # untrained it adds noise of its deviation
     with pytest.raises(SystemExit, match="decoder works without noise"):
         main(["codec", "decoder", str(checkpoint), str(tmp_path / "codec")])
 
