@@ -6,7 +6,9 @@ EUROSAT is a folder of labelled images or of tars of them, brought to 64×64; an
 The base row is what the others change in one thing: the first 12 coefficients of a codec fitted on
 the training images, each scaled by the root of its deviation, a U-Net of two levels, v-prediction,
 Muon, a learning rate that falls to zero, PowerEMA, labels and guidance. Every model trains for
-minutes of processor time on one thread; to fit its codec and scale its latent comes before. Each
+minutes of processor time on one thread; to fit its codec and scale its latent comes before. Models
+of codes and bits have also the variational bound of as many held-out images as there are samples,
+in bits a patch, beside the entropy of each code by itself, which knows no neighbours. Each
 row and seed is written to the record when it is scored, and the same command goes on with what is
 missing, also in several processes with other `--seeds`. Rows that differ in sampling alone share
 the model, which is kept in WORK. There `peer_ddpm.py` leaves samples, which get rows too, and
@@ -37,6 +39,7 @@ from lit_mbldm.codecs import ImageCodec, PixelCodec
 from lit_mbldm.data import ShardDataModule, encode_shards, write_shards
 from lit_mbldm.data.loading.encoding import ReferenceSet
 from lit_mbldm.images import load_rgb
+from lit_mbldm.metrics.codec_quality import codebook_usage
 from lit_mbldm.metrics.fidelity import FeatureSet, compare
 from lit_mbldm.metrics.inception import InceptionFeatures, features_fingerprint
 from lit_mbldm.pictures import check_path, grid, save, table, to_tensor
@@ -48,6 +51,7 @@ from lit_mbldm.training import (
     DiffusionModule,
     StageDiffusion,
 )
+from lit_mbldm.training.callbacks.bits import bits_a_patch
 from lit_mbldm.training.callbacks.reference_features import default_cache
 
 SIZE, HELD_OUT, FITTED = 64, 0.125, 1000
@@ -151,6 +155,16 @@ def draw_labels(data: ShardDataModule, count: int) -> Tensor:
     return torch.cat([next(batches)["label"] for _ in range(0, count, data.batch_size)])[:count]
 
 
+def bits(model: DiffusionModule, images: ReferenceSet) -> dict[str, float]:
+    """The bound in bits a patch, and what codes drawn by their frequencies would need."""
+    found = bits_a_patch(model, images)
+    if found:
+        codes = torch.cat([model.codec.encode(batch["images"]) for batch in images.batches])
+        _, perplexity = codebook_usage(codes, model.codec.codebook_size)
+        found["frequencies"] = float(perplexity.log2().sum())
+    return found
+
+
 def peers(work: Path) -> Iterator[tuple[dict[str, Any], Tensor]]:
     """What `peer_ddpm.py` left: facts, and samples (N, 3, H, W) uint8."""
     for path in sorted(work.glob("peer-*.json")):
@@ -237,7 +251,8 @@ def main() -> None:
             labels = draw_labels(data, options.samples)
             made = draw(model, ROWS[name], labels, options.samples, seed)
             save(grid(made[:64]), pictures / f"{name}-{seed}.png")
-            record.add(name, seed, {"steps": steps, **judge.score(made, name)})
+            known = bits(model, models.images.reference(options.samples))
+            record.add(name, seed, {"steps": steps, **judge.score(made, name), **known})
     for facts, made in peers(options.work):
         name, seed = f"{facts['name']}, {facts['steps']} steps", facts["seed"]
         fits = facts["minutes"] == options.minutes and len(made) == options.samples

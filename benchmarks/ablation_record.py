@@ -8,7 +8,14 @@ from typing import Any
 
 from lit_mbldm.storage.atomic import replacing
 
-_COLUMNS = {"steps": (1, 0), "kid": (1000, 1), "precision": (1, 2), "recall": (1, 2)}
+_COLUMNS = {
+    "steps": ("training steps", 1, 0),
+    "kid": ("KID × 10³", 1000, 1),
+    "precision": ("precision", 1, 2),
+    "recall": ("recall", 1, 2),
+    "bits": ("bits a patch", 1, 2),
+    "frequencies": ("by frequencies", 1, 2),
+}  # title, factor and digits of a score
 Rows = dict[str, dict[str, dict[str, float]]]  # scores by row and seed
 
 
@@ -58,18 +65,20 @@ class Record:
         rows = self._read()
         names = [name for name in dict.fromkeys([*order, *rows]) if name in rows]
         lines = [f"{name} {value}" for name, value in self.setting.items()]
-        lines += ["", "| row | seeds | training steps | KID × 10³ | precision | recall |"]
-        lines.append("|---|---|---|---|---|---|")
+        titles = ["row", "seeds", *(title for title, _, _ in _COLUMNS.values())]
+        lines += ["", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
         for name in names:
             seeds = list(rows[name].values())
             cells = [
-                _cell([factor * scores[column] for scores in seeds], digits)
-                for column, (factor, digits) in _COLUMNS.items()
+                _cell([factor * scores[column] for scores in seeds if column in scores], digits)
+                for column, (_, factor, digits) in _COLUMNS.items()
             ]
             lines.append(f"| {' | '.join([name, str(len(seeds)), *cells])} |")
         return "\n".join(lines)
 
 
 def _cell(values: list[float], digits: int) -> str:
+    if not values:
+        return ""
     spread = f" ± {stdev(values):,.{digits}f}" if len(values) > 1 else ""
     return f"{mean(values):,.{digits}f}{spread}"
