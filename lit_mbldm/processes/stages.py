@@ -181,7 +181,7 @@ class Truncate(Stage):
 class Quantise(Stage):
     """What the latent's codes keep of the signal, whose shape stays.
 
-    That is of a `CoefficientLatent` the nearest codewords, of a `PixelLatent` the decoded image.
+    That is of a `CoefficientLatent` the nearest codewords.
     """
 
     latent: Latent

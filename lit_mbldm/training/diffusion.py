@@ -17,7 +17,7 @@ from lit_mbldm.processes.guidance import NO_LABEL
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training.editing import EditingModule
 from lit_mbldm.training.fine_tuning import check_start, take_over
-from lit_mbldm.training.fit_latent import check_latent, fit_latent
+from lit_mbldm.training.fit_latent import check_latent, fit_new_latent
 from lit_mbldm.training.labels import check_classes
 from lit_mbldm.training.loss_by_time import LossByTime
 from lit_mbldm.training.module import Decay, OptimizerName
@@ -156,8 +156,7 @@ class DiffusionModule(EditingModule):
             if self._start:
                 take_over(self, self._start[0])
                 self._start = ()
-            if not self.latent.fitted:
-                fit_latent(self.latent, trainer)
+            fit_new_latent(self.latent, trainer)
 
     def _use_classes(self, class_names: list[str] | None, where: str) -> None:
         """Take classes, or see that they are the model's; an empty list of its own means none."""

@@ -4,6 +4,7 @@ from itertools import islice
 from typing import Any
 
 import lightning as L
+import torch
 from tqdm import tqdm
 
 from lit_mbldm.codecs.latents import Latent
@@ -14,24 +15,28 @@ from lit_mbldm.parallel.ranks import is_first, sum_ranks
 _IMAGES = 2**12  # of each process at most
 
 
-def fit_latent(latent: Latent, trainer: L.Trainer) -> None:
-    """Fit a latent to the training data of a trainer's data module, of all processes together.
+def fit_new_latent(latent: Latent, trainer: L.Trainer | None) -> None:
+    """Fit a latent that is scaled to no data yet, at the start of a new run.
 
-    Raises InputError for no data module.
+    That is to the training data of the trainer's data module, of all processes together. Raises
+    InputError for no data module.
     """
+    if trainer is None or trainer.state.fn != "fit" or trainer.ckpt_path or latent.fitted:
+        return
     data: Any = getattr(trainer, "datamodule", None)
     if data is None:
         raise InputError(
             f"A {type(latent).__name__} is scaled to the data of a data module: call"
             " trainer.fit(model, datamodule=...), or latent.fit before."
         )
-    loader = data.train_dataloader()
-    count = min(len(loader), max(1, _IMAGES // data.batch_size))
-    moments: Any = 0
-    for batch in tqdm(islice(loader, count), "scaling", count, disable=not is_first()):
-        batch = data.on_after_batch_transfer(batch, 0)
-        moments = moments + latent.moments(batch["codes"], batch.get("images"))
-    latent.fit(sum_ranks(moments, trainer.strategy.root_device))
+    with torch.device("cpu"):  # where model and batches still are
+        loader = data.train_dataloader()
+        count = min(len(loader), max(1, _IMAGES // data.batch_size))
+        moments: Any = 0
+        for batch in tqdm(islice(loader, count), "scaling", count, disable=not is_first()):
+            batch = data.on_after_batch_transfer(batch, 0)
+            moments = moments + latent.moments(batch["codes"], batch.get("images"))
+        latent.fit(sum_ranks(moments, trainer.strategy.root_device))
 
 
 def check_latent(latent: Latent, trained: Tree | None) -> None:

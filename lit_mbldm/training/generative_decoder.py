@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.codecs.patches import check_images
-from lit_mbldm.codecs.pixels import PixelLatent
+from lit_mbldm.codecs.residual import ResidualLatent
 from lit_mbldm.denoisers.base import HeadedNetwork
-from lit_mbldm.errors import check_positive
 from lit_mbldm.processes import GaussianProcess
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.samplers import draw
+from lit_mbldm.training.fit_latent import fit_new_latent
 from lit_mbldm.training.module import Decay, OptimizerName
 from lit_mbldm.training.refiner import RefinerModule
 
@@ -24,7 +24,7 @@ class GenerativeDecoder(RefinerModule):
     Other noise gives another image: its details are drawn, as likely ones, not guessed at by their
     mean as a `Refiner` does. In f-DM's stage `Quantise` z_t is the decoded image, a share of the
     residual and noise; for a network that is told the decoded image this is a diffusion of the
-    residual alone, which is noised here, scaled to about unit deviation.
+    residual alone, which is noised here as a `ResidualLatent`.
 
     Source: f-DM, Gu et al. 2022, arXiv 2210.04955, with a codec in place of its encoder;
     residuals after Li et al. 2021, SRDiff, arXiv 2104.14951.
@@ -33,9 +33,8 @@ class GenerativeDecoder(RefinerModule):
         codec: a codec, or its name or path for `load_pretrained`.
         network: a denoiser that takes a map, such as a `UNet`.
         block: side of the pixels that are one position to the network.
-        deviation: standard deviation of what quantisation takes, of pixels in [-1, 1]: about
-            2·10^(-PSNR/20), of the PSNR that `codec report` prints.
-        steps: of sampling; fewer than 10 draw too little texture.
+        channels: principal components of a block's residual that are drawn, at most 3·block².
+        steps: of sampling.
         learning_rate: of the optimiser.
         betas: of Adam.
         warmup_steps: over which the learning rate rises linearly from zero.
@@ -43,15 +42,15 @@ class GenerativeDecoder(RefinerModule):
         decay: of the learning rate, linear or cosine, to zero at the run's end; None keeps it.
 
     Raises:
-        InputError: a deviation that is not positive.
+        InputError: more channels than a block has numbers.
     """
 
     def __init__(
         self,
         codec: str | ImageCodec,
         network: nn.Module,
-        block: int = 2,
-        deviation: float = 0.05,
+        block: int = 4,
+        channels: int = 24,
         steps: int = 10,
         learning_rate: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.99),
@@ -60,28 +59,31 @@ class GenerativeDecoder(RefinerModule):
         decay: Decay | None = None,
     ) -> None:
         super().__init__(codec, learning_rate, betas, warmup_steps, optimizer, decay)
-        check_positive(deviation=deviation)
         self.network = network
         self.block = block
-        self.deviation = deviation
+        self.channels = channels
         self.steps = steps
-        self.latent = PixelLatent(block)
+        self.latent = ResidualLatent(channels, block)
         self.latent.use(self.codec)
         self.process = GaussianProcess(schedule="cosine", objective="v", self_conditioning=False)
-        self.process.limit = None  # scaled residuals have no bound near 1
-        channels = self.latent.num_channels(self.codec.num_codes)
+        self.process.use_latent(self.latent)
         if isinstance(network, HeadedNetwork):
-            network.set_map_channels(channels)
+            network.set_map_channels(self.latent.width)
             network.set_channels(channels, channels)
         self.train()
+
+    def configure_model(self) -> None:
+        """Scale a new run's latent to its data."""
+        fit_new_latent(self.latent, self._trainer)
 
     def loss(self, batch: dict[str, Tensor], key: tuple[int, ...]) -> Tensor:
         """Mean loss of the residual's diffusion at random times; arguments as of its base."""
         images, streams = self.images_of(batch), self.streams(batch, key)
         t = self.process.draw_times(streams, key)
-        known = self.latent.to_latent(batch["codes"])
-        residual = (self.latent.to_latent(batch["codes"], images) - known) / self.deviation
-        return self.process.loss(self.network, residual, t, streams, known).mean()
+        decoded = self.codec.decode(batch["codes"])
+        z0 = self.latent.to_components(self.latent.residual(decoded, images))
+        known = self.latent.to_map(decoded)
+        return self.process.loss(self.network, z0, t, streams, known).mean()
 
     @torch.no_grad()
     def refine(self, images: Tensor, streams: SampleStreams | None = None) -> Tensor:
@@ -89,14 +91,14 @@ class GenerativeDecoder(RefinerModule):
         check_images(images)
         if streams is None:
             streams = SampleStreams([(0, place) for place in range(len(images))], images.device)
-        known = self.latent.to_latent(images, images)
+        known = self.latent.to_map(images)
+        shape = (self.channels, *known.shape[2:])
         training = self.training
         self.eval()
         try:
-            residual = draw(
-                self.process, self.network, known.shape[1:], self.steps, streams, "dpm++",
-                condition=known,
-            )  # fmt: skip
+            z0 = draw(
+                self.process, self.network, shape, self.steps, streams, "dpm++", condition=known
+            )
         finally:
             self.train(training)
-        return self.latent.decode(known + self.deviation * residual)
+        return self.latent.add_to(images, z0)

@@ -40,16 +40,17 @@ class Knowing(nn.Module):
 
     def forward(self, z_t: Tensor, time: Tensor, _: Tensor, decoded: Tensor) -> Tensor:
         (decoder,) = self.parts
-        z0 = (decoder.latent.to_latent(self.images, self.images) - decoded) / decoder.deviation
+        z0 = decoder.latent.to_latent(decoder.codec.encode(self.images), self.images)
         alpha, sigma = decoder.process.alpha_sigma((time * 1000).round().long())
         return (alpha * z_t - z0) / sigma
 
 
 def test_with_a_perfect_network_decoded_images_become_the_originals() -> None:
     images = nn.functional.interpolate(torch.rand(2, 3, 8, 8) * 255, (32, 32)).byte()
-    decoder = make(network := Knowing(images))
+    decoder = make(network := Knowing(images), channels=48)
     network.parts = (decoder,)
     codes = decoder.codec.encode(images)
+    decoder.latent.fit(decoder.latent.moments(codes, images))
     batch = {"images": images, "codes": codes, "index": torch.arange(2)}
     assert decoder.loss(batch, (0,)) < 1e-5
     decoded = decoder.codec.decode(codes)
@@ -66,12 +67,12 @@ def test_an_image_depends_on_its_stream_alone_and_may_have_any_size() -> None:
     assert torch.equal(decoder.refine(images), decoder.refine(images))
     assert not torch.equal(decoder.refine(images, streams(0, 1, 2, seed=1)), whole)
     assert decoder.network.training
-    with pytest.raises(InputError, match=r"multiples of block 2, got 16×21"):
+    with pytest.raises(InputError, match=r"multiples of block 4, got 16×21"):
         decoder.refine(images[..., :21])
     with pytest.raises(InputError, match="uint8 RGB"):
         decoder.refine(images / 255)
-    with pytest.raises(InputError, match="positive deviation, got 0"):
-        make(deviation=0)
+    with pytest.raises(InputError, match="12 numbers a patch, too few for channels: 24"):
+        make(block=2)
     with pytest.raises(InputError, match="image shards"):
         decoder.training_step({"codes": torch.zeros(1, 6, 4, 4).byte()}, 0)
 
@@ -79,7 +80,9 @@ def test_an_image_depends_on_its_stream_alone_and_may_have_any_size() -> None:
 @pytest.mark.parametrize("deviation", [0.03, 0.1])
 def test_a_network_that_knows_nothing_draws_the_deviation(deviation: float) -> None:
     """The best v of white noise that one is told nothing of is 0, what a new network gives."""
-    decoder = GenerativeDecoder("opq-32-8-8", UNet(None, None, 8, (1,), 1), deviation=deviation)
+    network = UNet(None, None, 8, (1,), 1)
+    decoder = GenerativeDecoder("opq-32-8-8", network, channels=48)
+    decoder.latent.fit(torch.diag(torch.tensor([1.0, *[deviation**2] * 48], dtype=torch.float64)))
     grey = torch.full((2, 3, 64, 64), 128, dtype=torch.uint8)
     drawn = decoder.refine(grey).float()
     assert drawn.mean().item() == pytest.approx(128, abs=0.5)
@@ -95,10 +98,11 @@ def test_samples_pass_through_it_with_their_own_noise(small: Callable[..., Any])
 
 
 def test_a_checkpoint_is_rebuilt(quiet: dict[str, Any], tmp_path: Path) -> None:
-    decoder = make(deviation=0.1, steps=3)
+    decoder = make(channels=20, steps=3)
     fit = L.Trainer(max_steps=1, limit_val_batches=1, **quiet)
     crops = CropDataModule(crop_size=32, batch_size=4, crops_per_epoch=8, zoom_out=4)
     fit.fit(decoder, crops)
+    assert decoder.latent.fitted
     assert fit.validate(decoder, crops, verbose=False)[0]["val/loss"] > 0
     fit.save_checkpoint(tmp_path / "decoder.ckpt")
     again = load_refiner(tmp_path / "decoder.ckpt")
