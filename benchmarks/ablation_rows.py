@@ -198,6 +198,9 @@ ROWS = {
         )
         for steps in (4, 8, 16)
     },
+    "bits of the base's codec, temperature 0.6": sampled(
+        "bits of the base's codec", BITS, temperature=0.6
+    ),
     "bits of a code together": replace(
         BITS, process=partial(JointBernoulliProcess, **BITS.process.keywords)
     ),

@@ -14,6 +14,7 @@ import argparse
 import multiprocessing
 import re
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from kid_floor import describe
 from torch import Tensor
 
 from lit_mbldm.codecs import ImageCodec, ImplicitCodec
-from lit_mbldm.codecs.sizes import resize, to_uint8
+from lit_mbldm.codecs.sizes import resized
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.entries.load import load_codec
 from lit_mbldm.images import fit_square
@@ -38,13 +39,7 @@ SHOWN = (64, 96, 128, 192, 256)
 
 def decode(codec: ImageCodec, codes: Tensor, size: tuple[int, int], plain: bool) -> Tensor:
     """Decode, without the implicit decoder if `plain`."""
-    inner = codec.codec if plain and isinstance(codec, ImplicitCodec) else codec
-    return inner.decode(codes, size)
-
-
-def shrunk(images: Tensor, side: tuple[int, int]) -> Tensor:
-    """Images (B, 3, H, W) uint8 made smaller, antialiased."""
-    return to_uint8(resize(images.float(), side))
+    return codec.codec.decode(codes, size) if plain else codec.decode(codes, size)
 
 
 def quality(codec: ImageCodec, images: list[Tensor], scale: float, plain: bool) -> list[float]:
@@ -55,15 +50,13 @@ def quality(codec: ImageCodec, images: list[Tensor], scale: float, plain: bool) 
         low = tuple(int(side / scale) // p * p for side in image.shape[1:])
         size = tuple(round(side * scale) for side in low)
         high = image[None, :, : size[0], : size[1]]
-        made = decode(codec, codec.encode(shrunk(high, low)), size, plain)
+        made = decode(codec, codec.encode(resized(high, low)), size, plain)
         found.append([float(psnr(made, high)), float(ssim(made, high))])
     return torch.tensor(found).mean(0).tolist()
 
 
-def cost(
-    name: str, scale: float, plain: bool, answers: "multiprocessing.Queue[list[float]]"
-) -> None:
-    """Put seconds and mebibytes of decoding 512×512 pixels to the scale into the queue."""
+def cost(name: str, scale: float, plain: bool) -> tuple[float, float]:
+    """Seconds and mebibytes of decoding 512×512 pixels to the scale, in a new process."""
     torch.set_num_threads(1)
     codec = load_codec(name)
     shape = codec.latent_shape(512, 512)
@@ -73,7 +66,7 @@ def cost(
     with torch.inference_mode():
         decode(codec, codes, (round(512 * scale), round(512 * scale)), plain)
     seconds = time.perf_counter() - start
-    answers.put([seconds, peak() - before])
+    return seconds, peak() - before
 
 
 def peak() -> float:
@@ -82,20 +75,15 @@ def peak() -> float:
     return int(kibibytes) / 1024
 
 
-def measured(name: str, scale: float, plain: bool) -> list[float]:
+def measured(name: str, scale: float, plain: bool) -> tuple[float, float]:
     """`cost` in a process of its own."""
-    spawn = multiprocessing.get_context("spawn")
-    answers = spawn.Queue()
-    process = spawn.Process(target=cost, args=(name, scale, plain, answers))
-    process.start()
-    found: list[float] = answers.get()
-    process.join()
-    return found
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as new:
+        return new.submit(cost, name, scale, plain).result()
 
 
 def draw(codec: ImageCodec, image: Tensor, path: Path) -> None:
     """Write one latent at five sizes, enlarged to the same, above what interpolation makes."""
-    codes = codec.encode(shrunk(image[None], (SHOWN[0], SHOWN[0])))
+    codes = codec.encode(resized(image[None], (SHOWN[0], SHOWN[0])))
     rows = [
         torch.cat([_enlarged(decode(codec, codes, (side, side), plain)) for side in SHOWN])
         for plain in (False, True)
@@ -133,9 +121,9 @@ def main() -> None:
             cells = f"{figures[0]:.2f} | {figures[1]:.3f} | {seconds:.2f} | {memory:.0f}"
             print(f"| {scale:g}× | {name} | {cells} |", flush=True)
     squares = torch.stack([to_tensor(fit_square(one, SIDES[-1])) for one in pictures])
-    codes = codec.encode(shrunk(squares, (64, 64)))
+    codes = codec.encode(resized(squares, (64, 64)))
     network = None if options.no_kid else InceptionFeatures()
-    real = [network and describe(shrunk(squares, (n, n)), network, f"{n} pixels") for n in SIDES]
+    real = [network and describe(resized(squares, (n, n)), network, f"{n} pixels") for n in SIDES]
     for name, plain in names.items():
         sizes = [decode(codec, codes, (side, side), plain) for side in SIDES]
         found = self_ssim(sizes)

@@ -88,6 +88,7 @@ def sample(arguments: argparse.Namespace) -> None:
     """Generate images from a model."""
     import torch
 
+    from lit_mbldm.codecs.sizes import check_size
     from lit_mbldm.pictures import grid, save
     from lit_mbldm.processes.samplers import read_temperature
     from lit_mbldm.training.callbacks.nearest import check_with_shards
@@ -102,6 +103,8 @@ def sample(arguments: argparse.Namespace) -> None:
     _check_kind(arguments, to_folder)
     temperatures = [read_temperature(text) for text in arguments.temperature]
     sizes, batch_size = arguments.size, arguments.batch_size
+    for wanted in sizes:
+        check_size(wanted)
     if arguments.like:
         save(Recipe.read(arguments.like).make(arguments.device, arguments.model), out)
         print(arguments.out)

@@ -34,6 +34,7 @@ def add_upscale(verbs: Verbs) -> None:
 
 def upscale(options: argparse.Namespace) -> None:
     """Make an image larger by a codec and its decoder, or by a diffusion model."""
+    from lit_mbldm.codecs.sizes import check_enlarged
     from lit_mbldm.codecs.upscale import upscale as upscale_by_codec
     from lit_mbldm.entries.load import load_codec
     from lit_mbldm.pictures import check_path, save, to_batch
@@ -46,6 +47,7 @@ def upscale(options: argparse.Namespace) -> None:
     (image,) = to_batch(options.image)
     height, width = image.shape[1:]
     wanted = options.size or (round(options.scale * height), round(options.scale * width))
+    check_enlarged((height, width), wanted)
     if options.model:
         larger = _drawn(options, image, wanted)
     else:

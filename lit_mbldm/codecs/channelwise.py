@@ -122,11 +122,14 @@ class PatchCodec(VectorQuantizedCodec):
         """Turn YCbCr patches (3, B, h, w, s²) into images (B, 3, H, W) float RGB."""
         return ycbcr_to_rgb(from_patches(vectors, self.patch_size))
 
-    def codeword_error(self, codewords: list[Tensor], target: Tensor) -> Tensor:
-        """Mean squared RGB error (B,) of codewords from YCbCr patches, x in [-1, 1].
+    def codeword_error(
+        self, codewords: list[Tensor], codes: Tensor, images: Tensor | None = None
+    ) -> Tensor:
+        """As `VectorQuantizedCodec.codeword_error`, measured on YCbCr patches.
 
-        Equal to the distance of images, for rotations are orthogonal and patches do not overlap.
+        That is the distance of images, for rotations are orthogonal and patches do not overlap.
         """
+        target = self.look_up(codes) if images is None else self.to_vectors(images)
         ycbcr = self.assemble(codewords) - target
         rgb = torch.einsum("rc,cbhwd->rbhwd", YCBCR_TO_RGB.to(ycbcr), ycbcr) / 127.5
         return rgb.square().mean(dim=(0, 2, 3, 4))

@@ -49,7 +49,7 @@ class ComponentLatent(Latent):
         D = self.width
         if self.channels > D:
             raise InputError(
-                f"{codec.quantizer} has {D} numbers a patch, too few for channels: {self.channels}."
+                f"Expected channels from 1 to the {D} numbers of a position, got {self.channels}."
             )
         self.register_buffer("patches", torch.zeros((), dtype=torch.int64))
         self.register_buffer("mean", torch.zeros(D))
@@ -159,25 +159,19 @@ class CoefficientLatent(ComponentLatent):
             books = codec.codebooks()
             return torch.cat([book[codes[:, s].long()] for s, book in enumerate(books)], dim=-1)
 
-    def _vectors(self, z0: Tensor) -> Tensor:
+    def smooth_vectors(self, z0: Tensor) -> Tensor:
         """The codec's vectors with these coefficients; the others are their means."""
         parts = self.to_numbers(z0).split(self._widths, dim=-1)
         return cast(VectorQuantizedCodec, self.codec).assemble([x.contiguous() for x in parts])
-
-    def image_error(self, z0: Tensor, images: Tensor) -> Tensor:
-        """Mean squared RGB error of what z_0 decodes to without quantisation. As `Latent`'s."""
-        with full_float32(z0.device):
-            vectors = self._vectors(z0)
-            size = (images.shape[2], images.shape[3])
-            decoded = self.codec.enlarge(self.codec.restore(vectors), vectors, size)
-            return ((decoded - images) / 127.5).square().mean((1, 2, 3))
 
     def to_codes(self, z0: Tensor) -> Tensor:
         """Find the codewords nearest to all D numbers: (B, S, h, w) uint8."""
         B, _, h, w = z0.shape
         with full_float32(z0.device):
-            return self.codec.quantize(self._vectors(z0)).view(B, h, w, -1).permute(0, 3, 1, 2)
+            return (
+                self.codec.quantize(self.smooth_vectors(z0)).view(B, h, w, -1).permute(0, 3, 1, 2)
+            )
 
     def to_vectors(self, z0: Tensor) -> Tensor:
         """The codec's vectors that images are decoded from, as they are unless `quantized`."""
-        return super().to_vectors(z0) if self.quantized else self._vectors(z0)
+        return super().to_vectors(z0) if self.quantized else self.smooth_vectors(z0)

@@ -3,6 +3,8 @@
 B images, H×W pixels decoded, h×w positions of S codes, D numbers a position.
 """
 
+from itertools import product
+
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -59,10 +61,14 @@ class ImplicitCodec(NetworkCodec):
         step = 2 * p  # tiles begin at whole patches, and at blocks of 2×2 pixels
         margin = -(-self.network.margin // step) * step
         parts = [*tiles(H, W, max(_TILE // step, 1) * step, margin)]
-        for tile in tqdm(parts, desc="enlarging", unit="tile", disable=not progress):
-            codes = numbers[:, :, *(slice(o.start // p, -(-o.stop // p)) for o in tile.outer)]
-            features = self.network.encode(images[:, :, *tile.outer] / 255, codes, p)
-            self._add(enlarged, features, (H, W), tile)
+        count = max(1, _TILE**2 // (H * W))  # images at once
+        work = [*product(range(0, len(images), count), parts)]
+        bar = tqdm(work, desc="enlarging", unit="tile", disable=not progress)
+        for first, tile in bar:
+            some = slice(first, first + count)
+            codes = numbers[some, :, *(slice(o.start // p, -(-o.stop // p)) for o in tile.outer)]
+            features = self.network.encode(images[some, :, *tile.outer] / 255, codes, p)
+            self._add(enlarged[some], features, (H, W), tile)
         return enlarged
 
     def _add(self, enlarged: Tensor, features: Tensor, sides: tuple[int, int], tile: Tile) -> None:
@@ -86,7 +92,7 @@ def _first_pixel(pixel: int, side: int, size: int) -> int:
 
 
 def code_numbers(codec: VectorQuantizedCodec, vectors: Tensor) -> Tensor:
-    """The numbers behind codes, (B, D, h, w), those of each code channel over their deviation."""
+    """The numbers behind codes, (B, D, h, w), those of each channel over its root mean square."""
     parts = [
         part / book.square().mean().sqrt()
         for part, book in zip(codec.split(vectors), codec.codebooks(), strict=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lit_mbldm.codecs.base import ImageCodec
 from lit_mbldm.codecs.precision import full_float32
+from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError
 
 
@@ -69,8 +70,16 @@ class Latent(nn.Module):
             (B,) float32.
 
         Raises:
-            InputError: a latent that is decoded by way of codes alone.
+            InputError: a latent of whose numbers between codes no images are known.
         """
+        with full_float32(z0.device):
+            vectors = self.smooth_vectors(z0)
+            size = (images.shape[2], images.shape[3])
+            decoded = self.codec.enlarge(self.codec.restore(vectors), vectors, size)
+            return ((decoded - images) / 127.5).square().mean((1, 2, 3))
+
+    def smooth_vectors(self, z0: Tensor) -> Tensor:
+        """The codec's vectors of z_0 without rounding, differentiable; raises as `image_error`."""
         raise InputError(
             f"A {type(self).__name__} decodes rounded numbers, through which no gradient passes:"
             " use a CoefficientLatent, or leave alignment_weight out."
@@ -120,5 +129,22 @@ class IndexLatent(Latent):
 
     def to_codes(self, z0: Tensor) -> Tensor:
         """Round z_0 to the nearest index, clamped to [0, K-1]: (B, S, h, w) uint8."""
+        return self._indices(z0).round().to(torch.uint8)
+
+    def smooth_vectors(self, z0: Tensor) -> Tensor:
+        """Between two indices the codewords' weighted mean: exact where they are levels."""
+        codec, indices = self.codec, self._indices(z0)
+        if not isinstance(codec, VectorQuantizedCodec):
+            return super().smooth_vectors(z0)
+        low = indices.detach().floor().clamp(max=self.num_codewords - 2).long()
+        share = (indices - low)[..., None]  # (B, S, h, w, 1)
+        return codec.assemble(
+            [
+                torch.lerp(book[low[:, s]], book[low[:, s] + 1], share[:, s])
+                for s, book in enumerate(codec.codebooks())
+            ]
+        )
+
+    def _indices(self, z0: Tensor) -> Tensor:
         K = self.num_codewords
-        return ((z0 + 1) * ((K - 1) / 2)).round().clamp(0, K - 1).to(torch.uint8)
+        return ((z0.float() + 1) * ((K - 1) / 2)).clamp(0, K - 1)

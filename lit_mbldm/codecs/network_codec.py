@@ -83,10 +83,6 @@ class NetworkCodec(VectorQuantizedCodec):
         """Turn vectors into images as the codec does."""
         return self.codec.to_images(vectors)
 
-    def codeword_error(self, codewords: list[Tensor], target: Tensor) -> Tensor:
-        """Mean squared RGB error of images as the codec decodes them."""
-        return self.codec.codeword_error(codewords, target)
-
     def decode(
         self, codes: Tensor, size: tuple[int, int] | None = None, plain: bool = False
     ) -> Tensor:

@@ -34,9 +34,13 @@ class ResidualLatent(ComponentLatent):
         return 3 * self.block**2
 
     def numbers(self, codes: Tensor, images: Tensor | None) -> Tensor:
-        """The residual of pixels in [-1, 1]; of codes alone it is zero."""
-        decoded = self.codec.decode(codes)
-        return self.residual(decoded, decoded if images is None else images)
+        """The residual of pixels in [-1, 1]; raises InputError for codes alone."""
+        if images is None:
+            raise InputError(
+                "A residual is of images, but the data has codes only. Train on image shards"
+                " (`lit-mbldm shards`) or crops instead of code shards."
+            )
+        return self.residual(self.codec.decode(codes), images)
 
     def residual(self, decoded: Tensor, images: Tensor) -> Tensor:
         """The numbers of images (B, 3, H, W) uint8 RGB of which these are what codes decode to."""

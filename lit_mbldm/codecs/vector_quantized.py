@@ -187,17 +187,21 @@ class VectorQuantizedCodec(ImageCodec):
         """
         raise NotImplementedError
 
-    def codeword_error(self, codewords: list[Tensor], target: Tensor) -> Tensor:
+    def codeword_error(
+        self, codewords: list[Tensor], codes: Tensor, images: Tensor | None = None
+    ) -> Tensor:
         """Mean squared RGB error of softly decoded images, x in [-1, 1], unclipped.
 
         Args:
             codewords: S soft codewords (B, h, w, d).
-            target: vectors, of `look_up` or `to_vectors`.
+            codes: (B, S, h, w) int64, whose decoded images they are compared with.
+            images: (B, 3, H, W) uint8 RGB, to compare with in their place.
 
         Returns:
             (B,) float32.
         """
-        difference = self.to_images(self.assemble(codewords)) - self.to_images(target)
+        target = self.restore(self.look_up(codes)) if images is None else images
+        difference = self.restore(self.assemble(codewords)) - target
         return (difference / 127.5).square().mean(dim=(1, 2, 3))
 
     def decode_soft(self, weights: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from lit_mbldm.codecs import (
     ImageCodec,
     ImplicitCodec,
     IndexLatent,
+    PixelCodec,
 )
 from lit_mbldm.codecs.learned import LearnedCodec
 from lit_mbldm.codecs.network_codec import NetworkCodec
@@ -21,6 +22,8 @@ from lit_mbldm.entries.about import About
 from lit_mbldm.entries.entry import indexed_codes
 from lit_mbldm.entries.entry_config import INDEX
 from lit_mbldm.errors import InputError
+from lit_mbldm.processes import MultiStageProcess
+from lit_mbldm.processes.base import Process
 from lit_mbldm.training import GenerativeDecoder
 from lit_mbldm.training.diffusion import DiffusionModule
 from lit_mbldm.training.refiner import RefinerModule
@@ -73,10 +76,14 @@ def _diffusion(model: DiffusionModule, about: About) -> Kind:
     copies = [
         f"{f.metric}: {f.value:g} ({f.data})" for f in about.figures if _COPIES.match(f.metric)
     ]
+    title = f"{size}×{size} images by diffusion on {codec.quantizer} {learned}"
+    summary = f"A diffusion model learned the {learned} of a codec, which decodes its samples."
+    if learned == "pixels":
+        title = f"{size}×{size} images by diffusion on pixels"
+        summary = "A diffusion model learned pixels as they are, without a codec."
     return Kind(
-        title=f"{size}×{size} images by diffusion on {codec.quantizer} {learned}",
-        summary=f"A diffusion model learned the {learned} of a codec, which decodes its samples to"
-        " images.",
+        title=title,
+        summary=summary,
         caption="Samples, not chosen; below them photographs, and the same after the codec alone",
         task="unconditional-image-generation",
         tag="diffusion",
@@ -90,12 +97,20 @@ def _diffusion(model: DiffusionModule, about: About) -> Kind:
             + ("; its codebooks are among the weights" if codec.state_dict() else ""),
             "Process": f"`{type(process).__name__}`, {process.num_timesteps} steps,"
             f" {process.schedule} schedule",
+            **_stages(process),
             "Parameters": _parameters(model),
             "Refiner": "in `refiner/`, applied to samples" if model.refiner else "none",
             **_index(model),
             "Copy check": "; ".join(copies) or "none was made",
         },
     )
+
+
+def _stages(process: Process) -> dict[str, str]:
+    if not isinstance(process, MultiStageProcess):
+        return {}
+    pairs = zip(process.stages, process.boundaries, strict=True)
+    return {"Stages": ", ".join(f"`{stage}` at t/T = {tau:g}" for stage, tau in pairs)}
 
 
 def _index(model: DiffusionModule) -> dict[str, str]:
@@ -148,6 +163,8 @@ def _learned(model: DiffusionModule) -> str:
     """What the model's numbers are of a codec."""
     if isinstance(model.latent, CoefficientLatent):
         return "coefficients"
+    if isinstance(model.codec, PixelCodec):
+        return "pixels"
     return "bits" if isinstance(model.latent, BitLatent) else "codes"
 
 

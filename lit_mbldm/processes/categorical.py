@@ -153,15 +153,13 @@ class CategoricalProcess(CategoricalReverse):
                 soft[:, 1:].reshape(*z0[:, 0].shape, -1) for soft in terms["soft"]
             ]  # S × (B, h, w, d)
             if self.image_target == "decoded":
-                target = codec.look_up(codes)
+                images = None
             elif images is None:
                 raise InputError(
                     "image_target: original compares with the photographs, but the batches hold"
                     " codes alone. Train on image shards, or use image_target: decoded."
                 )
-            else:
-                target = codec.to_vectors(images)
-            error = codec.codeword_error(codewords, target)
+            error = codec.codeword_error(codewords, codes, images)
             loss = loss + self.image_weight * clamped * error
         if self.cross_entropy_weight:
             loss = loss + self.cross_entropy_weight * torch.stack(terms["nats"]).mean(0)

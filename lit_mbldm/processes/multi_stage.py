@@ -19,7 +19,7 @@ from lit_mbldm.processes.base import Chance, Condition, Denoiser, Prediction, Pr
 from lit_mbldm.processes.gaussian import GaussianProcess
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.schedules import Schedule
-from lit_mbldm.processes.stages import Stage
+from lit_mbldm.processes.stages import Quantise, Stage
 
 
 class MultiStageProcess(Process):
@@ -45,7 +45,8 @@ class MultiStageProcess(Process):
             part; 0 is none.
 
     Raises:
-        InputError: boundaries that do not increase within (0, 1], or are not one a stage.
+        InputError: boundaries that do not increase within (0, 1], or are not one a stage, and
+            `Quantise` after another stage.
     """
 
     samplers = ("ddpm", "ddim")
@@ -65,9 +66,11 @@ class MultiStageProcess(Process):
         rising = all(a < b for a, b in pairwise(self.starts)) and self.starts[-1] <= num_timesteps
         if not rising or len(stages) != len(boundaries):
             raise InputError(
-                f"Expected a boundary for each of {len(stages)} stages, increasing within (0, 1]"
-                f" by at least 1/{num_timesteps}, got {boundaries}."
+                f"Expected {len(stages)} boundaries, one a stage, increasing within (0, 1] by at"
+                f" least 1/{num_timesteps}, got {boundaries}."
             )
+        if any(isinstance(stage, Quantise) for stage in stages[1:]):
+            raise InputError("Quantise works on the latent as it is: expected it as first stage.")
         self.stages: Sequence[Stage] = nn.ModuleList(stages)  # type: ignore[assignment]
         self.boundaries = list(boundaries)
         self.schedule = schedule
@@ -164,8 +167,14 @@ class MultiStageProcess(Process):
         return noise.step_back(z_s - noise.alpha_sigma(s)[0] * moved, prediction, s, t, streams)
 
     def spread(self, marked: Tensor, t: int) -> Tensor:
-        """Where z_t depends on marked numbers of z_0; no weight of a stage is negative."""
-        return self.signal(marked.float(), t)[0] > 0
+        """Where z_t depends on marked numbers of z_0."""
+        k = self.stage_at(t)
+        for stage in self.stages[:k]:
+            marked = stage.spread(marked)
+        if k == len(self.stages) or t == self.starts[k]:
+            return marked
+        stage = self.stages[k]
+        return marked | (stage.up(stage.spread(marked).float()) > 0)
 
     def loss(
         self,

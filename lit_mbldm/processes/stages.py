@@ -50,6 +50,13 @@ class Stage(nn.Module):
         """Draw finer white noise whose coarse part, scaled to unit variance, is this noise."""
         return noise
 
+    def spread(self, marked: Tensor) -> Tensor:
+        """Where the coarser signal depends on marked numbers of the finer one, both bool.
+
+        No weight of `down` is negative.
+        """
+        return self.down(marked.float()) > 0
+
 
 class Pool(Stage):
     """The mean of factor × factor positions.
@@ -179,7 +186,7 @@ class Truncate(Stage):
 
 
 class Quantise(Stage):
-    """What the latent's codes keep of the signal, whose shape stays.
+    """What the latent's codes keep of the signal, whose shape stays; the first stage only.
 
     That is of a `CoefficientLatent` the nearest codewords.
     """
@@ -193,3 +200,7 @@ class Quantise(Stage):
     def down(self, x: Tensor) -> Tensor:
         """Quantise (B, C, h, w), a signal in the finest stage, to float32."""
         return self.latent.to_latent(self.latent.to_codes(x))
+
+    def spread(self, marked: Tensor) -> Tensor:
+        """All numbers of a position that has a marked one."""
+        return marked.any(1, keepdim=True).expand_as(marked)

@@ -13,7 +13,7 @@ from lit_mbldm.codecs.learned import LearnedCodec
 from lit_mbldm.codecs.patches import check_image_size
 from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.codecs.sizes import resize, resized
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import InputError, check_numbers
 from lit_mbldm.metrics.codec_quality import psnr, ssim
 from lit_mbldm.training.implicit import draw_window
 from lit_mbldm.training.module import Decay, OptimizerName, TrainingModule
@@ -120,6 +120,7 @@ class ScalarAutoencoder(Autoencoder):
     ) -> None:
         super().__init__(network, learning_rate, betas, warmup_steps, optimizer, decay)
         check_image_size(low_size, low_size, self.network.patch_size)
+        check_numbers(1, drawn_size=drawn_size)
         self.low_size = low_size
         self.drawn_size = drawn_size
 

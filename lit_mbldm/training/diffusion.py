@@ -82,6 +82,11 @@ class DiffusionModule(EditingModule):
         self.latent_shape = (channels, *self.codes_shape[1:])
         shapes = self.process.shapes(self.latent_shape)
         outputs = [self.process.output_channels(channels) for channels, *_ in shapes]
+        if len({*outputs}) > 1 and not hasattr(denoiser, "set_shapes"):
+            raise InputError(
+                f"The latent's channels change from stage to stage, {outputs[::-1]}, which a"
+                f" {type(denoiser).__name__} cannot follow: use a MultiStageUNet."
+            )
         told: dict[str, tuple[Any, ...]] = {
             "set_map_channels": (self.map_channels,),
             "set_channels": (channels, outputs[0]),

@@ -16,7 +16,7 @@ from lit_mbldm.codecs.implicit import code_numbers
 from lit_mbldm.codecs.precision import full_float32
 from lit_mbldm.codecs.sizes import resize, resized
 from lit_mbldm.denoisers.polynomial import Grid
-from lit_mbldm.errors import InputError
+from lit_mbldm.errors import InputError, check_numbers
 from lit_mbldm.metrics.codec_quality import psnr
 from lit_mbldm.parallel.ranks import is_first, sum_ranks
 from lit_mbldm.processes.randomness import SampleStreams
@@ -68,11 +68,9 @@ class ImplicitDecoder(CodecModule):
     ) -> None:
         super().__init__(codec, learning_rate, betas, warmup_steps, optimizer, decay)
         self.codec.latent_shape(low_size, low_size)
-        if max_scale <= 1 or drawn_size < 1:
-            raise InputError(
-                f"Expected a max_scale above 1 and a drawn_size of at least 1, got {max_scale} and"
-                f" {drawn_size}."
-            )
+        check_numbers(1, drawn_size=drawn_size)
+        if max_scale <= 1:
+            raise InputError(f"Expected a max_scale above 1, got {max_scale}.")
         self.low_size = low_size
         self.max_scale = max_scale
         self.drawn_size = drawn_size

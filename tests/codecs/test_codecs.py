@@ -100,9 +100,11 @@ def test_gradient(kind: str) -> None:
 def test_codeword_error_is_the_distance_of_decoded_images(kind: str, images: Tensor) -> None:
     codec = random_codec(kind)
     weights = torch.randn(2, codec.num_codes, 16, 3, 5).softmax(2)
-    for target in (codec.look_up(codec.encode(images).long()), codec.to_vectors(images)):
-        difference = (codec.decode_soft(weights) - codec.to_images(target)) / 127.5
-        found = codec.codeword_error(codec.soft_codewords(weights), target)
+    codes = codec.encode(images).long()
+    decoded = codec.reconstruct(codes)
+    for given, target in ((None, decoded), (images, images[..., : 3 * 8, : 5 * 8])):
+        difference = (codec.decode_soft(weights) - target) / 127.5
+        found = codec.codeword_error(codec.soft_codewords(weights), codes, given)
         assert torch.allclose(found, difference.square().mean((1, 2, 3)), rtol=1e-4)
 
 

@@ -54,7 +54,7 @@ def test_chunks_and_tiles_agree_with_the_whole(
     monkeypatch.setattr(implicit, "_DRAWN", 1000)
     monkeypatch.setattr(implicit, "_TILE", 32)
     for size, expected in zip(SIZES, whole, strict=True):
-        assert torch.allclose(codec.enlarge(images, vectors, size), expected, atol=1e-3)
+        assert torch.allclose(codec.enlarge(images, vectors, size), expected, rtol=1e-4, atol=0.01)
 
 
 def test_gradients_reach_the_network_and_none_the_codec(jpq: ImageCodec, unseen: Tensor) -> None:
@@ -66,10 +66,12 @@ def test_gradients_reach_the_network_and_none_the_codec(jpq: ImageCodec, unseen:
     assert vectors.grad.abs().sum() > 0
     assert not list(codec.parameters())
     made.set_code_channels(96)
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
     images = jpq.to_images(jpq.to_vectors(unseen)) / 255
     features = made.encode(images, torch.ones(2, 96, 12, 16), 8)
     made.render(features, (96, 128), (0, 0), (100, 200), slice(0, 99), slice(3, 9)).sum().backward()
-    assert all(p.grad is not None for p in made.parameters())
+    assert all(p.grad is not None and p.grad.any() for p in made.parameters())
 
 
 def test_codes_are_the_codec_s_and_images_its_own(jpq: ImageCodec, unseen: Tensor) -> None:

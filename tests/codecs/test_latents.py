@@ -107,7 +107,7 @@ def test_latents_that_do_not_fit_the_codec_are_refused():
         IndexLatent(16).use(opq)
     with pytest.raises(InputError, match="channels of at least 1"):
         CoefficientLatent(0)
-    with pytest.raises(InputError, match="JPQ-48 has 96 numbers a patch, too few for channels: 97"):
+    with pytest.raises(InputError, match="channels from 1 to the 96 numbers of a position, got 97"):
         CoefficientLatent(97).use(JointCodec("JPQ-48"))
     latent = CoefficientLatent(4)
     latent.use(PatchCodec("RQ-16-8-8"))

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lit_mbldm.codecs import CoefficientLatent, DecoderCodec, ImageCodec, ImplicitCodec, IndexLatent
+from lit_mbldm.codecs import (
+    BitLatent,
+    CoefficientLatent,
+    DecoderCodec,
+    ImageCodec,
+    ImplicitCodec,
+    IndexLatent,
+    PixelCodec,
+)
 from lit_mbldm.denoisers import ImplicitNetwork, RefinerUNet, UNet
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import GaussianProcess
@@ -80,6 +88,23 @@ def test_it_adds_the_clamped_error_of_the_decoded_image() -> None:
     assert torch.allclose(losses(process, predicts_z0, z0, images), expected, rtol=1e-3, atol=1e-6)
 
 
+def test_indices_are_decoded_between_codewords() -> None:
+    """As their images at whole indices, and exactly half-way between two levels."""
+    codec, latent = decoders()["learned"], IndexLatent()
+    latent.use(codec)
+    codes = torch.randint(0, 255, (2, 6, 4, 4))
+    images = codec.decode(codes)
+    z0 = latent.to_latent(codes).requires_grad_()
+    error = latent.image_error(z0, images)
+    assert (error < 1e-4).all()  # of rounding
+    error.sum().backward()
+    assert z0.grad is not None
+    pixels, shades = PixelCodec(), IndexLatent()
+    shades.use(pixels)
+    between = shades.smooth_vectors(shades.to_latent(codes[:, :3]) + 1 / 255)
+    assert torch.allclose(pixels.to_images(between), codes[:, :3] + 0.5, atol=1e-4)
+
+
 def test_what_it_cannot_decode_is_refused() -> None:
     codec = decoders()["plain"]
     process, latent, images = parts(codec, 1.0)
@@ -87,6 +112,6 @@ def test_what_it_cannot_decode_is_refused() -> None:
     with pytest.raises(InputError, match="batches hold codes alone"):
         losses(process, UNet(12, 12, 8, (1,), 1), z0, None)
     with pytest.raises(InputError, match="through which no gradient passes"):
-        IndexLatent().image_error(z0, images)
+        BitLatent().image_error(z0, images)
     with pytest.raises(InputError, match="at least 0"):
         GaussianProcess(alignment_weight=-1)

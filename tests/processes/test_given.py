@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lit_mbldm.codecs.latents import Latent
 from lit_mbldm.errors import InputError
 from lit_mbldm.processes import (
     BernoulliProcess,
@@ -13,6 +14,7 @@ from lit_mbldm.processes import (
     GaussianProcess,
     MultiStageProcess,
     Pool,
+    Quantise,
     Truncate,
 )
 from lit_mbldm.processes.base import Prediction, Process
@@ -81,7 +83,27 @@ def test_a_step_back_has_the_noise_of_its_time(process: Process, s: int, t: int)
     assert back.std(0).mean() == pytest.approx(expected.std(0).mean().item(), abs=0.03)
 
 
-@pytest.mark.parametrize("stages", [[Pool(2)], [Blur(0.6), Pool(2)], [Truncate(1), Pool(2)]])
+class Levels(Latent):
+    """One code a position, of which all its numbers are the level."""
+
+    def to_latent(self, codes: Tensor, images: Tensor | None = None) -> Tensor:
+        return codes.float().expand(-1, 2, -1, -1)
+
+    def to_codes(self, z0: Tensor) -> Tensor:
+        return (3 * z0.mean(1, keepdim=True)).round()
+
+
+def quantise() -> Quantise:
+    stage = Quantise()
+    stage.use_latent(Levels())
+    return stage
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [[Pool(2)], [Blur(0.6), Pool(2)], [Truncate(1), Pool(2)], [quantise()], [quantise(), Pool(2)]],
+    ids=str,
+)
 def test_what_depends_on_the_mask_is_what_changes_with_it(stages: list[Any]) -> None:
     boundaries = [0.4, 0.7][: len(stages)]
     process = MultiStageProcess(stages, boundaries, 10)

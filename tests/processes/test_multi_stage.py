@@ -138,7 +138,7 @@ def test_without_stages_it_is_the_gaussian_process() -> None:
 
 @pytest.mark.parametrize("boundaries", [[0.5, 0.5], [0.7, 0.4], [0.0, 0.5], [0.5], [0.5, 1.1]])
 def test_boundaries_that_do_not_rise_are_refused(boundaries: list[float]) -> None:
-    with pytest.raises(InputError, match=r"boundary for each of 2 stages.*got \[0"):
+    with pytest.raises(InputError, match=r"Expected 2 boundaries.*got \[0"):
         MultiStageProcess([Pool(2), Pool(2)], boundaries)
 
 
@@ -147,6 +147,8 @@ def test_shapes_that_do_not_chain_and_dpm_are_refused() -> None:
         staged("pool twice").shape_at((4, 6, 6), 100)
     with pytest.raises(InputError, match="fewer than its 3 channels, got keep: 3"):
         MultiStageProcess([Truncate(3), Truncate(3)], [0.3, 0.6]).set_channels(4)
+    with pytest.raises(InputError, match="Quantise works on the latent as it is"):
+        MultiStageProcess([Pool(2), Quantise()], [0.3, 0.6])
     process = staged("pool")
     with pytest.raises(InputError, match=r"one of \('ddpm', 'ddim'\), got 'dpm\+\+'"):
         draw(process, perfect(process, torch.zeros(1, *SHAPE)), SHAPE, 2, streams(1), "dpm++")
@@ -209,15 +211,14 @@ def by_steps(*rows: tuple[object, ...]) -> list[object]:
 def test_covariance_of_a_field(
     stages: list[Stage], drifts: bool, eta: float, steps: int, expected: float
 ) -> None:
-    """In closed form: all stages err as the single one does, what leaves a part out does not fall.
+    """In closed form: stages err as the single one does, what leaves a part out does not fall.
 
-    Fresh noise depends on how the boundary's signal is estimated, by 2e-4 at 1600 steps.
+    Fresh noise depends on how the boundary's signal is estimated: by 2e-3 to 7e-3 in few steps.
     """
     process = at_half(*stages)
     network = exact_network(process, FIELD, FIELD_COVARIANCE, drifts)
     found = sampled_covariance(process, network, FIELD, steps, eta)
-    tolerance = 3e-4 if isinstance(stages[-1:], FreshNoise) else 2e-4
-    assert relative_error(found, FIELD_COVARIANCE) == pytest.approx(expected, abs=tolerance)
+    assert relative_error(found, FIELD_COVARIANCE) == pytest.approx(expected, abs=2e-4)
 
 
 @pytest.mark.parametrize(("drifts", "steps", "expected"), by_steps(*TRUNCATED))

@@ -71,7 +71,7 @@ def test_an_image_depends_on_its_stream_alone_and_may_have_any_size() -> None:
         decoder.refine(images[..., :21])
     with pytest.raises(InputError, match="uint8 RGB"):
         decoder.refine(images / 255)
-    with pytest.raises(InputError, match="12 numbers a patch, too few for channels: 24"):
+    with pytest.raises(InputError, match="channels from 1 to the 12 numbers of a position, got 24"):
         make(block=2)
     with pytest.raises(InputError, match="image shards"):
         decoder.training_step({"codes": torch.zeros(1, 6, 4, 4).byte()}, 0)

@@ -54,6 +54,9 @@ def test_labels_and_guidance_reach_every_stage() -> None:
 
 
 def test_parts_that_do_not_fit_are_named() -> None:
+    staged = MultiStageProcess([Truncate(6)], [0.5])
+    with pytest.raises(InputError, match=r"\[12, 24\], which a UNet cannot follow"):
+        StageDiffusion("jpq-48", UNet(), staged, 16, latent=CoefficientLatent(12))
     with pytest.raises(InputError, match="multiples of 2 to pool, got 15×15"):
         make(Pool(2), image_size=15)
     with pytest.raises(InputError, match=r"2 levels halves 16×16 at most to 8×8.*of 4×4"):

@@ -59,7 +59,10 @@ def test_a_card_says_what_was_learned_and_whether_it_is_a_copy(modules: Modules)
         card = write_card(modules[kind], replace(ABOUT, figures=(figure,)))
         assert f"A diffusion model learned the {learned} of a codec" in card
         assert "- Copy check: Copies of training images (%): 0.3 (1000 samples)" in card
-    assert "- Copy check: none was made" in write_card(modules[kind], ABOUT)
+    staged = write_card(modules["stages"], ABOUT)
+    assert "learned pixels as they are, without a codec" in staged
+    assert "Stages: `Blur(0.5)` at t/T = 0.3, `Pool(2)` at t/T = 0.6" in staged
+    assert "- Copy check: none was made" in staged
 
 
 def test_figures_stand_below_the_command_that_printed_them(modules: Modules) -> None:
