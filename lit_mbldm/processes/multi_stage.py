@@ -27,9 +27,9 @@ class MultiStageProcess(Process):
 
     x⁰ = z_0 and x^{k+1} = down(x^k). Within stage k the clean signal x_t moves evenly from x^k to
     up(x^{k+1}), in the last stage it is x^K, and z_t ~ N(α_t x_t, σ_t²). The network returns twice
-    as many channels as z_t has: v of x_t, and the residual ρ = x^k - up(x^{k+1}), 0 in the last
-    stage, of which the drift δ = x^k - x_t is the share of the stage that lies before t. The loss
-    is the squared errors of x_t and δ under Min-SNR weights.
+    as many channels as z_t has: v of x_t, and the residual ρ = x^k - up(x^{k+1}), of which the
+    drift δ = x^k - x_t is the share of the stage that lies before t; in the last stage δ is 0, and
+    ρ is not read. The loss is the squared errors of x_t and δ under Min-SNR weights.
 
     A batch is of one stage: `loss`, `add_noise` and `predict` take times of one stage only.
 
@@ -145,10 +145,15 @@ class MultiStageProcess(Process):
         return x - self.passed(t, x.device) * residual, residual
 
     def passed(self, t: Time, device: torch.device | str = "cpu") -> Tensor:
-        """Share of the stage that lies before t, (B, 1, 1, 1) float32; of one time (1, 1, 1, 1)."""
-        k = self.stage_at(t)
+        """How far x_t has moved, (B, 1, 1, 1) float32; of one time (1, 1, 1, 1).
+
+        It is the share of the stage that lies before t, and 0 in the last, where x_t stays.
+        """
+        k, times = self.stage_at(t), torch.as_tensor(t, device=device).view(-1, 1, 1, 1)
+        if k == len(self.stages):
+            return torch.zeros(times.shape, device=device)
         start, end = self.starts[k], self._end(k)
-        return (torch.as_tensor(t, device=device).view(-1, 1, 1, 1) - start) / (end - start)
+        return (times - start) / (end - start)
 
     def add_noise(self, z0: Tensor, t: Time, streams: SampleStreams) -> Tensor:
         """Draw z_t ~ q(z_t | z_0), of the shape at time t."""
