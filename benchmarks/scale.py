@@ -39,7 +39,8 @@ SHOWN = (64, 96, 128, 192, 256)
 
 def decode(codec: ImageCodec, codes: Tensor, size: tuple[int, int], plain: bool) -> Tensor:
     """Decode, without the implicit decoder if `plain`."""
-    return codec.codec.decode(codes, size) if plain else codec.decode(codes, size)
+    inner = codec.codec if plain and isinstance(codec, ImplicitCodec) else codec
+    return inner.decode(codes, size)
 
 
 def quality(codec: ImageCodec, images: list[Tensor], scale: float, plain: bool) -> list[float]:

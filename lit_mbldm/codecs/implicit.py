@@ -46,6 +46,12 @@ class ImplicitCodec(NetworkCodec):
         """Turn vectors into images of the codec's size as the codec does."""
         return self.codec.restore(vectors, progress)
 
+    def codeword_error(
+        self, codewords: list[Tensor], codes: Tensor, images: Tensor | None = None
+    ) -> Tensor:
+        """The codec's, at its size."""
+        return self.codec.codeword_error(codewords, codes, images)
+
     def enlarge(
         self,
         images: Tensor,

@@ -3,7 +3,7 @@
 B samples, S code channels, h×w positions, K codewords, C channels of a latent.
 """
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -133,9 +133,7 @@ class IndexLatent(Latent):
 
     def smooth_vectors(self, z0: Tensor) -> Tensor:
         """Between two indices the codewords' weighted mean: exact where they are levels."""
-        codec, indices = self.codec, self._indices(z0)
-        if not isinstance(codec, VectorQuantizedCodec):
-            return super().smooth_vectors(z0)
+        codec, indices = cast(VectorQuantizedCodec, self.codec), self._indices(z0)
         low = indices.detach().floor().clamp(max=self.num_codewords - 2).long()
         share = (indices - low)[..., None]  # (B, S, h, w, 1)
         return codec.assemble(

@@ -14,7 +14,8 @@ class NetworkCodec(VectorQuantizedCodec):
     """A codec with the codes of another and images of its own; the base of learned decoders.
 
     Codes and their fingerprint stay those of the codec: code shards serve both, and a model of one
-    decodes with the other as its `codec`. `reconstruct` and `decode_soft` go without the network.
+    decodes with the other as its `codec`. `reconstruct` and `decode_soft` go without the network,
+    `codeword_error` takes images as `restore` makes them.
 
     Args:
         codec: with codebooks.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ MAX_OUTPUT = 1 << 28  # pixels of an image: 16384×16384
 def check_size(size: tuple[int, int]) -> None:
     """Raise InputError for what is no (height, width) of an image that fits into memory."""
     pair = isinstance(size, Sequence) and len(size) == 2
-    if not pair or not all(isinstance(n, int) and n > 0 for n in size):
+    if not pair or not all(isinstance(n, Integral) and n > 0 for n in size):
         raise InputError(f"Expected a size of (height, width) in pixels, got {size}.")
     if max(size) > MAX_SIDE or size[0] * size[1] > MAX_OUTPUT:
         raise InputError(

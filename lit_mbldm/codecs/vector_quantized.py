@@ -190,7 +190,7 @@ class VectorQuantizedCodec(ImageCodec):
     def codeword_error(
         self, codewords: list[Tensor], codes: Tensor, images: Tensor | None = None
     ) -> Tensor:
-        """Mean squared RGB error of softly decoded images, x in [-1, 1], unclipped.
+        """Mean squared RGB error of images of soft codewords as of `restore`, x in [-1, 1].
 
         Args:
             codewords: S soft codewords (B, h, w, d).

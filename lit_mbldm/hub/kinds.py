@@ -78,13 +78,15 @@ def _diffusion(model: DiffusionModule, about: About) -> Kind:
     ]
     title = f"{size}×{size} images by diffusion on {codec.quantizer} {learned}"
     summary = f"A diffusion model learned the {learned} of a codec, which decodes its samples."
+    caption = "Samples, not chosen; below them photographs, and the same after the codec alone"
     if learned == "pixels":
+        caption = "Samples, not chosen, and below them photographs"
         title = f"{size}×{size} images by diffusion on pixels"
         summary = "A diffusion model learned pixels as they are, without a codec."
     return Kind(
         title=title,
         summary=summary,
-        caption="Samples, not chosen; below them photographs, and the same after the codec alone",
+        caption=caption,
         task="unconditional-image-generation",
         tag="diffusion",
         use=f"model = {_LOAD}\n"
@@ -163,9 +165,9 @@ def _learned(model: DiffusionModule) -> str:
     """What the model's numbers are of a codec."""
     if isinstance(model.latent, CoefficientLatent):
         return "coefficients"
-    if isinstance(model.codec, PixelCodec):
-        return "pixels"
-    return "bits" if isinstance(model.latent, BitLatent) else "codes"
+    if isinstance(model.latent, BitLatent):
+        return "bits"
+    return "pixels" if isinstance(model.codec, PixelCodec) else "codes"
 
 
 def _codec(codec: ImageCodec) -> Kind:

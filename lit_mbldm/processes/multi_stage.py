@@ -45,8 +45,8 @@ class MultiStageProcess(Process):
             part; 0 is none.
 
     Raises:
-        InputError: boundaries that do not increase within (0, 1], or are not one a stage, and
-            `Quantise` after another stage.
+        InputError: boundaries that do not increase within (0, 1], or are not one a stage, or a
+            `Quantise` that is not the first stage.
     """
 
     samplers = ("ddpm", "ddim")
@@ -70,7 +70,7 @@ class MultiStageProcess(Process):
                 f" least 1/{num_timesteps}, got {boundaries}."
             )
         if any(isinstance(stage, Quantise) for stage in stages[1:]):
-            raise InputError("Quantise works on the latent as it is: expected it as first stage.")
+            raise InputError("Quantise works on the latent as it is: put it first of the stages.")
         self.stages: Sequence[Stage] = nn.ModuleList(stages)  # type: ignore[assignment]
         self.boundaries = list(boundaries)
         self.schedule = schedule

@@ -17,7 +17,7 @@ from lit_mbldm.processes.guidance import NO_LABEL
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.training.editing import EditingModule
 from lit_mbldm.training.fine_tuning import check_start, take_over
-from lit_mbldm.training.fit_latent import check_latent, fit_new_latent
+from lit_mbldm.training.fit_latent import check_latent, fit_new_latent, is_new_run
 from lit_mbldm.training.labels import check_classes
 from lit_mbldm.training.loss_by_time import LossByTime
 from lit_mbldm.training.module import Decay, OptimizerName
@@ -82,10 +82,11 @@ class DiffusionModule(EditingModule):
         self.latent_shape = (channels, *self.codes_shape[1:])
         shapes = self.process.shapes(self.latent_shape)
         outputs = [self.process.output_channels(channels) for channels, *_ in shapes]
-        if len({*outputs}) > 1 and not hasattr(denoiser, "set_shapes"):
+        one_shape = hasattr(denoiser, "set_channels") and not hasattr(denoiser, "set_shapes")
+        if len({*outputs}) > 1 and one_shape:
             raise InputError(
-                f"The latent's channels change from stage to stage, {outputs[::-1]}, which a"
-                f" {type(denoiser).__name__} cannot follow: use a MultiStageUNet."
+                f"The latent's shape changes from stage to stage, {shapes}, its channels too, which"
+                f" a {type(denoiser).__name__} cannot follow: use a MultiStageUNet."
             )
         told: dict[str, tuple[Any, ...]] = {
             "set_map_channels": (self.map_channels,),
@@ -156,12 +157,10 @@ class DiffusionModule(EditingModule):
         # model and batches are still there, while Lightning has the trainer's as the default
         with torch.device("cpu"):
             self._use_classes(getattr(data, "class_names", None), "the data")
-            if trainer is None or trainer.state.fn != "fit" or trainer.ckpt_path:
-                return
-            if self._start:
+            if self._start and is_new_run(trainer):
                 take_over(self, self._start[0])
                 self._start = ()
-            fit_new_latent(self.latent, trainer)
+        fit_new_latent(self.latent, trainer)
 
     def _use_classes(self, class_names: list[str] | None, where: str) -> None:
         """Take classes, or see that they are the model's; an empty list of its own means none."""

@@ -15,13 +15,18 @@ from lit_mbldm.parallel.ranks import is_first, sum_ranks
 _IMAGES = 2**12  # of each process at most
 
 
+def is_new_run(trainer: L.Trainer | None) -> bool:
+    """Whether a trainer begins to train, and not from a checkpoint."""
+    return trainer is not None and trainer.state.fn == "fit" and not trainer.ckpt_path
+
+
 def fit_new_latent(latent: Latent, trainer: L.Trainer | None) -> None:
     """Fit a latent that is scaled to no data yet, at the start of a new run.
 
     That is to the training data of the trainer's data module, of all processes together. Raises
     InputError for no data module.
     """
-    if trainer is None or trainer.state.fn != "fit" or trainer.ckpt_path or latent.fitted:
+    if trainer is None or latent.fitted or not is_new_run(trainer):
         return
     data: Any = getattr(trainer, "datamodule", None)
     if data is None:

@@ -3,8 +3,6 @@
 B images, H×W pixels.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -12,32 +10,12 @@ from lit_mbldm.codecs import ImageCodec
 from lit_mbldm.codecs.patches import check_images
 from lit_mbldm.codecs.residual import ResidualLatent
 from lit_mbldm.denoisers.base import HeadedNetwork
-from lit_mbldm.errors import check_numbers
-from lit_mbldm.processes import GaussianProcess
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.samplers import draw
+from lit_mbldm.processes.scaled_prior import ScaledPriorProcess
 from lit_mbldm.training.fit_latent import fit_new_latent
 from lit_mbldm.training.module import Decay, OptimizerName
 from lit_mbldm.training.refiner import RefinerModule
-
-
-class TemperedProcess(GaussianProcess):
-    """A Gaussian process that is sampled from less noise, after truncation in GANs.
-
-    What a network is told leaves little open, and it draws what it has not learned as grain.
-
-    Args:
-        temperature: times the deviation of z_T.
-    """
-
-    def __init__(self, temperature: float) -> None:
-        super().__init__(schedule="cosine", objective="v", self_conditioning=False)
-        check_numbers(0, temperature=temperature)
-        self.temperature = temperature
-
-    def prior(self, shape: Sequence[int], streams: SampleStreams) -> Tensor:
-        """Draw z_T, (B, *shape)."""
-        return self.temperature * super().prior(shape, streams)
 
 
 class GenerativeDecoder(RefinerModule):
@@ -57,8 +35,8 @@ class GenerativeDecoder(RefinerModule):
         block: side of the pixels that are one position to the network.
         channels: principal components of a block's residual that are drawn, at most 3·block².
         steps: of sampling.
-        temperature: of the noise that drawing starts from, times its deviation: at 1 details vary
-            as in photographs, at 0 there is one image, nearly as smooth as a refiner's.
+        noise_scale: times the deviation of the noise that drawing starts from. At 1 details vary as
+            in photographs, at 0 there is one image, nearly as smooth as a refiner's.
         learning_rate: of the optimiser.
         betas: of Adam.
         warmup_steps: over which the learning rate rises linearly from zero.
@@ -66,7 +44,7 @@ class GenerativeDecoder(RefinerModule):
         decay: of the learning rate, linear or cosine, to zero at the run's end; None keeps it.
 
     Raises:
-        InputError: more channels than a block has numbers, or a negative temperature.
+        InputError: more channels than a block has numbers, or a negative noise_scale.
     """
 
     def __init__(
@@ -76,7 +54,7 @@ class GenerativeDecoder(RefinerModule):
         block: int = 4,
         channels: int = 24,
         steps: int = 10,
-        temperature: float = 0.5,
+        noise_scale: float = 0.5,
         learning_rate: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.99),
         warmup_steps: int = 0,
@@ -88,10 +66,12 @@ class GenerativeDecoder(RefinerModule):
         self.block = block
         self.channels = channels
         self.steps = steps
-        self.temperature = temperature
+        self.noise_scale = noise_scale
         self.latent = ResidualLatent(channels, block)
         self.latent.use(self.codec)
-        self.process = TemperedProcess(temperature)
+        self.process = ScaledPriorProcess(
+            noise_scale, schedule="cosine", objective="v", self_conditioning=False
+        )
         self.process.use_latent(self.latent)
         if isinstance(network, HeadedNetwork):
             network.set_map_channels(self.latent.width)

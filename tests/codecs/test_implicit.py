@@ -54,7 +54,8 @@ def test_chunks_and_tiles_agree_with_the_whole(
     monkeypatch.setattr(implicit, "_DRAWN", 1000)
     monkeypatch.setattr(implicit, "_TILE", 32)
     for size, expected in zip(SIZES, whole, strict=True):
-        assert torch.allclose(codec.enlarge(images, vectors, size), expected, rtol=1e-4, atol=0.01)
+        drawn = codec.enlarge(images, vectors, size)
+        assert torch.allclose(drawn, expected, rtol=1e-4, atol=0.01)  # of thousands
 
 
 def test_gradients_reach_the_network_and_none_the_codec(jpq: ImageCodec, unseen: Tensor) -> None:

@@ -142,6 +142,20 @@ def test_boundaries_that_do_not_rise_are_refused(boundaries: list[float]) -> Non
         MultiStageProcess([Pool(2), Pool(2)], boundaries)
 
 
+def test_the_last_stage_reads_no_residual() -> None:
+    process = staged("pool")
+    z_t, t = torch.randn(2, 4, 4, 6), torch.tensor([60, 100])
+    output = torch.randn(2, 8, 4, 6)
+    prediction = process.read(output, z_t, t)
+    assert torch.equal(prediction.drift, torch.zeros_like(z_t))
+    losses = [
+        process.loss(lambda z, *_, k=k: torch.cat([z, k * z], 1), z0, t, streams(2))
+        for z0 in [torch.rand(2, *SHAPE, generator=torch.manual_seed(0))]
+        for k in (0, 3)
+    ]
+    assert torch.equal(*losses)
+
+
 def test_shapes_that_do_not_chain_and_dpm_are_refused() -> None:
     with pytest.raises(InputError, match="multiples of 2 to pool, got 3×3"):
         staged("pool twice").shape_at((4, 6, 6), 100)

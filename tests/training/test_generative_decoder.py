@@ -73,24 +73,24 @@ def test_an_image_depends_on_its_stream_alone_and_may_have_any_size() -> None:
         decoder.refine(images / 255)
     with pytest.raises(InputError, match="channels from 1 to the 12 numbers of a position, got 24"):
         make(block=2)
-    with pytest.raises(InputError, match="temperature of at least 0"):
-        make(temperature=-1.0)
+    with pytest.raises(InputError, match="noise_scale of at least 0"):
+        make(noise_scale=-1.0)
     with pytest.raises(InputError, match="image shards"):
         decoder.training_step({"codes": torch.zeros(1, 6, 4, 4).byte()}, 0)
 
 
-@pytest.mark.parametrize(("deviation", "temperature"), [(0.03, 1.0), (0.1, 1.0), (0.1, 0.4)])
+@pytest.mark.parametrize(("deviation", "noise_scale"), [(0.03, 1.0), (0.1, 1.0), (0.1, 0.4)])
 def test_a_network_that_knows_nothing_draws_the_deviation(
-    deviation: float, temperature: float
+    deviation: float, noise_scale: float
 ) -> None:
     """The best v of white noise that one is told nothing of is 0, what a new network gives."""
     network = UNet(None, None, 8, (1,), 1)
-    decoder = GenerativeDecoder("opq-32-8-8", network, channels=48, temperature=temperature)
+    decoder = GenerativeDecoder("opq-32-8-8", network, channels=48, noise_scale=noise_scale)
     decoder.latent.fit(torch.diag(torch.tensor([1.0, *[deviation**2] * 48], dtype=torch.float64)))
     grey = torch.full((2, 3, 64, 64), 128, dtype=torch.uint8)
     drawn = decoder.refine(grey).float()
     assert drawn.mean().item() == pytest.approx(128, abs=0.5)
-    assert (drawn.std() / 127.5).item() == pytest.approx(deviation * temperature, rel=0.06)
+    assert (drawn.std() / 127.5).item() == pytest.approx(deviation * noise_scale, rel=0.06)
 
 
 def test_samples_pass_through_it_with_their_own_noise(small: Callable[..., Any]) -> None:

@@ -55,7 +55,7 @@ def test_labels_and_guidance_reach_every_stage() -> None:
 
 def test_parts_that_do_not_fit_are_named() -> None:
     staged = MultiStageProcess([Truncate(6)], [0.5])
-    with pytest.raises(InputError, match=r"\[12, 24\], which a UNet cannot follow"):
+    with pytest.raises(InputError, match=r"\(12, 2, 2\), \(6, 2, 2\).*which a UNet cannot"):
         StageDiffusion("jpq-48", UNet(), staged, 16, latent=CoefficientLatent(12))
     with pytest.raises(InputError, match="multiples of 2 to pool, got 15×15"):
         make(Pool(2), image_size=15)
