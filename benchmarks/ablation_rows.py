@@ -53,25 +53,6 @@ class ImmiscibleProcess(GaussianProcess):
         return super().loss(denoiser, z0, t, dealt, condition, images)
 
 
-class WeightedBits(BernoulliProcess):
-    """Weighs times by min(SNR, 5) over its mean, as Min-SNR does for x₀ (Hang et al. 2023)."""
-
-    def loss(
-        self,
-        denoiser: Denoiser,
-        z0: Tensor,
-        t: Tensor,
-        streams: SampleStreams,
-        condition: Condition = None,
-        images: Tensor | None = None,
-    ) -> Tensor:
-        """As of `BernoulliProcess`, weighted: (B,) float32."""
-        power = self.survival[1:].square()
-        weights = (power / (1 - power)).clamp_max(5)
-        weight = (weights / weights.mean())[t.cpu() - 1].float().to(z0.device)
-        return weight * super().loss(denoiser, z0, t, streams, condition, images)
-
-
 unet = partial(UNet, base_channels=64, channel_multipliers=(1, 2))
 coefficients = partial(CoefficientLatent, channels=12)  # whitening 0.5
 gaussian = partial(GaussianProcess, schedule="cosine", objective="v", self_conditioning=False)
@@ -205,7 +186,7 @@ ROWS = {
         BITS, process=partial(JointBernoulliProcess, **BITS.process.keywords)
     ),
     "bits of the base's codec, Min-SNR weights": replace(
-        BITS, process=partial(WeightedBits, **BITS.process.keywords)
+        BITS, process=partial(BernoulliProcess, min_snr_gamma=5.0, **BITS.process.keywords)
     ),
     "base, ddim, 50 steps": sampled("base", BASE, sampler="ddim", steps=50),
     "base in two stages: 4, then 12 coefficients": staged(BASE, partial(Truncate, 4)),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_mbldm.errors import check_choice
+from lit_mbldm.errors import check_choice, check_positive
 from lit_mbldm.processes.base import Chance, Condition, Denoiser, Prediction, Process, Time
 from lit_mbldm.processes.randomness import SampleStreams
 from lit_mbldm.processes.schedules import Schedule, survival
@@ -51,9 +51,12 @@ class BernoulliForward(Process):
         num_timesteps: T.
         schedule: of k.
         self_conditioning: feed back the expected z_0.
+        min_snr_gamma: γ of weights min(SNR, γ) of the loss at a time, over their mean (after Hang
+            et al. 2023), where SNR = k²/(1 - k²); None weighs all times the same.
     """
 
     has_temperature = True
+    loss_weight: Tensor  # (T+1,)
     log_odds: Tensor  # l_t = 2 atanh k_t that z_t = z_0, (T+1,)
 
     def __init__(
@@ -61,12 +64,21 @@ class BernoulliForward(Process):
         num_timesteps: int = 256,
         schedule: Schedule = "linear",
         self_conditioning: bool = True,
+        min_snr_gamma: float | None = None,
     ) -> None:
         super().__init__(num_timesteps, self_conditioning)
         self.schedule = schedule
+        self.min_snr_gamma = min_snr_gamma
         # no buffer: the sampler reads its numbers one by one, and some devices lack float64
         self.survival = survival(schedule, num_timesteps)
         self.register_buffer("log_odds", 2 * self.survival.atanh().float(), persistent=False)
+        weights = torch.ones_like(self.survival)
+        if min_snr_gamma is not None:
+            check_positive(min_snr_gamma=min_snr_gamma)
+            power = self.survival.square()
+            weights = (power / (1 - power)).clamp_max(min_snr_gamma)
+            weights = weights / weights[1:].mean()
+        self.register_buffer("loss_weight", weights.float(), persistent=False)
 
     def prior(self, shape: Sequence[int], streams: SampleStreams) -> Tensor:
         """Draw z_T, fair coins: (B, *shape)."""
@@ -112,6 +124,7 @@ class BernoulliProcess(BernoulliForward):
         self_conditioning: feed back the expected z_0.
         target: what the network returns, `cavity` or `flip`.
         posterior: how z_s is drawn, `exact` or `plug_in`.
+        min_snr_gamma: as of `BernoulliForward`.
 
     Raises:
         InputError: another target or posterior.
@@ -124,8 +137,9 @@ class BernoulliProcess(BernoulliForward):
         self_conditioning: bool = True,
         target: Target = "cavity",
         posterior: Posterior = "exact",
+        min_snr_gamma: float | None = None,
     ) -> None:
-        super().__init__(num_timesteps, schedule, self_conditioning)
+        super().__init__(num_timesteps, schedule, self_conditioning, min_snr_gamma)
         check_choice(Target, target=target)
         check_choice(Posterior, posterior=posterior)
         self.target = target
@@ -145,17 +159,18 @@ class BernoulliProcess(BernoulliForward):
         condition: Condition = None,
         images: Tensor | None = None,
     ) -> Tensor:
-        """Mean of -log P(z_0) in nats a bit, (B,) float32, or of flips in equal shares."""
+        """Weighted mean of -log P(z_0) in nats a bit, (B,) float32, or of flips in equal shares."""
         z_t = self.add_noise(z0, t, streams)
         estimate = self.first_estimate(denoiser, z_t, t, streams, condition)
         c = self.predict(denoiser, z_t, t, estimate, condition).logits
         assert c is not None
         if self.target == "cavity":
-            return F.softplus(-z0 * (c + self.evidence(z_t, t))).flatten(1).mean(1)
+            nats = F.softplus(-z0 * (c + self.evidence(z_t, t)))
+            return self.loss_weight[t] * nats.flatten(1).mean(1)
         flips = z_t != z0
         share = flips.flatten(1).float().mean(1).view(-1, 1, 1, 1)
         weight = torch.where(flips, 1 - share, share)
-        return (weight * F.softplus(-z0 * c)).flatten(1).mean(1)
+        return self.loss_weight[t] * (weight * F.softplus(-z0 * c)).flatten(1).mean(1)
 
     def nats_by(
         self,

@@ -29,6 +29,7 @@ class JointBernoulliProcess(CodewordProcess, BernoulliForward):
         num_timesteps: T.
         schedule: of k.
         self_conditioning: feed back the expected z_0.
+        min_snr_gamma: as of `BernoulliForward`.
     """
 
     def __init__(
@@ -36,8 +37,9 @@ class JointBernoulliProcess(CodewordProcess, BernoulliForward):
         num_timesteps: int = 256,
         schedule: Schedule = "linear",
         self_conditioning: bool = True,
+        min_snr_gamma: float | None = None,
     ) -> None:
-        super().__init__(num_timesteps, schedule, self_conditioning)
+        super().__init__(num_timesteps, schedule, self_conditioning, min_snr_gamma)
         self._set_codewords(256)
 
     def _set_codewords(self, codebook_size: int) -> None:
@@ -77,7 +79,7 @@ class JointBernoulliProcess(CodewordProcess, BernoulliForward):
         condition: Condition = None,
         images: Tensor | None = None,
     ) -> Tensor:
-        """Mean cross-entropy in nats a bit, (B,) float32; logits are made a few at a time."""
+        """Weighted cross-entropy in nats a bit, (B,) float32; logits are made a few at a time."""
         z_t = self.add_noise(z0, t, streams)
         estimate = self.first_estimate(denoiser, z_t, t, streams, condition)
         head = self.run(denoiser, z_t, t, estimate, condition)
@@ -87,7 +89,7 @@ class JointBernoulliProcess(CodewordProcess, BernoulliForward):
             for rows in head.chunks():
                 logits = self.logits(head, rows, code, z_t, t)
                 losses[code, rows] = codeword_nats(logits, numbers[rows, code]).mean(1)
-        return losses.mean(0) / self.values.shape[1]
+        return self.loss_weight[t] * losses.mean(0) / self.values.shape[1]
 
     def step(self, z_t: Tensor, prediction: Prediction, t: int, s: int, chance: Chance) -> Tensor:
         """Draw a codeword, then the bits of z_s ~ q(z_s | z_t, z_0), any s < t.

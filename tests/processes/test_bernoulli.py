@@ -268,3 +268,18 @@ def test_what_bits_do_not_have_is_told() -> None:
     codec: Any = SimpleNamespace(codebook_size=100)
     with pytest.raises(InputError, match="power of two from 2 to 256, not 100"):
         JointBernoulliProcess().use(codec)
+
+
+@EVERY_PROCESS
+def test_weights_of_times_fall_with_their_noise_and_have_mean_one(made: Any) -> None:
+    weighted, even = of_three_bits(made(100, min_snr_gamma=5)), of_three_bits(made(100))
+    weights = weighted.loss_weight[1:]
+    assert weights.mean().item() == pytest.approx(1, abs=1e-4)
+    assert (weights.diff() <= 0).all()
+    assert weights[-1] < 1e-3
+    z0, t = torch.ones(3, 3, 2, 2), torch.tensor([1, 50, 100])
+    network = torch.nn.Conv2d(3, weighted.output_channels(3), 1)
+    losses = [one.loss(lambda z, *_: network(z), z0, t, streams(3)) for one in (weighted, even)]
+    assert torch.allclose(losses[0], losses[1] * weighted.loss_weight[t])
+    with pytest.raises(InputError, match="positive min_snr_gamma"):
+        made(min_snr_gamma=0)
