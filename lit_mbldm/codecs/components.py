@@ -100,12 +100,15 @@ class ComponentLatent(Latent):
         return self.to_components(self.numbers(codes, images))
 
     def to_components(self, numbers: Tensor) -> Tensor:
-        """Turn numbers (B, h, w, D) into z_0."""
+        """Turn numbers (B, h, w, D) float32 into z_0 (B, C, h, w) float32, about unit scale."""
         with full_float32(numbers.device):
             return ((numbers - self.mean) @ self.basis.mT).permute(0, 3, 1, 2).contiguous()
 
     def to_numbers(self, z0: Tensor) -> Tensor:
-        """The numbers (B, h, w, D) with these components; the others are their means."""
+        """The numbers (B, h, w, D) float32 that z_0 (B, C, h, w) stands for.
+
+        Components that it leaves out have their means.
+        """
         with full_float32(z0.device):
             return self.mean + z0.float().movedim(1, -1) @ self.inverse.mT
 
@@ -160,7 +163,7 @@ class CoefficientLatent(ComponentLatent):
             return torch.cat([book[codes[:, s].long()] for s, book in enumerate(books)], dim=-1)
 
     def smooth_vectors(self, z0: Tensor) -> Tensor:
-        """The codec's vectors with these coefficients; the others are their means."""
+        """The codec's vectors of coefficients z_0 (B, C, h, w); the others have their means."""
         parts = self.to_numbers(z0).split(self._widths, dim=-1)
         return cast(VectorQuantizedCodec, self.codec).assemble([x.contiguous() for x in parts])
 

@@ -79,7 +79,10 @@ class Latent(nn.Module):
             return ((decoded - images) / 127.5).square().mean((1, 2, 3))
 
     def smooth_vectors(self, z0: Tensor) -> Tensor:
-        """The codec's vectors of z_0 without rounding, differentiable; raises as `image_error`."""
+        """The codec's vectors of z_0 (B, C, h, w), not rounded, so that gradients pass.
+
+        Raises InputError as `image_error`.
+        """
         raise InputError(
             f"A {type(self).__name__} decodes rounded numbers, through which no gradient passes:"
             " use a CoefficientLatent, or leave alignment_weight out."

@@ -43,11 +43,25 @@ class ResidualLatent(ComponentLatent):
         return self.residual(self.codec.decode(codes), images)
 
     def residual(self, decoded: Tensor, images: Tensor) -> Tensor:
-        """The numbers of images (B, 3, H, W) uint8 RGB of which these are what codes decode to."""
+        """Images less what their codes decode to, blocks of pixels in [-1, 1] as positions.
+
+        Args:
+            decoded: (B, 3, H, W) uint8 RGB.
+            images: of the same shape and dtype.
+
+        Returns:
+            (B, H/block, W/block, 3·block²) float32.
+
+        Raises:
+            InputError: sides that are no multiples of the block's.
+        """
         return self._blocks((images.float() - decoded) / 127.5).movedim(1, -1)
 
     def to_map(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) uint8 RGB in [-1, 1] on the latent's grid, (B, 3·block², h, w)."""
+        """Lay images (B, 3, H, W) uint8 RGB on the grid: (B, 3·block², h, w) in [-1, 1].
+
+        Raises InputError as `residual`.
+        """
         return self._blocks(images / 127.5 - 1)
 
     def add_to(self, images: Tensor, z0: Tensor) -> Tensor:

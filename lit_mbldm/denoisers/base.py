@@ -1,5 +1,7 @@
 """What the denoisers share: what a model tells them, labels or a map, and a 1×1 head."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -63,6 +65,22 @@ class HeadedNetwork(nn.Module):
         if not hasattr(self, "head"):
             self.build(2 * in_channels + self.map_channels)
             self.head = zero_init(nn.Conv2d(self.feature_channels, out_channels, 1))
+
+    def set_shapes(self, shapes: Sequence[Sequence[int]], out_channels: Sequence[int]) -> None:
+        """Refuse signals whose channels change from stage to stage; arguments as a subclass's.
+
+        Args:
+            shapes: (C, h, w) of each signal that the network is shown.
+            out_channels: channels of the prediction for each.
+
+        Raises:
+            InputError: more than one number of channels.
+        """
+        if len({*out_channels}) > 1:
+            raise InputError(
+                f"The signal's shape changes from stage to stage, {shapes}, its channels too, which"
+                f" a {type(self).__name__} cannot follow: use a MultiStageUNet."
+            )
 
     def set_classes(self, num_classes: int) -> None:
         """Embed so many labels, and none in the last row, unless that is done."""

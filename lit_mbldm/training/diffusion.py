@@ -82,12 +82,6 @@ class DiffusionModule(EditingModule):
         self.latent_shape = (channels, *self.codes_shape[1:])
         shapes = self.process.shapes(self.latent_shape)
         outputs = [self.process.output_channels(channels) for channels, *_ in shapes]
-        one_shape = hasattr(denoiser, "set_channels") and not hasattr(denoiser, "set_shapes")
-        if len({*outputs}) > 1 and one_shape:
-            raise InputError(
-                f"The latent's shape changes from stage to stage, {shapes}, its channels too, which"
-                f" a {type(denoiser).__name__} cannot follow: use a MultiStageUNet."
-            )
         told: dict[str, tuple[Any, ...]] = {
             "set_map_channels": (self.map_channels,),
             "set_channels": (channels, outputs[0]),

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -48,14 +50,14 @@ def test_it_differs_from_its_codec_above_its_size_only(jpq: ImageCodec, unseen: 
 def test_chunks_and_tiles_agree_with_the_whole(
     jpq: ImageCodec, unseen: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    codec, vectors = codec_of(jpq), jpq.to_vectors(unseen)
-    images = codec.restore(vectors)[:, :, :95, :121]  # sides that are no whole patches
+    vectors = jpq.to_vectors(unseen)
+    images = jpq.restore(vectors)[:, :, :95, :121].double()  # sides that are no whole patches
+    codec, vectors = codec_of(copy.deepcopy(jpq)).double(), vectors.double()
     whole = [codec.enlarge(images, vectors, size) for size in SIZES]
     monkeypatch.setattr(implicit, "_DRAWN", 1000)
     monkeypatch.setattr(implicit, "_TILE", 32)
     for size, expected in zip(SIZES, whole, strict=True):
-        drawn = codec.enlarge(images, vectors, size)
-        assert torch.allclose(drawn, expected, rtol=1e-4, atol=0.01)  # of thousands
+        assert torch.allclose(codec.enlarge(images, vectors, size), expected, atol=1e-3)
 
 
 def test_gradients_reach_the_network_and_none_the_codec(jpq: ImageCodec, unseen: Tensor) -> None:
