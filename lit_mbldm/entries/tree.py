@@ -115,7 +115,7 @@ def _build(tree: Mapping[str, Any]) -> nn.Module:
 
 
 def _built(value: Any) -> Any:
-    return _build(value) if isinstance(value, Mapping) and "class_path" in value else value
+    return _build(value) if isinstance(value, Mapping) else value
 
 
 def find_class(path: object) -> type[nn.Module]:

@@ -163,7 +163,9 @@ class DiffusionModule(EditingModule):
         if self.class_names is not None:
             check_classes(self.class_names, class_names, where)
             return
-        self.class_names = list(class_names)
+        if not isinstance(class_names, list):
+            raise InputError(f"Expected class_names as a list, got {class_names!r:.80}.")
+        self.class_names = class_names[:]
         set_classes = getattr(self.denoiser, "set_classes", None)
         if class_names and set_classes is not None:
             set_classes(len(class_names))
