@@ -5,9 +5,9 @@
 Each image of the folder is made smaller by a scale, encoded, and decoded at its first size: PSNR
 and SSIM; of an implicit decoder beside interpolation of what its codec decodes. Sides are cut to
 what scale and patches divide. SelfSSIM is the mean over pairs of 128, 160 and 192 pixels of images
-encoded at 64, KID that of each size to the originals (the extra `eval`, or `--no-kid`). Seconds and
-the growth of peak memory are those of decoding 512×512 pixels to the scale on one thread, each in a
-process of its own. The picture shows one latent at five sizes.
+encoded at 64, KID that of each size to the originals (the extra `eval`, or `--no-kid`). Seconds of
+processor time and the growth of peak memory are those of decoding 512×512 pixels to the scale on
+one thread, each in a process of its own. The picture shows one latent at five sizes.
 """
 
 import argparse
@@ -57,16 +57,16 @@ def quality(codec: ImageCodec, images: list[Tensor], scale: float, plain: bool) 
 
 
 def cost(name: str, scale: float, plain: bool) -> tuple[float, float]:
-    """Seconds and mebibytes of decoding 512×512 pixels to the scale, in a new process."""
+    """Processor seconds and mebibytes of decoding 512×512 pixels to the scale, in a new process."""
     torch.set_num_threads(1)
     codec = load_codec(name)
     shape = codec.latent_shape(512, 512)
     codes = torch.randint(codec.codebook_size, (1, *shape), dtype=torch.uint8)
     before = peak()
-    start = time.perf_counter()
+    start = time.process_time()
     with torch.inference_mode():
         decode(codec, codes, (round(512 * scale), round(512 * scale)), plain)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     return seconds, peak() - before
 
 

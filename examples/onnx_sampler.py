@@ -3,8 +3,8 @@
     lit-mbldm export eurosat-64 entry --onnx
     python examples/onnx_sampler.py entry/onnx -n 16 --steps 25 --guidance 1.5 --out grid.png
 
-The loop is DDIM's (Song et al. 2021, equation 12) of a continuous model: latents z (B, C, h, w),
-times t from T, noise, to 0.
+The loop is DDIM's (Song et al. 2021, equation 12) of a continuous model, or the consistency sampler's
+of one tuned for few steps: latents z (B, C, h, w), times t from T, noise, to 0.
 """
 
 import argparse
@@ -28,6 +28,9 @@ class OnnxModel:
         self.decoder = ort.InferenceSession(folder / "decode.onnx")
         facts = json.loads(self.denoiser.get_modelmeta().custom_metadata_map["lit_mbldm"])
         self.process = facts["process"]["init_args"]
+        if "objective" not in self.process:
+            raise SystemExit("Expected a continuous model, got one of codes or bits.")
+        self.renews = facts["process"]["class_path"].endswith("ConsistencyProcess")
         self.shape, self.limit = facts["latent_shape"], facts["limit"]
         self.class_names, log_a = facts["class_names"], np.array(facts["log_alpha_bar"])  # (T+1,)
         self.alpha, self.sigma = np.exp(log_a / 2), np.sqrt(-np.expm1(log_a))
@@ -45,7 +48,12 @@ class OnnxModel:
 
 
 def draw(
-    model: OnnxModel, z: Array, labels: NDArray[np.int64], steps: int, guidance: float = 1.0
+    model: OnnxModel,
+    z: Array,
+    labels: NDArray[np.int64],
+    steps: int,
+    guidance: float,
+    rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
     """Draw images (B, 3, H, W) from noise z (B, C, h, w), of labels (B,)."""
     T, estimate = len(model.alpha) - 1, np.zeros_like(z)
@@ -61,8 +69,10 @@ def draw(
         if model.limit is not None:
             z0 = z0.clip(-model.limit, model.limit)
         noise = (z - alpha * z0) / sigma
+        if model.renews:
+            noise = rng.standard_normal(z.shape, np.float32)
         z = np.float32(model.alpha[s]) * z0 + np.float32(model.sigma[s]) * noise
-        if model.process["self_conditioning"]:
+        if model.process.get("self_conditioning"):
             estimate = z0
     return model.decode(z)
 
@@ -78,9 +88,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("samples.png"))
     options = parser.parse_args()
     model = OnnxModel(options.folder)
-    noise = np.random.default_rng(options.seed).standard_normal((options.n, *model.shape))
+    rng = np.random.default_rng(options.seed)
+    noise = rng.standard_normal((options.n, *model.shape), np.float32)
     labels = np.arange(options.n) % max(len(model.class_names), 1)  # the classes in turn
-    images = draw(model, noise.astype(np.float32), labels, options.steps, options.guidance)
+    images = draw(model, noise, labels, options.steps, options.guidance, rng)
     Image.fromarray(np.hstack(images.transpose(0, 2, 3, 1))).save(options.out)
 
 

@@ -136,11 +136,16 @@ def test_codes_alone_and_images_of_another_size_are_refused() -> None:
 @pytest.mark.parametrize(
     ("config", "told", "options"),
     [
-        ("binary_codec", "BINARY-48 on 2 images: 0.75 bits a pixel", {"trainer.val_check_interval": 2}),
+        (
+            "binary_codec",
+            "BINARY-48 on 2 images: 0.75 bits a pixel",
+            {"data.train": "shards", "data.num_workers": 0, "trainer.val_check_interval": 2},
+        ),
         (
             "scale_codec",
             "SCALAR-24 on 2 images: 1.5 bits a pixel",
-            {"data.crop_size": 64, "data.crops_per_epoch": 4, "model.low_size": 16, "model.drawn_size": 16},
+            {"data.crop_size": 64, "data.crops_per_epoch": 4, "model.low_size": 16,
+             "model.drawn_size": 16},
         ),
     ],
 )  # fmt: skip
@@ -153,25 +158,24 @@ def test_the_real_commands_make_a_codec_of_a_few_images(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("sys.argv", ["lit-mbldm"])
-    shards, codec, codes = (str(tmp_path / name) for name in ("shards", "codec", "codes"))
+    monkeypatch.chdir(tmp_path)
     photos = str(Path(__file__).parents[2] / "lit_mbldm" / "data" / "photos")
-    main(["shards", photos, shards, "--size", "64", "--val", "0.3"])
+    main(["shards", photos, "shards", "--size", "64", "--val", "0.3"])
     options = {
-        **({"data.train": shards, "data.num_workers": 0} if config == "binary_codec" else {}),
         "data.batch_size": 2,
         "model.network.init_args.base_channels": 8,
         "trainer.max_steps": 2,
         "trainer.accelerator": "cpu",
         "trainer.precision": "32-true",
-        "trainer.logger.init_args.save_dir": tmp_path,
+        "trainer.logger.init_args.save_dir": "runs",
         **options,
     }
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
     main(["fit", "--config", config, *words])
-    run = str(tmp_path / config / "version_0")
-    main(["export", run, codec])
-    assert load_pretrained(codec).fingerprint == load_pretrained(run).fingerprint
-    assert "A learned codec" in (Path(codec) / "README.md").read_text()
-    main(["encode", shards, codes, "--codec", codec])
-    main(["codec", "report", codec, photos, "--max-images", "2"])
+    run = f"runs/{config}/version_0"
+    main(["export", run, "codec"])
+    assert load_pretrained("./codec").fingerprint == load_pretrained(run).fingerprint
+    assert "A learned codec" in Path("codec/README.md").read_text()
+    main(["encode", "shards", "codes", "--codec", "./codec"])
+    main(["codec", "report", "./codec", photos, "--max-images", "2"])
     assert told in capsys.readouterr().out
