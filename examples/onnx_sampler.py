@@ -3,8 +3,8 @@
     lit-mbldm export eurosat-64 entry --onnx
     python examples/onnx_sampler.py entry/onnx -n 16 --steps 25 --guidance 1.5 --out grid.png
 
-The loop is DDIM's (Song et al. 2021, equation 12) of a continuous model, or the consistency sampler's
-of one tuned for few steps: latents z (B, C, h, w), times t from T, noise, to 0.
+The loop is DDIM's (Song et al. 2021, equation 12) of a continuous model, or the consistency
+sampler's of one tuned for few steps: latents z (B, C, h, w), times t from T, noise, to 0.
 """
 
 import argparse
