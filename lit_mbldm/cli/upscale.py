@@ -29,7 +29,14 @@ def add_upscale(verbs: Verbs) -> None:
     )
     wanted = parser.add_mutually_exclusive_group(required=True)
     wanted.add_argument("--scale", type=scale, help="times height and width, such as 2.7")
-    wanted.add_argument("--size", type=size, help="HEIGHTxWIDTH in pixels", metavar="HxW")
+    wanted.add_argument("--size", type=_both, help="HEIGHTxWIDTH in pixels", metavar="HxW")
+
+
+def _both(text: str) -> tuple[int, int]:
+    """A size of two sides: with one the image would be distorted."""
+    if text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH in pixels, got {text:.40}")
+    return size(text)
 
 
 def upscale(options: argparse.Namespace) -> None:
@@ -44,6 +51,8 @@ def upscale(options: argparse.Namespace) -> None:
     if not options.model and (options.steps or options.sampler or options.seed != 0):
         raise InputError("--steps, --sampler and --seed are a model's, not a codec's: add --model.")
     check_path(options.out)
+    if options.out.exists() and options.out.samefile(options.image):
+        raise InputError(f"{options.out} is the image itself: name another file as --out.")
     (image,) = to_batch(options.image)
     height, width = image.shape[1:]
     wanted = options.size or (round(options.scale * height), round(options.scale * width))
@@ -51,7 +60,7 @@ def upscale(options: argparse.Namespace) -> None:
     if options.model:
         larger = _drawn(options, image, wanted)
     else:
-        codec = load_codec(options.codec or "pixels+scale").to(options.device)
+        codec = load_codec(options.codec or "pixels+scale", options.device)
         larger = upscale_by_codec(codec, image.to(options.device), wanted, progress=True)
     save(larger, options.out)
     print(f"{height}×{width} -> {wanted[0]}×{wanted[1]}: {options.out}")

@@ -75,7 +75,7 @@ def export(options: argparse.Namespace) -> None:
 
 
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
-    return {name: value for name in names if (value := getattr(options, name))}
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 def push(options: argparse.Namespace) -> None:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lit_mbldm.codecs.base import ImageCodec
-from lit_mbldm.codecs.network_codec import NetworkCodec, frozen
-from lit_mbldm.codecs.sizes import Tile, resize, tiles
+from lit_mbldm.codecs.network_codec import NetworkCodec, freeze
+from lit_mbldm.codecs.sizes import Tile, is_above, resize, tiles
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 from lit_mbldm.errors import InputError
 
@@ -40,7 +40,7 @@ class ImplicitCodec(NetworkCodec):
             raise InputError(f"{codec.quantizer} has an implicit decoder already: give its codec.")
         super().__init__(codec, network, "scale")
         self.network.set_code_channels(sum(book.shape[1] for book in self.codebooks()))
-        self.network = frozen(self.network)
+        freeze(self.network)
 
     def restore(self, vectors: Tensor, progress: bool = False) -> Tensor:
         """Turn vectors into images of the codec's size as the codec does."""
@@ -61,7 +61,7 @@ class ImplicitCodec(NetworkCodec):
     ) -> Tensor:
         """Interpolate, and above the codec's size add the network's correction, tile by tile."""
         (H, W), enlarged = images.shape[2:], resize(images, size)
-        if size is None or size[0] < H or size[1] < W or tuple(size) == (H, W):
+        if not is_above(size, (H, W)):
             return enlarged
         numbers, p = code_numbers(self.codec, vectors), self.patch_size
         step = 2 * p  # tiles begin at whole patches, and at blocks of 2×2 pixels

@@ -3,6 +3,7 @@
 B images, H×W pixels, h×w positions of c numbers, d of them a code, S = c/d codes a position.
 """
 
+import copy
 from typing import Any
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 
 from lit_mbldm.codecs.bits import from_signs, to_signs
 from lit_mbldm.codecs.decoders import by_parts
-from lit_mbldm.codecs.network_codec import frozen
-from lit_mbldm.codecs.sizes import check_size, resize
+from lit_mbldm.codecs.network_codec import freeze
+from lit_mbldm.codecs.sizes import is_above, resize
 from lit_mbldm.codecs.vector_quantized import VectorQuantizedCodec
 
 _BITS = 8  # of a code
@@ -34,9 +35,10 @@ class LearnedCodec(VectorQuantizedCodec):
     codewords: Tensor  # (256, d)
 
     def __init__(self, kind: str, network: nn.Module, num_codes: int, codewords: Tensor) -> None:
-        frozen_network: Any = frozen(network)
-        super().__init__(f"{kind}-{_BITS * num_codes}", frozen_network.patch_size, _LEVELS)
-        self.network = frozen_network
+        copied: Any = copy.deepcopy(network)
+        freeze(copied)
+        super().__init__(f"{kind}-{_BITS * num_codes}", copied.patch_size, _LEVELS)
+        self.network = copied
         self._names = [f"{kind[0]}{s}" for s in range(num_codes)]
         self.register_buffer("codewords", codewords, persistent=False)
 
@@ -118,9 +120,8 @@ class ScalarCodec(LearnedCodec):
     ) -> Tensor:
         """Draw images of a larger size from the vectors, as of `ImageCodec.enlarge`."""
         (H, W), p = images.shape[2:], self.patch_size
-        if size is None or size[0] < H or size[1] < W or tuple(size) == (H, W):
+        if not is_above(size, (H, W)):
             return resize(images, size)
-        check_size(size)
         return 255 * by_parts(
             lambda x: self.network.decode(x, size, (H / p, W / p)), vectors.movedim(-1, 1), size
         )

@@ -34,7 +34,8 @@ class NetworkCodec(VectorQuantizedCodec):
             )
         self.quantizer = f"{codec.quantizer}+{suffix}"
         self.codec = codec
-        self.network: Any = frozen(network)
+        self.network: Any = copy.deepcopy(network)
+        freeze(self.network)
 
     @property
     def code_names(self) -> list[str]:
@@ -91,11 +92,9 @@ class NetworkCodec(VectorQuantizedCodec):
         return self.codec.decode(codes, size) if plain else super().decode(codes, size)
 
 
-def frozen(network: nn.Module) -> nn.Module:
-    """Copy a network with buffers for parameters, which averaging of weights would round."""
-    copied = copy.deepcopy(network)
-    for module in copied.modules():
+def freeze(network: nn.Module) -> None:
+    """Turn a network's parameters into buffers, which no averaging of weights touches."""
+    for module in network.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             delattr(module, name)
             module.register_buffer(name, parameter.detach())
-    return copied

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -36,14 +37,27 @@ def check_enlarged(sides: tuple[int, int], size: tuple[int, int]) -> None:
         )
 
 
+def is_above(size: tuple[int, int] | None, sides: tuple[int, int]) -> TypeGuard[tuple[int, int]]:
+    """Whether a size is larger than these (height, width), and nowhere smaller.
+
+    Raises InputError for one that is none.
+    """
+    if size is None:
+        return False
+    check_size(size)
+    return size[0] >= sides[0] and size[1] >= sides[1] and tuple(size) != sides
+
+
 def resize(images: Tensor, size: tuple[int, int] | None) -> Tensor:
     """Resize images (B, 3, H, W) float by antialiased bicubic interpolation; None keeps them.
 
     Raises InputError for a side below 1, or too large an image.
     """
-    if size is None or tuple(images.shape[2:]) == tuple(size):
+    if size is None:
         return images
     check_size(size)
+    if tuple(images.shape[2:]) == tuple(size):
+        return images
     return F.interpolate(images, list(size), mode="bicubic", antialias=True)
 
 
@@ -60,7 +74,7 @@ def pad_to_multiple(images: Tensor, side: int) -> Tensor:
 
 def to_uint8(images: Tensor) -> Tensor:
     """Round images (B, 3, H, W) float, nominal range [0, 255], to uint8."""
-    return images.round().clamp(0, 255).to(torch.uint8)
+    return images.round().clamp_(0, 255).to(torch.uint8)
 
 
 def round_through(images: Tensor) -> Tensor:

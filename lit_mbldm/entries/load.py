@@ -99,9 +99,9 @@ def parse_repository(name: str, revision: str | None = None) -> tuple[str, str |
     return repository, named or revision
 
 
-def load_codec(name: str | Path) -> ImageCodec:
+def load_codec(name: str | Path, device: str | None = None) -> ImageCodec:
     """Load a codec as `load_pretrained` does; InputError where it is a model."""
-    codec = load_pretrained(name)
+    codec = load_pretrained(name, device=device)
     if not isinstance(codec, ImageCodec):
         raise InputError(f"{name} is a {type(codec).__name__}, expected a codec as opq-32-8-8.")
     return codec

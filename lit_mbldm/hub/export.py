@@ -77,6 +77,11 @@ def export(
     if isinstance(module, DiffusionModule):
         sampling = SampleOptions.read(about.sampling).over(module.sampling)
         about = replace(about, sampling=sampling.given())
+    elif about.sampling:
+        raise InputError(
+            f"{', '.join(about.sampling)}: options of sampling suit a diffusion model, got a"
+            f" {type(module).__name__}. Leave them out."
+        )
     vars(module)["about"] = about
     added = onnx_files(module) if onnx else {}
     write_files(out, whole_entry(module, name=name) | added)

@@ -37,19 +37,13 @@ def draw(
     """Draw z_0, (B, C, h, w), for a shape (C, h, w) and B streams, in at most T steps.
 
     Raises:
-        InputError: a sampler that is not the process's or not for resampling, or eta or steps out
-            of range.
+        InputError: a sampler that is not the process's, or eta or steps out of range.
     """
     check_sampler(process, sampler, eta)
     update = _UPDATES[sampler](process, Chance(streams, temperature, eta))
     times, rounds = process.time_grid(steps, sampler), 1
     if given is not None:
         times, rounds = given.times(times), given.resamplings
-    if rounds > 1 and sampler == "dpm++":
-        raise InputError(
-            f"dpm++ builds on the step before and takes none twice: for resamplings {rounds} use"
-            " ddpm or ddim."
-        )
     if given is None or times[0] == process.num_timesteps:
         z = process.prior(process.shape_at(shape, times[0]), streams)
     else:
@@ -87,9 +81,9 @@ def dpm_solver(process: GaussianForward, chance: Chance) -> Update:
     """DPM-Solver++ 2M along the expected z_0 (Lu et al. 2022, arXiv 2211.01095, algorithm 2).
 
     Its step is DDIM's at η = 0 from a z_0 extrapolated in λ = log SNR / 2. The last step, whose λ
-    is infinite, is of first order.
+    is infinite, is of first order, and so is one that is taken again.
     """
-    earlier: tuple[Tensor, Tensor] | None = None  # ẑ_0 and h of the step before
+    earlier: tuple[Tensor, Tensor, int] | None = None  # ẑ_0, h and s of the step before
 
     def update(z_t: Tensor, prediction: Prediction, t: int, s: int) -> Tensor:
         nonlocal earlier
@@ -97,9 +91,9 @@ def dpm_solver(process: GaussianForward, chance: Chance) -> Update:
             return process.finish(prediction, chance)
         z0 = expected = process.expected(prediction, chance.temperature)
         h = (process.snr(s) / process.snr(t)).log() / 2
-        if earlier is not None:
+        if earlier is not None and earlier[2] == t:
             z0 = z0 + (z0 - earlier[0]) * h / (2 * earlier[1])
-        earlier = expected, h
+        earlier = expected, h, s
         return process.ddim_step(z_t, z0, t, s, chance.streams)
 
     return update

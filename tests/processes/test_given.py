@@ -20,7 +20,7 @@ from lit_mbldm.processes import (
 from lit_mbldm.processes.base import Prediction, Process
 from lit_mbldm.processes.given import Given
 from lit_mbldm.processes.randomness import BlendedStreams, SampleStreams
-from lit_mbldm.processes.samplers import draw
+from lit_mbldm.processes.samplers import Sampler, draw
 
 N = 500
 
@@ -44,7 +44,8 @@ class PairOfPositions:
         return (alpha * z_t - z0) / sigma
 
 
-def test_resampling_brings_what_is_drawn_to_what_stays() -> None:
+@pytest.mark.parametrize("sampler", ["ddpm", "dpm++"])
+def test_resampling_brings_what_is_drawn_to_what_stays(sampler: Sampler) -> None:
     process = GaussianProcess(100, "cosine", "v")
     process.limit = None
     z0 = torch.tensor([1.5, 0.0]).expand(N, 1, 1, 2)
@@ -53,7 +54,7 @@ def test_resampling_brings_what_is_drawn_to_what_stays() -> None:
     for resamplings in (1, 5):
         given = Given(z0, again=again, resamplings=resamplings)
         network = PairOfPositions(process, 0.8)
-        drawn = draw(process, network, (1, 1, 2), 20, streams(N), given=given)
+        drawn = draw(process, network, (1, 1, 2), 20, streams(N), sampler, given=given)
         assert drawn[..., 0].eq(1.5).all()
         means.append(drawn[..., 1].mean().item())
     assert abs(means[1] - 1.2) < abs(means[0] - 1.2) / 2

@@ -136,6 +136,8 @@ def test_nothing_is_overwritten_or_left_half_done(
         with pytest.raises(InputError):
             export(checkpoint, tmp_path / "entry", {"sampling": sampling})
         assert not (tmp_path / "entry").exists()
+    with pytest.raises(InputError, match="steps: options of sampling suit a diffusion model"):
+        export("jpq-48", tmp_path / "entry", {"sampling": {"steps": 3}})
 
 
 def test_a_card_and_a_picture_made_by_hand_are_pushed_as_they_are(
