@@ -109,7 +109,12 @@ def test_the_shipped_decoder_beats_interpolation_at_every_scale(kodak: list[Tens
 
 @pytest.mark.parametrize(
     ("size", "told"),
-    [((0, 5), "height, width"), ((-3, 9), "height, width"), ((20_000, 20_000), "at most")],
+    [
+        (200, "height, width"),
+        ((0, 5), "height, width"),
+        ((-3, 9), "height, width"),
+        ((20_000, 20_000), "at most"),
+    ],
 )
 def test_sizes_that_cannot_be_are_refused(
     size: tuple[int, int], told: str, jpq: ImageCodec, unseen: Tensor
