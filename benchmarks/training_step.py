@@ -1,7 +1,7 @@
 """A U-Net's training step on a CPU in float32: beside peers of equal widths, and where time goes.
 
     python benchmarks/training_step.py [--threads 1 2] [--keep] [--shape 80,1-2-4-8,6,64,1]
-    python benchmarks/training_step.py --profile [--channels-last]
+    python benchmarks/training_step.py --profile [--channels-last] [--compile]
 
 A shape is width, multipliers, latent channels, side, batch. Seconds are the least processor time of
 several runs, of all threads together; memory is what a process holds at most beyond its imports.
@@ -151,7 +151,7 @@ def compare(shapes: list[str], threads: list[int]) -> None:
                 print("| " + " | ".join([*cells, f"{both / own:.2f}", f"{memory:.0f}"]) + " |")
 
 
-def profiled(text: str, layout: torch.memory_format) -> None:
+def profiled(text: str, layout: torch.memory_format, compiled: bool) -> None:
     """Print a row of the table and the shares of a step."""
     shape = Shape(text)
     network, denoise = ours(shape)
@@ -161,10 +161,13 @@ def profiled(text: str, layout: torch.memory_format) -> None:
     def step() -> None:
         denoise(z, t).square().mean().backward()
 
+    count = operations(step)
+    if compiled:
+        network.compile()
     with torch.no_grad():
         forward = least(partial(denoise, z, t))
     both = least(step)
-    rate = operations(step) / both / 1e9
+    rate = count / both / 1e9
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     step()
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
@@ -187,6 +190,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="by inductor: minutes")
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--shape", nargs="+")
     options = parser.parse_args()
@@ -201,7 +205,7 @@ def main() -> None:
     print(f"| shape | {columns} | {' | '.join(KINDS)} |\n{'|---' * (7 + len(KINDS))}|")
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
     for text in options.shape or SHAPES:
-        profiled(text, layout)
+        profiled(text, layout, options.compile)
 
 
 if __name__ == "__main__":

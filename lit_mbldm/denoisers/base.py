@@ -22,7 +22,7 @@ class HeadedNetwork(nn.Module):
     labels: nn.Embedding | None
 
     def start(self, in_channels: int | None, out_channels: int | None, width: int) -> None:
-        """Note the channels, of which None waits for `set_channels`, and those of the features."""
+        """Note the channels, of which None waits for `set_shapes`, and those of the features."""
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.feature_channels = width
@@ -38,22 +38,10 @@ class HeadedNetwork(nn.Module):
         """Map what `join` gives and the embedded time to features (B, feature_channels, h, w)."""
         raise NotImplementedError
 
-    def set_map_channels(self, map_channels: int) -> None:
-        """Take a map of so many channels as condition; before `set_channels`.
+    def set_channels(self, in_channels: int, out_channels: int, map_channels: int = 0) -> None:
+        """Make the layers for a latent, a prediction and a map of so many channels, unless made.
 
-        Raises InputError where the layers are made, for another map.
-        """
-        if hasattr(self, "head") and map_channels != self.map_channels:
-            raise InputError(
-                f"The denoiser has layers for a map of {self.map_channels} channels, the model"
-                f" tells it {map_channels}: leave in_channels and out_channels out."
-            )
-        self.map_channels = map_channels
-
-    def set_channels(self, in_channels: int, out_channels: int) -> None:
-        """Make the layers for a latent and a prediction of so many channels, unless they are made.
-
-        Raises InputError for other channels than the constructor was told.
+        Raises InputError for other channels than the constructor was told, or than it has made.
         """
         for name, needed in (("in_channels", in_channels), ("out_channels", out_channels)):
             told = getattr(self, name)
@@ -63,24 +51,37 @@ class HeadedNetwork(nn.Module):
                     " out: it follows from latent and process."
                 )
         if not hasattr(self, "head"):
-            self.build(2 * in_channels + self.map_channels)
+            self.map_channels = map_channels
+            self.build(2 * in_channels + map_channels)
             self.head = zero_init(nn.Conv2d(self.feature_channels, out_channels, 1))
+        elif map_channels != self.map_channels:
+            raise InputError(
+                f"The denoiser has layers for a map of {self.map_channels} channels, the model"
+                f" tells it {map_channels}: leave in_channels and out_channels out."
+            )
 
-    def set_shapes(self, shapes: Sequence[Sequence[int]], out_channels: Sequence[int]) -> None:
-        """Refuse signals whose channels change from stage to stage; arguments as a subclass's.
+    def set_shapes(
+        self,
+        shapes: Sequence[Sequence[int]],
+        out_channels: Sequence[int],
+        map_channels: int = 0,
+    ) -> None:
+        """Make the layers for the signals that a model shows it, unless they are made.
 
         Args:
-            shapes: (C, h, w) of each signal that the network is shown.
+            shapes: (C, h, w) of each, the latent first.
             out_channels: channels of the prediction for each.
+            map_channels: of the spatial condition, if any.
 
         Raises:
-            InputError: more than one number of channels.
+            InputError: channels that change from signal to signal, or as of `set_channels`.
         """
         if len({*out_channels}) > 1:
             raise InputError(
                 f"The signal's shape changes from stage to stage, {shapes}, its channels too, which"
                 f" a {type(self).__name__} cannot follow: use a MultiStageUNet."
             )
+        self.set_channels(shapes[0][0], out_channels[0], map_channels)
 
     def set_classes(self, num_classes: int) -> None:
         """Embed so many labels, and none in the last row, unless that is done."""
@@ -116,7 +117,7 @@ class HeadedNetwork(nn.Module):
             time: (B,) t/T in [0, 1].
             self_condition: (B, in_channels, h, w), an earlier estimate of z_0 or zeros.
             condition: labels (B,) int64, -1 for none; None is -1 for all, and all that a network
-                without classes takes. After `set_map_channels` it is a map
+                without classes takes. Where there are `map_channels` it is a map
                 (B, map_channels, h, w) float.
         """
         return self.head(self.features(z_t, time, self_condition, condition))

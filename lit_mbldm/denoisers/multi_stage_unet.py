@@ -47,16 +47,17 @@ class MultiStageUNet(UNet):
     shapes: tuple[tuple[int, ...], ...] = ()
     entries: Sequence[Entry]
 
-    def set_shapes(self, shapes: Sequence[Sequence[int]], out_channels: Sequence[int]) -> None:
-        """Make the layers for signals of several shapes, unless they are made.
+    def set_shapes(
+        self,
+        shapes: Sequence[Sequence[int]],
+        out_channels: Sequence[int],
+        map_channels: int = 0,
+    ) -> None:
+        """Make the layers for signals of several shapes; InputError for one that no level has.
 
-        Args:
-            shapes: (C, h, w) of each, first that of `set_channels`.
-            out_channels: channels of the prediction for each.
-
-        Raises:
-            InputError: a shape that no level has.
+        Arguments as of `HeadedNetwork`.
         """
+        self.set_channels(shapes[0][0], out_channels[0], map_channels)
         if self.shapes:
             return
         self.shapes = tuple(tuple(shape) for shape in shapes)

@@ -3,6 +3,8 @@
 B samples, N tokens, h×w positions.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -77,14 +79,14 @@ class TokenTransformer(HeadedNetwork):
 
     Args:
         in_channels: channels of the latent; as many again take the self-conditioning. None waits
-            for `set_channels`, which a model calls.
+            for `set_shapes`, which a model calls.
         out_channels: channels of the prediction, or None.
         width: numbers a token.
         depth: blocks of attention and a hidden layer, whose units are 4 · width.
         num_heads: of attention; they share the width.
         dropout: probability of dropping a number that a block adds.
         time_as_token: give the time as a token, instead of adaptive norms.
-        grid_size: learned positions a side. None waits for `set_grid`, which a model calls.
+        grid_size: learned positions a side. None waits for `set_shapes`, too.
 
     Raises:
         InputError: a width that the heads cannot share.
@@ -125,6 +127,17 @@ class TokenTransformer(HeadedNetwork):
             Block(self.width, self.num_heads, self.dropout, adaptive) for _ in range(self.depth)
         )
         self.head_norm = AdaptiveNorm(self.width, adaptive)
+
+    def set_shapes(
+        self,
+        shapes: Sequence[Sequence[int]],
+        out_channels: Sequence[int],
+        map_channels: int = 0,
+    ) -> None:
+        """Make the layers and positions for a latent, unless they are made; as `HeadedNetwork`."""
+        super().set_shapes(shapes, out_channels, map_channels)
+        _, height, width = shapes[0]
+        self.set_grid(height, width)
 
     def set_grid(self, height: int, width: int) -> None:
         """Make positions for a latent of this height and width, unless they are made."""

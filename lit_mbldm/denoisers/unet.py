@@ -112,7 +112,7 @@ class UNet(Backbone, HeadedNetwork):
 
     Args:
         in_channels: channels of the latent; as many again take the self-conditioning. None waits
-            for `set_channels`, which a model calls.
+            for `set_shapes`, which a model calls.
         out_channels: channels of the prediction, or None.
         base_channels: width of the first level.
         channel_multipliers: width that each level widens to, over `base_channels`, after its

@@ -82,15 +82,8 @@ class DiffusionModule(EditingModule):
         self.latent_shape = (channels, *self.codes_shape[1:])
         shapes = self.process.shapes(self.latent_shape)
         outputs = [self.process.output_channels(channels) for channels, *_ in shapes]
-        told: dict[str, tuple[Any, ...]] = {
-            "set_map_channels": (self.map_channels,),
-            "set_channels": (channels, outputs[0]),
-            "set_grid": self.latent_shape[1:],
-            "set_shapes": (shapes, outputs),
-        }
-        for name, facts in told.items():
-            if hasattr(denoiser, name):
-                getattr(denoiser, name)(*facts)
+        if (set_shapes := getattr(denoiser, "set_shapes", None)) is not None:
+            set_shapes(shapes, outputs, self.map_channels)
         check_numbers(0, 1, label_dropout=label_dropout)
         self.label_dropout = label_dropout
         self.class_names: list[str] | None = None

@@ -74,8 +74,7 @@ class GenerativeDecoder(RefinerModule):
         )
         self.process.use_latent(self.latent)
         if isinstance(network, HeadedNetwork):
-            network.set_map_channels(self.latent.width)
-            network.set_channels(channels, channels)
+            network.set_channels(channels, channels, self.latent.width)
         self.train()
 
     def configure_model(self) -> None:
