@@ -33,6 +33,8 @@ def test_every_shape_has_a_prediction_that_starts_at_zero_and_listens(
     assert out.shape == (2, 2 * shape[0], *shape[1:])
     assert (out == 0).all()
     out = awake(network)(z, time, estimate)
+    with torch.no_grad():  # channels last
+        assert torch.allclose(out, network(z, time, estimate), atol=1e-5)
     labels = torch.tensor([0, 1])
     changed = (-z, time, estimate), (z, time / 2, estimate), (z, time, -estimate)
     for other in (*changed, (z, time, estimate, labels)):

@@ -35,6 +35,10 @@ def test_features_tell_images_apart_and_do_not_depend_on_the_batch() -> None:
     assert features.shape == (3, 2048)
     assert torch.allclose(features[:1], network(images[:1]), atol=1e-3)
     assert (features[0] - features[2]).norm() > 1
+    whole = torch.randint(0, 256, (1, 3, 299, 299), dtype=torch.uint8)
+    with torch.inference_mode():  # channels first
+        plain = network.network((whole.float() - 128) / 128)
+    assert (network(whole) - plain).abs().max() < 1e-5 * plain.abs().max()
 
 
 def test_a_state_dict_gives_torch_fidelity_s_features(
