@@ -17,7 +17,7 @@ TRAINER_VERBS = {
   --data.train SHARDS         code or image shards: a folder, a pattern or a list
   --data.val SHARDS           others, for the loss and pictures of samples on the way
   --data.batch_size N         batch size of each process
-  --model.learning_rate X     learning rate of Adam
+  --model.learning_rate X     learning rate of the optimiser
   --trainer.max_steps N       when to stop
   --trainer.devices N         processes on this machine; --trainer.num_nodes machines""",
     ),

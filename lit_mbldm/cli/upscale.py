@@ -29,7 +29,8 @@ def add_upscale(verbs: Verbs) -> None:
     )
     wanted = parser.add_mutually_exclusive_group(required=True)
     wanted.add_argument("--scale", type=scale, help="times height and width, such as 2.7")
-    wanted.add_argument("--size", type=_both, help="HEIGHTxWIDTH in pixels", metavar="HxW")
+    limits = "HEIGHTxWIDTH in pixels, at most 65,536 a side and 268,435,456 in all"
+    wanted.add_argument("--size", type=_both, help=limits, metavar="HxW")
 
 
 def _both(text: str) -> tuple[int, int]:

@@ -181,13 +181,14 @@ class ImageCodec(nn.Module):
 
         Args:
             codes: (B, S, h, w) of any integer dtype, range [0, K-1].
-            size: (H, W) of the images in pixels, any; None is the codes' own.
+            size: (H, W) of the images in pixels, at most 65,536 a side and 2^28 in all; None is the
+                codes' own.
 
         Returns:
             (B, 3, H, W) uint8 RGB.
 
         Raises:
-            InputError: another shape, a code out of range, or a side below 1.
+            InputError: another shape, a code out of range, or a size below 1 or above the limit.
 
         Example:
             >>> from lit_mbldm.zoo import load_pretrained

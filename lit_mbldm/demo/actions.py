@@ -150,7 +150,10 @@ class Actions:
             shown["refiner"] = refiner.refine([*shown.values()][-1])
         seconds = time.monotonic() - start
         quality = [f"{name} {float(psnr(photo, one)):.1f} dB" for name, one in shown.items()]
-        facts = f"{self._size(photo)}, in {seconds:.1f} s. PSNR: {', '.join(quality)}."
+        H, W = photo.shape[2:]
+        rate = codec.bits_per_pixel
+        size = f"{H}×{W} pixels, {rate * H * W:,.0f} bits in the codec ({rate:g} a pixel)"
+        facts = f"{size}, in {seconds:.1f} s. PSNR: {', '.join(quality)}."
         shown = {"original": photo, **shown}
         return {name: to_pil(image[0]) for name, image in shown.items()}, facts
 
@@ -159,10 +162,5 @@ class Actions:
         images = make(*given, **settings)
         pictures, seconds = [to_pil(image) for image in images], time.monotonic() - start
         several = f"{len(images)} picture{'s' if len(images) > 1 else ''}"
-        return Answer(pictures, f"{several} of {self._size(images)}, in {seconds:.1f} s.")
-
-    def _size(self, images: Tensor) -> str:
-        """Pixels of images, and the bits in which the codec keeps one."""
         H, W = images.shape[2:]
-        rate = self.model.codec.bits_per_pixel
-        return f"{H}×{W} pixels, {rate * H * W:,.0f} bits in the codec ({rate:g} a pixel)"
+        return Answer(pictures, f"{several} of {H}×{W} pixels, in {seconds:.1f} s.")

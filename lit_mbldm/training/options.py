@@ -36,7 +36,8 @@ class SampleOptions:
         guidance_interval: of t/T, low and high, in which there is guidance; all by default.
         guide: for autoguidance, a poorer model of the same kind, its name or its path.
         canvas: (height, width) to draw at in pixels; by default those that the model learned.
-        size: (height, width) of the images in pixels, any; by default the model's own.
+        size: (height, width) of the images in pixels, at most 65,536 a side and 2^28 in all; by
+            default the model's own.
 
     Raises:
         InputError: a seed, a temperature or a size that is none.

@@ -76,8 +76,9 @@ class SamplingModule(SettlingModule):
                 (autoguidance).
             canvas: (height, width) to draw at in pixels, multiples of the codec's patches; by
                 default those that the model learned.
-            size: (H, W) of the images in pixels, any, decoded from the same latents; by default
-                the model's own. What a refiner has improved is interpolated.
+            size: (H, W) of the images in pixels, decoded from the same latents, at most 65,536 a
+                side and 2^28 in all; by default the model's own. What a refiner has improved is
+                interpolated.
             output: "tensor", or "pil" for a list of N Pillow images.
 
         Returns:

@@ -78,8 +78,7 @@ def test_each_button_is_the_model_s(actions: Actions) -> None:
         ),
     ]:
         assert torch.equal(to_batch(answer.pictures), expected)
-        many = f"{len(expected)} pictures of 16×16 pixels, 192 bits in the codec (0.75 a pixel)"
-        assert many in answer.facts
+        assert answer.facts.startswith(f"{len(expected)} pictures of 16×16 pixels, in ")
 
 
 def test_a_way_ends_in_the_sample(actions: Actions) -> None:
@@ -203,4 +202,4 @@ def test_pixels_have_a_page_too() -> None:
     model = ContinuousDiffusion(PixelCodec(), network, GaussianProcess(), 16)
     (picture,), facts = Actions(model.eval()).draw(1, **STEPS)
     assert picture.size == (16, 16)
-    assert facts.startswith("1 picture of 16×16 pixels, 6,144 bits")
+    assert facts.startswith("1 picture of 16×16 pixels, in ")
