@@ -130,6 +130,7 @@ def test_the_real_commands_train_and_upscale(
         "data.crops_per_epoch": 4,
         "model.image_size": 32,
         "model.denoiser.init_args.base_channels": 8,
+        "model.process.init_args.alignment_weight": 1,
         "trainer.max_steps": 2,
         "trainer.limit_val_batches": 0,
         "trainer.accelerator": "cpu",
