@@ -16,7 +16,7 @@ from lit_mbldm.processes.base import Condition, Denoiser
 from lit_mbldm.processes.given import Given
 from lit_mbldm.processes.guidance import guided
 from lit_mbldm.processes.randomness import SampleStreams
-from lit_mbldm.processes.samplers import OnStep, Sampler, draw, read_temperature
+from lit_mbldm.processes.samplers import OnStep, Sampler, draw
 from lit_mbldm.training.labels import label_numbers
 from lit_mbldm.training.options import SampleOptions, fresh_seed
 from lit_mbldm.training.refiner import RefinerModule
@@ -183,7 +183,7 @@ class SamplingModule(SettlingModule):
                 streams,
                 options.sampler,
                 options.eta or 0.0,
-                1.0 if options.temperature is None else read_temperature(options.temperature),
+                1.0 if options.temperature is None else float(options.temperature),
                 condition,
                 on_step,
                 given,
@@ -226,10 +226,11 @@ class SamplingModule(SettlingModule):
         options = self.settle(replace(options, refiner="none"))
         times = self.process.time_grid(options.steps or 0, options.sampler or "ddpm")
         picks = frame_steps(frames, len(times) - 1)
-        numbers, streams = range(num_images), self.sample_streams(options, range(num_images))
-        shape = self.shape_on(options.canvas)
+        numbers, shape = range(num_images), self.shape_on(options.canvas)
+        streams, same = (self.sample_streams(options, numbers) for _ in range(2))
         path = [self.process.prior(self.process.shape_at(shape, times[0]), streams)]
-        self.generate(numbers, options, on_step=lambda step, z, _: path.append(z))
+        condition = self.sample_condition(numbers, options)
+        self.draw_latents(options, same, condition, on_step=lambda _, z, __: path.append(z))
         full = [self.process.carry(path[step], times[step], 0) for step in picks]
         return torch.stack([self.latent.decode(z, options.size) for z in full], dim=1)
 
