@@ -7,7 +7,9 @@ from typing import Any
 
 import lightning as L
 
-# Only these texts are kept: others may be keys, passwords and the folders of a machine.
+from lit_mbldm.entries.entry_config import list_pretrained
+
+# Only these texts are kept, and shipped codecs: others may be keys, passwords and folders.
 _TEXTS = {"class_path", "precision", "schedule", "strategy", "accelerator"}
 _TEXTS |= {"objective", "image_target", "sampler", "optimizer", "decay"}
 _PRIVATE = {"logger", "plugins", "profiler"}  # of the trainer; loggers log in
@@ -33,7 +35,7 @@ def _shared(value: Any, name: str = "") -> Any:
             return {key: part for key, part in parts.items() if part is not None} or None
         case list() | tuple():
             return [part for item in value if (part := _shared(item)) is not None] or None
-        case str() if name in _TEXTS:
+        case str() if name in _TEXTS or (name == "codec" and value in list_pretrained()):
             return value
         case int() | float() if math.isfinite(value):
             return value
