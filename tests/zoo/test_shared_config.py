@@ -35,6 +35,7 @@ def test_a_card_tells_the_config_of_the_training_and_no_secret(
     given = yaml.safe_load((CONFIG.parent / "parts" / "recipe.yaml").read_text())
     assert config["seed_everything"] == given["seed_everything"]
     assert config["trainer"]["max_steps"] == TINY["trainer.max_steps"]
+    assert config["trainer"]["check_val_every_n_epoch"] is None
     assert config["data"]["class_path"] == given["data"]["class_path"]
     assert config["data"]["init_args"]["batch_size"] == TINY["data.batch_size"]
     for key in ("codec", "learning_rate", "optimizer", "decay"):
