@@ -147,7 +147,8 @@ def _photographs(module: Any) -> Image.Image:
     codes = codec.encode(resized(photos, (side // scale, side // scale)))
     rows = {"photo": photos}
     if isinstance(codec, NetworkCodec):
-        rows["plain"] = codec.decode(codes, (side, side), plain=True)
+        name = "interpolated" if isinstance(codec, ImplicitCodec) else "plain"
+        rows[name] = codec.decode(codes, (side, side), plain=True)
     rows["decoded"] = codec.decode(codes, (side, side))
     if isinstance(module, RefinerModule):
         rows["refined"] = module.refine(rows["decoded"])
