@@ -165,8 +165,8 @@ def _pixels(codec: ImplicitCodec) -> Kind:
         title="Images at any size, drawn from their pixels",
         summary="A network that draws images larger, at any size, from their pixels: it corrects"
         " what interpolation makes of them. Nothing is quantised.",
-        caption="Photographs, and their halves brought to twice the size by interpolation, and with"
-        " the network",
+        caption="Photographs, and the same made half as large and enlarged again by interpolation,"
+        " and with the network",
         task="image-to-image",
         tag="super-resolution",
         use=f"codec = {_LOAD}\ncodes = codec.encode(images)  # the images, uint8 (B, 3, H, W)\n"
