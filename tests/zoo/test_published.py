@@ -11,7 +11,9 @@ from lit_mbldm.entries.entry_config import ASSETS, CARD, CONFIG, PICTURE
 from lit_mbldm.zoo import list_pretrained, load_pretrained
 
 ZOO = Path(__file__).parents[2] / "zoo"
-TRAINED = [path.parent.name for path in ZOO.glob(f"*/{CARD}") if "```yaml" in path.read_text()]
+TRAINED = [
+    path.parent.name for path in ZOO.glob(f"*/{CARD}") if "```yaml" in path.read_text("utf-8")
+]
 
 
 def test_every_shipped_entry_is_published() -> None:
