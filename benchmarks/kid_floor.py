@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from lit_mbldm.codecs import CoefficientLatent, ImageCodec
 from lit_mbldm.codecs.fitting.fit import fit_codec
+from lit_mbldm.codecs.learned import LearnedCodec
 from lit_mbldm.data.sources.read_images import read_images
 from lit_mbldm.entries.load import load_codec
 from lit_mbldm.images import fit_square
@@ -34,6 +35,7 @@ from lit_mbldm.metrics.fidelity import FeatureSet, compare
 from lit_mbldm.metrics.inception import InceptionFeatures, describe_features
 from lit_mbldm.pictures import check_path, save, table, to_tensor
 from lit_mbldm.processes.randomness import SampleStreams
+from lit_mbldm.training import GenerativeDecoder
 from lit_mbldm.training.refiner import RefinerModule, load_refiner
 
 BATCH = 10
@@ -70,6 +72,13 @@ def find_codec(name: str, others: Tensor) -> ImageCodec:
     if not patch:
         return load_codec(name)
     return fit_codec(list(others), quantizer, patch_size=int(patch), max_patches=65_536)
+
+
+def readable(name: str, codec: ImageCodec) -> str:
+    """What people call a codec of that name or path."""
+    if ":" in name:
+        return f"{codec.quantizer} fitted, patches of {codec.patch_size}"
+    return f"{codec.quantizer}, learned" if isinstance(codec, LearnedCodec) else Path(name).name
 
 
 def reconstruct(codec: ImageCodec, images: Tensor, others: Tensor, channels: int) -> Tensor:
@@ -109,10 +118,13 @@ def reconstructions(options: argparse.Namespace, images: Tensor, others: Tensor)
             source = f"{channels} coefficients" if channels else "codes"
             made = reconstruct(codec, images, others, channels)
             numbers = (channels or codec.num_codes) / codec.patch_size**2
-            yield Made(name, source, numbers, made, None if channels else milliseconds)
+            spent = None if channels else milliseconds
+            yield Made(readable(name, codec), source, numbers, made, spent)
     for name in options.refiner:
         refiner = load_refiner(name)
-        codec, source = refiner.codec, f"codes, {type(refiner).__name__}"
+        codec = refiner.codec
+        drawn = isinstance(refiner, GenerativeDecoder)
+        source = f"codes, {'generative decoder' if drawn else 'refined'}"
         made = refine(refiner, reconstruct(codec, images, others, 0))
         numbers = codec.num_codes / codec.patch_size**2
         yield Made(codec.quantizer, source, numbers, made, encode_milliseconds(codec, images))
@@ -152,7 +164,7 @@ def main() -> None:
                 scores = compare(real, describe(found.images, network, row))
                 row += f" | {1000 * scores.kid:.1f} | {scores.fid:.1f}"
             print(row + " |", flush=True)
-            rows[f"{found.codec}, {found.source}"] = found.images[:BATCH]
+            rows[f"{found.codec}, {found.source}".replace(", codes", "")] = found.images[:BATCH]
         if options.picture:
             save(table(torch.stack([*rows.values()]), [*rows]), options.picture)
     features = describe_features(network) if network else "none"

@@ -7,19 +7,23 @@ and SSIM; of an implicit decoder beside interpolation of what its codec decodes.
 what scale and patches divide. SelfSSIM is the mean over pairs of 128, 160 and 192 pixels of images
 encoded at 64, KID that of each size to the originals (the extra `eval`, or `--no-kid`). Seconds of
 processor time and the growth of peak memory are those of decoding 512×512 pixels to the scale on
-one thread, each in a process of its own. The picture shows one latent at five sizes.
+one thread, each in a process of its own. The picture shows the middle of the first image at three
+sizes, and what the codec, and `pixels+scale`, make of the smallest.
 """
 
 import argparse
 import multiprocessing
 import re
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
 from kid_floor import describe
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from lit_mbldm.codecs import ImageCodec, ImplicitCodec
 from lit_mbldm.codecs.sizes import resized
@@ -34,7 +38,7 @@ from lit_mbldm.pictures import check_path, save, table, to_tensor
 
 SCALES = (1.5, 2.0, 2.7, 3.0, 4.0)
 SIDES = (128, 160, 192)  # of latents of 64 pixels
-SHOWN = (64, 96, 128, 192, 256)
+SHOWN = (64, 128, 256)
 
 
 def decode(codec: ImageCodec, codes: Tensor, size: tuple[int, int], plain: bool) -> Tensor:
@@ -82,20 +86,23 @@ def measured(name: str, scale: float, plain: bool) -> tuple[float, float]:
         return new.submit(cost, name, scale, plain).result()
 
 
-def draw(codec: ImageCodec, image: Tensor, path: Path) -> None:
-    """Write one latent at five sizes, enlarged to the same, above what interpolation makes."""
-    codes = codec.encode(resized(image[None], (SHOWN[0], SHOWN[0])))
-    rows = [
-        torch.cat([_enlarged(decode(codec, codes, (side, side), plain)) for side in SHOWN])
-        for plain in (False, True)
-    ]
-    columns = [f"{side} pixels" for side in SHOWN]
-    save(table(torch.stack(rows), [codec.quantizer, "bicubic"], columns), path)
+def draw(names: Iterable[str], image: Tensor, path: Path) -> None:
+    """Write the middle of an image (3, H, W) at three sizes above what codecs make of the first."""
+    top, left = (max(side - SHOWN[-1], 0) // 2 for side in image.shape[1:])
+    middle = image[None, :, top : top + SHOWN[-1], left : left + SHOWN[-1]]
+    labels, rows = ["original"], [_row(partial(resized, middle))]
+    for name in names:
+        codec = load_codec(name)
+        codes = codec.encode(resized(middle, (SHOWN[0], SHOWN[0])))
+        labels += [name, "interpolated"]
+        rows += [_row(partial(decode, codec, codes, plain=plain)) for plain in (False, True)]
+    save(table(torch.stack(rows), labels, [f"{side} pixels" for side in SHOWN]), path)
 
 
-def _enlarged(images: Tensor) -> Tensor:
-    side = [SHOWN[-1]] * 2
-    return torch.nn.functional.interpolate(images.float(), side, mode="nearest").byte()
+def _row(make: Callable[[tuple[int, int]], Tensor]) -> Tensor:
+    """An image at each size, enlarged to the same."""
+    images = [make((side, side)).float() for side in SHOWN]
+    return torch.cat([interpolate(one, [SHOWN[-1]] * 2, mode="nearest") for one in images]).byte()
 
 
 def main() -> None:
@@ -138,7 +145,7 @@ def main() -> None:
                 )
         print(line, flush=True)
     if options.picture:
-        draw(codec, to_tensor(fit_square(pictures[0], SHOWN[-1])), options.picture)
+        draw(dict.fromkeys((options.codec, "pixels+scale")), images[0], options.picture)
 
 
 if __name__ == "__main__":

@@ -56,17 +56,23 @@ def stacked(pictures: Sequence[Tensor]) -> Tensor:
     return torch.cat([F.pad(one, (0, width - one.shape[2]), value=255) for one in pictures], dim=1)
 
 
-def table(images: Tensor, rows: Sequence[str] = (), columns: Sequence[str] = ()) -> Image.Image:
+def table(
+    images: Tensor,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    size: int | None = None,
+) -> Image.Image:
     """Lay images out in rows and columns with captions.
 
     Args:
         images: (R, C, 3, H, W) uint8.
         rows: R captions at the left, or none.
         columns: C captions above, or none.
+        size: of the captions in pixels; by default "t = 1000" fits above an image.
     """
     R, C, _, H, W = images.shape
     sheet = to_pil(grid(images.flatten(0, 1), C))
-    size = min(max(W // 6, 6), 20)  # "t = 1000" fits above an image
+    size = size or min(max(W // 6, 6), 20)
     font = ImageFont.load_default(size=size)
     left = math.ceil(max(map(font.getlength, rows), default=-2 * _GAP)) + 2 * _GAP
     top = 2 * size if columns else 0

@@ -7,9 +7,12 @@ from typing import Any
 
 import lightning as L
 
-# Only these texts are kept: others may be keys, passwords and the folders of a machine.
+from lit_mbldm.entries.entry_config import list_pretrained
+
+# Only these texts are kept, and shipped codecs: others may be keys, passwords and folders.
 _TEXTS = {"class_path", "precision", "schedule", "strategy", "accelerator"}
 _TEXTS |= {"objective", "image_target", "sampler", "optimizer", "decay"}
+_NULL = "check_val_every_n_epoch"  # of the trainer: null counts val_check_interval across epochs
 _PRIVATE = {"logger", "plugins", "profiler"}  # of the trainer; loggers log in
 _DEFAULTS = {name: p.default for name, p in inspect.signature(L.Trainer).parameters.items()}
 
@@ -30,10 +33,10 @@ def _shared(value: Any, name: str = "") -> Any:
     match value:
         case Mapping():
             parts = {key: _shared(part, key) for key, part in value.items()}
-            return {key: part for key, part in parts.items() if part is not None} or None
+            return {k: part for k, part in parts.items() if part is not None or k == _NULL} or None
         case list() | tuple():
             return [part for item in value if (part := _shared(item)) is not None] or None
-        case str() if name in _TEXTS:
+        case str() if name in _TEXTS or (name == "codec" and value in list_pretrained()):
             return value
         case int() | float() if math.isfinite(value):
             return value

@@ -73,7 +73,7 @@ def _metadata(kind: Kind, about: About) -> str:
         license=about.license,
         base_model=base if base and "/" in base else None,  # an id of the Hub
         library_name=LIBRARY,
-        tags=[LIBRARY.replace("_", "-"), "vector-quantization", kind.tag],
+        tags=[LIBRARY.replace("_", "-"), *["vector-quantization"] * kind.quantised, kind.tag],
         pipeline_tag=kind.task,
         datasets=[about.data] if about.data and _DATASET.fullmatch(about.data) else None,
         metrics=sorted({result.metric_type for result in results}) or None,

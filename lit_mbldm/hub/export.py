@@ -29,7 +29,7 @@ from lit_mbldm.errors import InputError
 from lit_mbldm.hub.card import address_card, write_card
 from lit_mbldm.hub.onnx_files import onnx_files
 from lit_mbldm.images import fit_square
-from lit_mbldm.pictures import grid, table, to_pil, to_tensor
+from lit_mbldm.pictures import table, to_tensor
 from lit_mbldm.training import SampleOptions
 from lit_mbldm.training.callbacks.nearest import training_codes
 from lit_mbldm.training.callbacks.pictures import class_columns
@@ -39,8 +39,8 @@ from lit_mbldm.training.refiner import RefinerModule, load_refiner
 from lit_mbldm.training.upscaler import Upscaler
 
 _SIDE = 192  # of the photographs in a picture, about
-_SAMPLES = 36
-_A_CLASS = 6  # samples
+_ROW = 6  # samples; of a class, if they fit
+_CAPTION = 14  # pixels, of a row of samples or below them
 
 
 def export(
@@ -114,11 +114,12 @@ def _make_picture(module: Any) -> Image.Image:
         return _upscaled(module)
     if not isinstance(module, DiffusionModule):
         return _photographs(module)
-    samples, photographs = _samples(module), _photographs(module.codec)
+    samples = _samples(module)
+    photographs = _photographs(module.codec, _ROW * module.image_size // 4, _CAPTION)
     width, gap = max(samples.width, photographs.width), 8
     sheet = Image.new("RGB", (width, samples.height + gap + photographs.height), "white")
-    sheet.paste(samples, (0, 0))
-    sheet.paste(photographs, (0, samples.height + gap))
+    sheet.paste(samples, (width - samples.width, 0))
+    sheet.paste(photographs, (width - photographs.width, samples.height + gap))
     return sheet
 
 
@@ -134,33 +135,36 @@ def _samples(model: DiffusionModule) -> Image.Image:
     """A row of samples a class, if it has some and they fit on a sheet; else a sample of many."""
     classes = class_columns(model, model.sampling)
     if classes is None:
-        count = len(model.class_names or ())
-        spread: list[int | str] = [number * count // _SAMPLES for number in range(_SAMPLES)]
-        label = spread if count > _SAMPLES else None
-        return to_pil(grid(model.sample(_SAMPLES, label=label, progress=True)))
-    drawn = model.sample(_A_CLASS * classes, progress=True)  # the classes in turn
-    return table(drawn.unflatten(0, (-1, classes)).transpose(0, 1), rows=model.class_names or ())
+        many, count = _ROW * _ROW, len(model.class_names or ())
+        spread: list[int | str] = [number * count // many for number in range(many)]
+        label = spread if count > many else None
+        drawn = model.sample(many, label=label, progress=True).unflatten(0, (-1, _ROW))
+        return table(drawn, ["samples", *[""] * (_ROW - 1)], size=_CAPTION)
+    drawn = model.sample(_ROW * classes, progress=True)  # the classes in turn
+    rows = drawn.unflatten(0, (-1, classes)).transpose(0, 1)
+    return table(rows, model.class_names or (), size=_CAPTION)
 
 
-def _photographs(module: Any) -> Image.Image:
+def _photographs(module: Any, side: int = _SIDE, size: int | None = None) -> Image.Image:
     """A row of photographs, and rows of what a codec, with decoder and refiner, makes of them."""
     codec = module.codec if isinstance(module, RefinerModule) else module
     scale = 2 if isinstance(codec, ImplicitCodec) else 1
     step = scale * codec.patch_size
-    side = max(_SIDE // step, 1) * step
+    side = max(side // step, 1) * step
     photos = _photos(side)
     codes = codec.encode(resized(photos, (side // scale, side // scale)))
     rows = {"photo": photos}
     if isinstance(codec, NetworkCodec):
-        rows["plain"] = codec.decode(codes, (side, side), plain=True)
+        name = "interpolated" if isinstance(codec, ImplicitCodec) else "plain"
+        rows[name] = codec.decode(codes, (side, side), plain=True)
     rows["decoded"] = codec.decode(codes, (side, side))
     if isinstance(module, RefinerModule):
         rows["refined"] = module.refine(rows["decoded"])
-    return _rows(rows)
+    return _rows(rows, size)
 
 
-def _rows(rows: dict[str, Tensor]) -> Image.Image:
-    return table(torch.stack(list(rows.values())), rows=list(rows))
+def _rows(rows: dict[str, Tensor], size: int | None = None) -> Image.Image:
+    return table(torch.stack(list(rows.values())), list(rows), size=size)
 
 
 def _photos(side: int) -> Tensor:

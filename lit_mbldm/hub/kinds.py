@@ -44,6 +44,7 @@ class Kind:
     tag: str
     use: str
     facts: dict[str, str]
+    quantised: bool = True
 
 
 def kind_of(module: nn.Module, about: About) -> Kind:
@@ -55,6 +56,8 @@ def kind_of(module: nn.Module, about: About) -> Kind:
             return _diffusion(module, about)
         case RefinerModule():
             return _refiner(module)
+        case ImplicitCodec(codec=PixelCodec()):
+            return _pixels(module)
         case ImageCodec():
             return _codec(module)
     raise InputError(
@@ -105,6 +108,7 @@ def _diffusion(model: DiffusionModule, about: About) -> Kind:
             **_index(model),
             "Copy check": "; ".join(copies) or "none was made",
         },
+        quantised=not isinstance(codec, PixelCodec),
     )
 
 
@@ -153,6 +157,26 @@ def _refiner(module: RefinerModule) -> Kind:
         tag="image-restoration",
         use=f"refiner = {_LOAD}\nimages = refiner.refine(images)  # uint8 (B, 3, H, W)",
         facts={"Codec": _rate(module.codec), "Parameters": _parameters(module)},
+    )
+
+
+def _pixels(codec: ImplicitCodec) -> Kind:
+    return Kind(
+        title="Images at any size, drawn from their pixels",
+        summary="A network that draws images larger, at any size, from their pixels: it corrects"
+        " what interpolation makes of them. Nothing is quantised.",
+        caption="Photographs, and the same made half as large and enlarged again by interpolation,"
+        " and with the network",
+        task="image-to-image",
+        tag="super-resolution",
+        use=f"codec = {_LOAD}\ncodes = codec.encode(images)  # the images, uint8 (B, 3, H, W)\n"
+        "larger = codec.decode(codes, size=(384, 512))  # any",
+        facts={
+            "Codes": "red, green and blue of each pixel, as they are",
+            "Fingerprint": f"`{codec.fingerprint[:16]}`",
+            "Parameters": _total(codec.network.state_dict().values()),
+        },
+        quantised=False,
     )
 
 

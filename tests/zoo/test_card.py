@@ -10,6 +10,8 @@ from entries import ABOUT, KINDS
 from huggingface_hub import ModelCard
 from torch import nn
 
+from lit_mbldm.codecs import ImplicitCodec, PixelCodec
+from lit_mbldm.denoisers import ImplicitNetwork
 from lit_mbldm.entries.about import About, Figure
 from lit_mbldm.errors import InputError
 from lit_mbldm.hub.card import address_card, unstated, write_card
@@ -63,6 +65,15 @@ def test_a_card_says_what_was_learned_and_whether_it_is_a_copy(modules: Modules)
     assert "learned pixels as they are, without a codec" in staged
     assert "Stages: `Blur(0.5)` at t/T = 0.3, `Pool(2)` at t/T = 0.6" in staged
     assert "- Copy check: none was made" in staged
+
+
+def test_a_card_of_pixels_speaks_of_no_codes_and_no_patches(modules: Modules) -> None:
+    pixels = ImplicitCodec(PixelCodec(), ImplicitNetwork(None, 4, 1))
+    for module in (pixels, modules["stages"]):
+        card = write_card(module, ABOUT)
+        assert not re.search("patch|RGB\\+|H/|vector-quantization", card)
+        assert metadata(card)["tags"][0] == "lit-mbldm"
+    assert "vector-quantization" in metadata(write_card(modules["implicit"], ABOUT))["tags"]
 
 
 def test_figures_stand_below_the_command_that_printed_them(modules: Modules) -> None:

@@ -35,10 +35,11 @@ def test_a_card_tells_the_config_of_the_training_and_no_secret(
     given = yaml.safe_load((CONFIG.parent / "parts" / "recipe.yaml").read_text())
     assert config["seed_everything"] == given["seed_everything"]
     assert config["trainer"]["max_steps"] == TINY["trainer.max_steps"]
+    assert config["trainer"]["check_val_every_n_epoch"] is None
     assert config["data"]["class_path"] == given["data"]["class_path"]
     assert config["data"]["init_args"]["batch_size"] == TINY["data.batch_size"]
-    rate = given["model"]["init_args"]["learning_rate"]
-    assert config["model"]["init_args"]["learning_rate"] == rate
+    for key in ("codec", "learning_rate", "optimizer", "decay"):
+        assert config["model"]["init_args"][key] == given["model"]["init_args"][key]
     assert yaml.safe_dump(config, sort_keys=False) in (tmp_path / "entry/README.md").read_text()
 
 
@@ -46,3 +47,11 @@ def test_a_card_tells_what_a_process_predicts() -> None:
     process = {"objective": "v", "image_target": "original", "schedule": "sigmoid"}
     config = {"model": {"init_args": {"process": {"init_args": process}}}}
     assert shared_config(config) == config
+
+
+def test_a_card_names_a_codec_that_ships_and_no_folder() -> None:
+    init_args = {"codec": "jpq-48", "low_size": 48}
+    assert shared_config({"model": init_args}) == {"model": init_args}
+    assert shared_config({"model": {**init_args, "codec": "/home/me"}}) == {
+        "model": {"low_size": 48}
+    }
