@@ -38,7 +38,7 @@ from lit_mbldm.pictures import check_path, save, table, to_tensor
 
 SCALES = (1.5, 2.0, 2.7, 3.0, 4.0)
 SIDES = (128, 160, 192)  # of latents of 64 pixels
-SHOWN = (64, 128, 256)
+SHOWN = (64, 96, 128, 192, 256)
 
 
 def decode(codec: ImageCodec, codes: Tensor, size: tuple[int, int], plain: bool) -> Tensor:
