@@ -2,11 +2,12 @@
 
     python benchmarks/gpu.py [--device cuda] [--batch 64] [--images 64]
 
-The paper's U-Net of 52 M parameters on 64×64×6 latents, without self-conditioning, whose first pass
-has another batch each time: whole training steps with Adam, samples of 25 steps, and encoding of
-512×512 images, in float32, in bfloat16, and compiled. The peak is that of a matrix product of the
-same type in this run. The last column is how far the result is off the CPU's in float32: relative
-error of the network's output, and of latents drawn from the same noise; share of codes that differ.
+The paper's U-Net of 52 M parameters on 64×64×6 latents, without self-conditioning, whose first
+pass sees a varying number of samples: whole training steps with Adam, samples of 25 steps, and
+encoding of 512×512 images, in float32, in bfloat16, and compiled. The peak is that of a matrix
+product of the same type in this run. The last column is how far the result is off the CPU's in
+float32: relative error of the network's output, and of latents drawn from the same noise; share of
+codes that differ.
 `--tiny` tries all of it on small shapes.
 """
 

@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from lit_mbldm.codecs import CoefficientLatent, ImageCodec
 from lit_mbldm.codecs.fitting.fit import fit_codec
-from lit_mbldm.codecs.learned import LearnedCodec
 from lit_mbldm.data.sources.read_images import read_images
+from lit_mbldm.entries.entry_config import list_pretrained
 from lit_mbldm.entries.load import load_codec
 from lit_mbldm.images import fit_square
 from lit_mbldm.metrics.codec_quality import psnr, ssim
@@ -78,7 +78,7 @@ def readable(name: str, codec: ImageCodec) -> str:
     """What people call a codec of that name or path."""
     if ":" in name:
         return f"{codec.quantizer} fitted, patches of {codec.patch_size}"
-    return f"{codec.quantizer}, learned" if isinstance(codec, LearnedCodec) else Path(name).name
+    return name if name in list_pretrained() else codec.quantizer
 
 
 def reconstruct(codec: ImageCodec, images: Tensor, others: Tensor, channels: int) -> Tensor:

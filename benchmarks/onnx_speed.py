@@ -55,16 +55,15 @@ def main() -> None:
     torch.set_num_threads(1)
     model = load_pretrained(options.entry)
     path = options.entry / "onnx" / "denoiser.onnx"
-    runs = {"onnxruntime": by_onnxruntime(path)}
-    if find_spec("openvino"):
-        runs["OpenVINO"] = by_openvino(path)
 
     @torch.inference_mode()
     def by_torch(told: Inputs) -> NDArray[np.float32]:
-        z, time_, estimate, label = (torch.from_numpy(value) for value in told.values())
-        return model.denoiser(z, time_, estimate, label).numpy()
+        z, when, estimate, label = (torch.from_numpy(value) for value in told.values())
+        return model.denoiser(z, when, estimate, label).numpy()
 
-    runs = {"torch": by_torch, **runs}
+    runs = {"torch": by_torch, "onnxruntime": by_onnxruntime(path)}
+    if find_spec("openvino"):
+        runs["OpenVINO"] = by_openvino(path)
     print("| batch | runtime | ms | over torch | relative error |\n|---|---|---|---|---|")
     for batch in options.batch:
         rng = np.random.default_rng(0)

@@ -87,7 +87,7 @@ def measured(name: str, scale: float, plain: bool) -> tuple[float, float]:
 
 
 def draw(names: Iterable[str], image: Tensor, path: Path) -> None:
-    """Write the middle of an image (3, H, W) at three sizes above what codecs make of the first."""
+    """Write the middle of an image (3, H, W) at five sizes above what codecs make of the first."""
     top, left = (max(side - SHOWN[-1], 0) // 2 for side in image.shape[1:])
     middle = image[None, :, top : top + SHOWN[-1], left : left + SHOWN[-1]]
     labels, rows = ["original"], [_row(partial(resized, middle))]

@@ -53,7 +53,7 @@ def main() -> None:
         "interpolation": lambda small: resized(small, size),
         options.codec: lambda small: torch.stack([upscale(codec, one, size) for one in small]),
         type(model).__name__: lambda small: torch.cat(
-            [model.upscale(some, size, **how) for some in small.split(BATCH)]
+            [model.upscale(some, size, seed=i, **how) for i, some in enumerate(small.split(BATCH))]
         ),
     }
     network = InceptionFeatures()

@@ -30,7 +30,7 @@ class OnnxModel:
         self.process = facts["process"]["init_args"]
         if "objective" not in self.process:
             raise SystemExit("Expected a continuous model, got one of codes or bits.")
-        self.renews = facts["process"]["class_path"].endswith("ConsistencyProcess")
+        self.is_consistency = facts["process"]["class_path"].endswith("ConsistencyProcess")
         self.shape, self.limit = facts["latent_shape"], facts["limit"]
         self.class_names, log_a = facts["class_names"], np.array(facts["log_alpha_bar"])  # (T+1,)
         self.alpha, self.sigma = np.exp(log_a / 2), np.sqrt(-np.expm1(log_a))
@@ -68,9 +68,10 @@ def draw(
         z0 = meant[model.process["objective"]]
         if model.limit is not None:
             z0 = z0.clip(-model.limit, model.limit)
-        noise = (z - alpha * z0) / sigma
-        if model.renews:
+        if model.is_consistency:
             noise = rng.standard_normal(z.shape, np.float32)
+        else:
+            noise = (z - alpha * z0) / sigma
         z = np.float32(model.alpha[s]) * z0 + np.float32(model.sigma[s]) * noise
         if model.process.get("self_conditioning"):
             estimate = z0

@@ -60,7 +60,7 @@ def table(
     images: Tensor,
     rows: Sequence[str] = (),
     columns: Sequence[str] = (),
-    size: int | None = None,
+    font_size: int | None = None,
 ) -> Image.Image:
     """Lay images out in rows and columns with captions.
 
@@ -68,14 +68,14 @@ def table(
         images: (R, C, 3, H, W) uint8.
         rows: R captions at the left, or none.
         columns: C captions above, or none.
-        size: of the captions in pixels; by default "t = 1000" fits above an image.
+        font_size: of the captions in pixels; by default "t = 1000" fits above an image.
     """
     R, C, _, H, W = images.shape
     sheet = to_pil(grid(images.flatten(0, 1), C))
-    size = size or min(max(W // 6, 6), 20)
-    font = ImageFont.load_default(size=size)
+    font_size = font_size or min(max(W // 6, 6), 20)
+    font = ImageFont.load_default(size=font_size)
     left = math.ceil(max(map(font.getlength, rows), default=-2 * _GAP)) + 2 * _GAP
-    top = 2 * size if columns else 0
+    top = 2 * font_size if columns else 0
     framed = Image.new("RGB", (left + sheet.width, top + sheet.height), "white")
     framed.paste(sheet, (left, top))
     pen = ImageDraw.Draw(framed)

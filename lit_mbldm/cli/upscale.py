@@ -1,6 +1,7 @@
 """The verb `upscale`: an image larger, through a codec or drawn by a model."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,13 +31,13 @@ def add_upscale(verbs: Verbs) -> None:
     wanted = parser.add_mutually_exclusive_group(required=True)
     wanted.add_argument("--scale", type=scale, help="times height and width, such as 2.7")
     limits = "HEIGHTxWIDTH in pixels, at most 65,536 a side and 268,435,456 in all"
-    wanted.add_argument("--size", type=_both, help=limits, metavar="HxW")
+    wanted.add_argument("--size", type=_sides, help=limits, metavar="HxW")
 
 
-def _both(text: str) -> tuple[int, int]:
-    """A size of two sides: with one the image would be distorted."""
-    if text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH in pixels, got {text:.40}")
+def _sides(text: str) -> tuple[int, int]:
+    """A size of two sides: one alone would distort most images."""
+    if re.fullmatch(r"\d+[x×]\d+", text, re.ASCII) is None:
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH in pixels, got {text!r:.40}")
     return size(text)
 
 

@@ -40,7 +40,7 @@ class ImplicitCodec(NetworkCodec):
             raise InputError(f"{codec.quantizer} has an implicit decoder already: give its codec.")
         super().__init__(codec, network, "scale")
         self.network.set_code_channels(sum(book.shape[1] for book in self.codebooks()))
-        freeze(self.network)
+        freeze(self.network)  # the layers that set_code_channels made
 
     def restore(self, vectors: Tensor, progress: bool = False) -> Tensor:
         """Turn vectors into images of the codec's size as the codec does."""
@@ -60,9 +60,10 @@ class ImplicitCodec(NetworkCodec):
         progress: bool = False,
     ) -> Tensor:
         """Interpolate, and above the codec's size add the network's correction, tile by tile."""
-        (H, W), enlarged = images.shape[2:], resize(images, size)
+        H, W = images.shape[2:]
         if not is_above(size, (H, W)):
-            return enlarged
+            return resize(images, size)
+        enlarged = resize(images, size)
         numbers, p = code_numbers(self.codec, vectors), self.patch_size
         step = 2 * p  # tiles begin at whole patches, and at blocks of 2×2 pixels
         margin = -(-self.network.margin // step) * step

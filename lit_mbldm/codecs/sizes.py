@@ -40,7 +40,7 @@ def check_enlarged(sides: tuple[int, int], size: tuple[int, int]) -> None:
 def is_above(size: tuple[int, int] | None, sides: tuple[int, int]) -> TypeGuard[tuple[int, int]]:
     """Whether a size is larger than these (height, width), and nowhere smaller.
 
-    Raises InputError for one that is none.
+    Raises InputError for what is no size.
     """
     if size is None:
         return False

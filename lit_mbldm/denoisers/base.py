@@ -41,7 +41,8 @@ class HeadedNetwork(nn.Module):
     def set_channels(self, in_channels: int, out_channels: int, map_channels: int = 0) -> None:
         """Make the layers for a latent, a prediction and a map of so many channels, unless made.
 
-        Raises InputError for other channels than the constructor was told, or than it has made.
+        Raises InputError for other channels than the constructor was told, or another map than the
+        layers are made for.
         """
         for name, needed in (("in_channels", in_channels), ("out_channels", out_channels)):
             told = getattr(self, name)

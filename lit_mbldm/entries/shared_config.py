@@ -18,7 +18,7 @@ _DEFAULTS = {name: p.default for name, p in inspect.signature(L.Trainer).paramet
 
 
 def shared_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What others need of a run's config to train alike: classes and numbers, no other text."""
+    """What others need of a run's config to train alike: classes, numbers and known words."""
     trainer = {
         name: value
         for name, value in config.get("trainer", {}).items()

@@ -69,11 +69,12 @@ def _metadata(kind: Kind, about: About) -> str:
         for figure in about.figures
     ]
     base = about.base_model
+    quantised = ["vector-quantization"] if kind.quantised else []
     return ModelCardData(
         license=about.license,
         base_model=base if base and "/" in base else None,  # an id of the Hub
         library_name=LIBRARY,
-        tags=[LIBRARY.replace("_", "-"), *["vector-quantization"] * kind.quantised, kind.tag],
+        tags=[LIBRARY.replace("_", "-"), *quantised, kind.tag],
         pipeline_tag=kind.task,
         datasets=[about.data] if about.data and _DATASET.fullmatch(about.data) else None,
         metrics=sorted({result.metric_type for result in results}) or None,

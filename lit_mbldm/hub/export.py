@@ -39,8 +39,9 @@ from lit_mbldm.training.refiner import RefinerModule, load_refiner
 from lit_mbldm.training.upscaler import Upscaler
 
 _SIDE = 192  # of the photographs in a picture, about
+_LARGEST = 300  # photographs that ship are no smaller
 _ROW = 6  # samples; of a class, if they fit
-_CAPTION = 14  # pixels, of a row of samples or below them
+_FONT_SIZE = 14  # in a model's picture
 
 
 def export(
@@ -115,7 +116,8 @@ def _make_picture(module: Any) -> Image.Image:
     if not isinstance(module, DiffusionModule):
         return _photographs(module)
     samples = _samples(module)
-    photographs = _photographs(module.codec, _ROW * module.image_size // 4, _CAPTION)
+    side = min(_ROW * module.image_size // 4, _LARGEST)
+    photographs = _photographs(module.codec, side, _FONT_SIZE)
     width, gap = max(samples.width, photographs.width), 8
     sheet = Image.new("RGB", (width, samples.height + gap + photographs.height), "white")
     sheet.paste(samples, (width - samples.width, 0))
@@ -139,13 +141,13 @@ def _samples(model: DiffusionModule) -> Image.Image:
         spread: list[int | str] = [number * count // many for number in range(many)]
         label = spread if count > many else None
         drawn = model.sample(many, label=label, progress=True).unflatten(0, (-1, _ROW))
-        return table(drawn, ["samples", *[""] * (_ROW - 1)], size=_CAPTION)
+        return table(drawn, ["samples", *[""] * (_ROW - 1)], font_size=_FONT_SIZE)
     drawn = model.sample(_ROW * classes, progress=True)  # the classes in turn
     rows = drawn.unflatten(0, (-1, classes)).transpose(0, 1)
-    return table(rows, model.class_names or (), size=_CAPTION)
+    return table(rows, model.class_names or (), font_size=_FONT_SIZE)
 
 
-def _photographs(module: Any, side: int = _SIDE, size: int | None = None) -> Image.Image:
+def _photographs(module: Any, side: int = _SIDE, font_size: int | None = None) -> Image.Image:
     """A row of photographs, and rows of what a codec, with decoder and refiner, makes of them."""
     codec = module.codec if isinstance(module, RefinerModule) else module
     scale = 2 if isinstance(codec, ImplicitCodec) else 1
@@ -160,11 +162,11 @@ def _photographs(module: Any, side: int = _SIDE, size: int | None = None) -> Ima
     rows["decoded"] = codec.decode(codes, (side, side))
     if isinstance(module, RefinerModule):
         rows["refined"] = module.refine(rows["decoded"])
-    return _rows(rows, size)
+    return _rows(rows, font_size)
 
 
-def _rows(rows: dict[str, Tensor], size: int | None = None) -> Image.Image:
-    return table(torch.stack(list(rows.values())), list(rows), size=size)
+def _rows(rows: dict[str, Tensor], font_size: int | None = None) -> Image.Image:
+    return table(torch.stack(list(rows.values())), list(rows), font_size=font_size)
 
 
 def _photos(side: int) -> Tensor:

@@ -55,7 +55,7 @@ class EditingModule(SamplingModule):
             num_images: results N of each image.
             strength: t/T to start at; below 1 what was there shows through.
             resamplings: times that each step is taken, for what is new to suit what stays; cost
-                grows alike. Not for the sampler dpm++.
+                grows alike.
             batch_size: images made at once.
             **settings: of `SampleOptions`.
 

@@ -227,10 +227,10 @@ class SamplingModule(SettlingModule):
         times = self.process.time_grid(options.steps or 0, options.sampler or "ddpm")
         picks = frame_steps(frames, len(times) - 1)
         numbers, shape = range(num_images), self.shape_on(options.canvas)
-        streams, same = (self.sample_streams(options, numbers) for _ in range(2))
-        path = [self.process.prior(self.process.shape_at(shape, times[0]), streams)]
-        condition = self.sample_condition(numbers, options)
-        self.draw_latents(options, same, condition, on_step=lambda _, z, __: path.append(z))
+        first, again = (self.sample_streams(options, numbers) for _ in range(2))
+        path = [self.process.prior(self.process.shape_at(shape, times[0]), first)]
+        condition = self.sample_condition(numbers, options)  # equal streams draw the same prior
+        self.draw_latents(options, again, condition, on_step=lambda _, z, __: path.append(z))
         full = [self.process.carry(path[step], times[step], 0) for step in picks]
         return torch.stack([self.latent.decode(z, options.size) for z in full], dim=1)
 

@@ -577,7 +577,7 @@ def test_upscale_writes_an_image_of_the_size_asked_for(run: Run, fails: Run) -> 
         ("photo.png --scale nan", "a scale from 1"),
         ("photo.png --size 20x99", "makes an image larger"),
         ("photo.png --size 0x99", "HEIGHTxWIDTH"),
-        ("photo.png --size 200", "HEIGHTxWIDTH"),
+        ("photo.png --size 200", "expected HEIGHTxWIDTH in pixels, got '200'"),
         ("photo.png --scale 2 --out photo.png", "the image itself"),
         ("photo.png --scale 2 --device none", "The device none cannot be used"),
         ("photo.png --size 20000x20000", "at most"),

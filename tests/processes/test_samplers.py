@@ -13,7 +13,7 @@ from lit_mbldm.processes import CategoricalProcess, GaussianProcess
 from lit_mbldm.processes.base import Chance, Denoiser, Prediction
 from lit_mbldm.processes.gaussian_forward import GaussianForward
 from lit_mbldm.processes.randomness import SampleStreams
-from lit_mbldm.processes.samplers import Sampler, draw
+from lit_mbldm.processes.samplers import Sampler, dpm_solver, draw
 from lit_mbldm.processes.schedules import Schedule
 
 EVERY_SAMPLER = pytest.mark.parametrize(
@@ -49,6 +49,19 @@ def probability_flow(process: GaussianForward, z_T: Tensor, s: int) -> Tensor:
     a = alpha_bar(process)
     std = (a * VARIANCE + 1 - a).sqrt()
     return a[s].sqrt() * MEAN + std[s] / std[-1] * (z_T - a[-1].sqrt() * MEAN)
+
+
+def test_a_step_taken_again_is_of_first_order() -> None:
+    process, z = GaussianProcess(), torch.zeros(2, 1, 1, 1)
+    update = dpm_solver(process, Chance(streams(2)))
+    for t, s, z0, is_plain in (
+        (900, 700, 0.1, True),
+        (900, 700, 0.2, True),
+        (700, 500, 0.4, False),
+    ):
+        plain = process.ddim_step(z, z + z0, t, s, streams(2))
+        found = update(z, Prediction(z + z0), t, s)
+        assert torch.equal(found, plain) == is_plain  # the last goes on from the one before
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 50, 999, 1000])

@@ -142,6 +142,11 @@ def test_data_of_other_classes_is_refused(
         fit(make("continuous", own), tmp_path, quiet, found, max_steps=1)
 
 
+def test_one_text_is_no_list_of_classes() -> None:
+    with pytest.raises(InputError, match="class_names as a list, got 'Kiwi'"):
+        make("continuous", "Kiwi")
+
+
 def test_labels_may_be_ignored(quiet: dict[str, Any]) -> None:
     model = make("continuous", [])
     L.Trainer(max_steps=1, **quiet).fit(model, Labelled(NAMES))

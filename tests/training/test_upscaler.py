@@ -107,7 +107,7 @@ def test_what_does_not_fit_is_refused() -> None:
         (lambda: upscaler.upscale(small, (0, 40)), "height, width"),
         (lambda: upscaler.upscale(small, (40, 40), label=1), "no labels"),
         (lambda: model(max_scale=1.0), "above 1"),
-        (lambda: model(denoiser=UNet(12, 12, 8, (1,), 1)), "leave in_channels"),
+        (lambda: model(denoiser=UNet(12, 12, 8, (1,), 1)), "layers for a map of 0 channels"),
         (lambda: model(denoiser=torch.nn.Identity()), "takes a map"),
         (lambda: upscaler.batch_condition({}, None), "image shards"),  # type: ignore[arg-type]
     ):

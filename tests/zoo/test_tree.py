@@ -103,6 +103,7 @@ def process(name: str, **init_args: Any) -> dict[str, Any]:
         unet(channel_multipliers=3),
         unet(in_channels=CODEC),
         process("GaussianProcess", schedule=["x"]),
+        unet(channel_multipliers={}),
         # numbers as a damaged file may hold: neither memory nor time runs out
         unet(blocks_per_level=10**9),
         unet(channel_multipliers=[1] * 100_000),
