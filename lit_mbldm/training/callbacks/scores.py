@@ -1,6 +1,7 @@
 """FID, KID, precision, recall and copies of a model's samples: `lightning test`."""
 
 import json
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ class ScoreSamples(DrawSamples):
 
     def on_test_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Measure the held-out images, or find their features in the cache."""
+        self._start = time.perf_counter()
         # numbers, features, first images, and small ones that are searched for copies
         self._batches: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self.features.to(pl_module.device)
@@ -169,7 +171,8 @@ class ScoreSamples(DrawSamples):
         }
         path = self.folder / "scores.json"
         write_whole(path, json.dumps(record, indent=1) + "\n")
-        print(_table(record), f"\nScores: {path}", sep="\n")
+        minutes = (time.perf_counter() - self._start) / 60
+        print(_table(record), f"\nScores, after {minutes:.1f} minutes: {path}", sep="\n")
 
 
 def _table(record: dict[str, Any]) -> str:
