@@ -17,7 +17,6 @@ from PIL import Image
 
 from lit_mbldm.cli import main
 from lit_mbldm.cli.config_files import expand_bases, own_configs
-from lit_mbldm.cli.trainer import slow_in_half
 from lit_mbldm.errors import InputError
 from lit_mbldm.training import DiffusionModule
 
@@ -220,7 +219,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(slow_in_half("cpu"), reason="takes a quarter of an hour without bfloat16")
+@pytest.mark.skipif(
+    not any(torch.cpu.get_capabilities().get(name) for name in ("amx_bf16", "avx512_bf16")),
+    reason="takes a quarter of an hour without bfloat16",
+)
 def test_church_bits_1024_trains_and_samples_within_8_gib(resolve: Any) -> None:
     options = json.dumps(resolve("church_bits_1024")["model"]["init_args"])
     command = [sys.executable, "-c", ONE_STEP_AND_A_SAMPLE]
