@@ -7,8 +7,7 @@ pass sees a varying number of samples: whole training steps with Adam, samples o
 encoding of 512×512 images, in float32, in bfloat16, and compiled. The peak is that of a matrix
 product of the same type in this run. The last column is how far the result is off the CPU's in
 float32: relative error of the network's output, and of latents drawn from the same noise; share of
-codes that differ.
-`--tiny` tries all of it on small shapes.
+codes that differ. `--tiny` tries all of it on small shapes.
 """
 
 import argparse
@@ -90,7 +89,7 @@ def predicted(model: ContinuousDiffusion, mode: Mode, noise: Tensor) -> Tensor:
     """The network's output (B, C, h, w) at t = T/2, on the CPU."""
     z = noise.to(mode.device)
     with mode.autocast():
-        return model.denoiser(z, z.new_full((len(z),), 0.5), 0 * z, None).float().cpu()
+        return model.denoiser(z, z.new_full((len(z),), 0.5), torch.zeros_like(z), None).float().cpu()
 
 
 def relative_error(found: Tensor, exact: Tensor) -> float:
