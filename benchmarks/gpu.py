@@ -89,7 +89,8 @@ def predicted(model: ContinuousDiffusion, mode: Mode, noise: Tensor) -> Tensor:
     """The network's output (B, C, h, w) at t = T/2, on the CPU."""
     z = noise.to(mode.device)
     with mode.autocast():
-        return model.denoiser(z, z.new_full((len(z),), 0.5), torch.zeros_like(z), None).float().cpu()
+        output = model.denoiser(z, z.new_full((len(z),), 0.5), torch.zeros_like(z), None)
+    return output.float().cpu()
 
 
 def relative_error(found: Tensor, exact: Tensor) -> float:
