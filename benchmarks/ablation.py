@@ -1,17 +1,20 @@
 """What each choice in training gives: small models after equal processor minutes, three seeds each.
 
     python benchmarks/ablation.py EUROSAT WORK --record docs/ablation.json
+    python benchmarks/ablation.py EUROSAT WORK --record docs/recipe.json --base-steps 1250
 
 EUROSAT is a folder of labelled images or of tars of them, brought to 64×64; an eighth is held out.
 The base row is what the others change in one thing: the first 12 coefficients of a codec fitted on
 the training images, each scaled by the root of its deviation, a U-Net of two levels, v-prediction,
 Muon, a learning rate that falls to zero, PowerEMA, labels and guidance. Every model trains for
-minutes of processor time on one thread; to fit its codec and scale its latent comes before. Models
-of codes and bits have also the variational bound of as many held-out images as there are samples,
-in bits a patch, beside the entropy of each code by itself, which knows no neighbours. Each
-row and seed is written to the record when it is scored, and the same command goes on with what is
-missing, also in several processes with other `--seeds`. Rows that differ in sampling alone share
-the model, which is kept in WORK. There `peer_ddpm.py` leaves samples, which get rows too, and
+minutes of processor time on one thread; to fit its codec and scale its latent comes before. With
+`--base-steps` these are the minutes that so many steps of the base take, measured before each row,
+so that one record may have rows of faster and of slower machines. Models of codes and bits have
+also the variational bound of as many held-out images as there are samples, in bits a patch, beside
+the entropy of each code by itself, which knows no neighbours. Each row and seed is written to the
+record when it is scored, and the same command goes on with what is missing, also in several
+processes with other `--seeds`. Rows that differ in sampling alone share the model, which is kept in
+WORK. There `peer_ddpm.py` leaves samples of as many minutes, which get rows too, and
 WORK/pictures has 64 samples of each. Needs the extra `eval`.
 """
 
@@ -55,6 +58,7 @@ from lit_mbldm.training.callbacks.bits import bits_a_patch
 from lit_mbldm.training.callbacks.reference_features import default_cache
 
 SIZE, HELD_OUT, FITTED = 64, 0.125, 1000
+TIMED = 0.5  # minutes, to measure the base's step
 SAMPLER, STEPS = "dpm++", 25
 PRECISION = "32-true" if slow_in_half("cpu") else "bf16-mixed"
 MODULES = BernoulliDiffusion, CategoricalDiffusion, ContinuousDiffusion, StageDiffusion
@@ -68,8 +72,8 @@ def tiles(images: ReferenceSet) -> Tensor:
 class Models:
     """Models by row and seed, trained for minutes or read from WORK."""
 
-    def __init__(self, source: Path, work: Path, minutes: float) -> None:
-        self.source, self.work, self.minutes = source, work, minutes
+    def __init__(self, source: Path, work: Path, minutes: float, base_steps: int | None) -> None:
+        self.source, self.work, self.minutes, self.base_steps = source, work, minutes, base_steps
         write_shards(source, work / "images", SIZE, val=HELD_OUT)
         self.images = ShardDataModule(str(work / "images"))
         self.codec = cache(self._codec)
@@ -90,16 +94,27 @@ class Models:
         data.setup()
         return data
 
+    def budget(self) -> float:
+        """Minutes of processor time to train a model on this machine, as fast as it is now."""
+        if self.base_steps:
+            data = self.data(ROWS["base"], seed=0)
+            model = build(ROWS["base"], self.codec(ROWS["base"].codec), data.class_names)
+            self.minutes = self.base_steps * TIMED / train(ROWS["base"], model, data, TIMED)
+            print(f"{self.base_steps} steps of base take {self.minutes:.1f} minutes", flush=True)
+        return self.minutes
+
     def get(self, name: str, data: ShardDataModule, seed: int) -> tuple[DiffusionModule, int]:
         """A row's model and its training steps."""
         recipe = ROWS[name]
-        folder = self.work / f"{self.minutes:g}-minutes-{PRECISION}"
+        extent = f"{self.base_steps}-base-steps" if self.base_steps else f"{self.minutes:g}-minutes"
+        folder = self.work / f"{extent}-{PRECISION}"
         path = folder / f"{recipe.model_of or name}-{seed}.safetensors"
+        found = read_tensors(path)
+        minutes = self.budget() if found is None else 0.0
         L.seed_everything(seed, verbose=False)
         model = build(recipe, self.codec(recipe.codec), data.class_names)
-        found = read_tensors(path)
         if found is None:
-            steps = train(recipe, model, data, self.minutes)
+            steps = train(recipe, model, data, minutes)
             found = {**model.state_dict(), "steps": torch.tensor(steps)}
             write_tensors(found, path)
         steps = int(found.pop("steps"))
@@ -218,6 +233,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS), metavar="ROW")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--minutes", type=float, default=15, help="processor time of training")
+    parser.add_argument("--base-steps", type=int, help="in place of --minutes")
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--picture", type=Path, help="PNG to write, eight samples a row")
     parser.add_argument("--held-out", type=int, default=1000, help="images to compare with")
@@ -227,12 +243,15 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_memory()
     pictures = options.work / "pictures"
-    models = Models(options.images, options.work, options.minutes)
+    models = Models(options.images, options.work, options.minutes, options.base_steps)
     judge = Judge(tiles(models.images.reference(options.held_out)))
+    extent = {"minutes": options.minutes}
+    if options.base_steps:
+        extent = {"base steps": options.base_steps}
     record = Record(
         options.record,
         {
-            "minutes": options.minutes,
+            **extent,
             "samples": options.samples,
             "sampler": f"{SAMPLER}, {STEPS} steps",
             "held-out images": options.held_out,
@@ -255,8 +274,9 @@ def main() -> None:
             record.add(name, seed, {"steps": steps, **judge.score(made, name), **known})
     for facts, made in peers(options.work):
         name, seed = f"{facts['name']}, {facts['steps']} steps", facts["seed"]
-        fits = facts["minutes"] == options.minutes and len(made) == options.samples
-        if fits and not record.has(name, seed):
+        if record.has(name, seed) or len(made) != options.samples:
+            continue
+        if abs(facts["minutes"] / models.budget() - 1) < 0.1:
             record.add(name, seed, {"steps": facts["training_steps"], **judge.score(made, name)})
             save(grid(made[:64]), pictures / f"{name}-{seed}.png")
     print(record.table(ROWS))

@@ -53,6 +53,14 @@ class ImmiscibleProcess(GaussianProcess):
         return super().loss(denoiser, z0, t, dealt, condition, images)
 
 
+class PlainProcess(GaussianProcess):
+    """Takes the squared error of the objective as it is, without Min-SNR weights."""
+
+    def loss_weight(self, t: Tensor) -> Tensor:
+        """Ones (B,)."""
+        return torch.ones(len(t), device=t.device)
+
+
 unet = partial(UNet, base_channels=64, channel_multipliers=(1, 2))
 coefficients = partial(CoefficientLatent, channels=12)  # whitening 0.5
 gaussian = partial(GaussianProcess, schedule="cosine", objective="v", self_conditioning=False)
@@ -147,6 +155,7 @@ ROWS = {
     "indices": Recipe(latent=IndexLatent),
     "decoded from codes": Recipe(latent=partial(coefficients, quantized=True), model_of="base"),
     "x₀": Recipe(process=partial(gaussian, objective="x0")),
+    "v without Min-SNR weights": Recipe(process=partial(PlainProcess, **gaussian.keywords)),
     "self-conditioning": Recipe(process=partial(gaussian, self_conditioning=True)),
     "immiscible noise": Recipe(process=partial(ImmiscibleProcess, **gaussian.keywords)),
     "Adam 2e-3": Recipe(optimizer="adam", learning_rate=2e-3),
