@@ -8,11 +8,12 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_mbldm.codecs import BitLatent, CoefficientLatent, IndexLatent
 from lit_mbldm.codecs.latents import Latent
 from lit_mbldm.denoisers import MultiStageUNet, UNet
+from lit_mbldm.denoisers.layers import Attention, ResidualBlock
 from lit_mbldm.processes import (
     BernoulliProcess,
     CategoricalProcess,
@@ -51,6 +52,30 @@ class ImmiscibleProcess(GaussianProcess):
         _, order = linear_sum_assignment(torch.cdist(z0.flatten(1), eps.flatten(1)).numpy())
         dealt = SampleStreams([keys[i] for i in order], z0.device)
         return super().loss(denoiser, z0, t, dealt, condition, images)
+
+
+class AttentiveBlock(nn.Module):
+    """A residual block, then attention over all positions."""
+
+    def __init__(self, block: ResidualBlock) -> None:
+        super().__init__()
+        self.block = block
+        self.attention = Attention(block.conv2.out_channels)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Map (B, in, h, w) and the embedded time (B, width) to (B, out, h, w)."""
+        return self.attention(self.block(x, time))
+
+
+class AttentiveUNet(UNet):
+    """Attends after every block below the first level, not at the bottleneck only."""
+
+    def build(self, stem_channels: int) -> None:
+        """Make the layers."""
+        super().build(stem_channels)
+        for blocks in (*self.down[1:], *self.up[:-1]):
+            for place, block in enumerate(blocks):
+                blocks[place] = AttentiveBlock(block)
 
 
 class PlainProcess(GaussianProcess):
@@ -154,6 +179,8 @@ ROWS = {
     ),
     "indices": Recipe(latent=IndexLatent),
     "decoded from codes": Recipe(latent=partial(coefficients, quantized=True), model_of="base"),
+    "attention below the first level": Recipe(network=partial(AttentiveUNet, **unet.keywords)),
+    "three levels": Recipe(network=partial(UNet, base_channels=64, channel_multipliers=(1, 2, 2))),
     "x₀": Recipe(process=partial(gaussian, objective="x0")),
     "v without Min-SNR weights": Recipe(process=partial(PlainProcess, **gaussian.keywords)),
     "self-conditioning": Recipe(process=partial(gaussian, self_conditioning=True)),
