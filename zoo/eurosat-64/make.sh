@@ -13,6 +13,5 @@ lightning fit --config configs/eurosat64.yaml
 share runs/eurosat64/version_0 data/eurosat_64_first
 lightning fit --config configs/eurosat64.yaml --model.from_pretrained data/eurosat_64_first \
   --trainer.max_steps 9000 --trainer.logger.init_args.name eurosat64_second
-share runs/eurosat64_second/version_0 "$2" \
-  --command "7,500 steps of configs/eurosat64.yaml, then 9,000 from there: zoo/eurosat-64/make.sh EUROSAT OUT" \
-  --figures zoo/eurosat-64/figures.json
+share runs/eurosat64_second/version_0 "$2" --guidance 3 --figures zoo/eurosat-64/figures.json \
+  --command "zoo/eurosat-64/make.sh EUROSAT OUT"
